@@ -1,0 +1,105 @@
+//! Revisions as the rest of the program sees them: values that cannot hold nonsense.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Dense index of a revision. A place is reused after its revision has gone, so an id means
+/// something only together with the snapshot it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RevisionId(pub u32);
+
+/// `NAMESPACE/NAME`: what a revision is known by across snapshots.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One immutable version of a service: limit, timeouts, and where its endpoints come from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Revision {
+    pub id: RevisionId,
+    pub key: Key,
+    /// Most requests in flight per endpoint; 0 = no limit.
+    pub concurrency: u32,
+    /// Slot → response head. `None` = no bound.
+    pub timeout: Option<Duration>,
+    /// Arrival → last byte. `None` = no bound.
+    pub max_duration: Option<Duration>,
+    /// No byte either way after the response head. `None` = no bound.
+    pub idle: Option<Duration>,
+    /// Most waiting requests.
+    pub queue_depth: u32,
+    /// Arrival → slot.
+    pub queue_wait: Duration,
+    pub backend: Backend,
+}
+
+/// Where a revision's endpoints come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Backend {
+    /// Neither `endpoints` nor `process`: another source may bring them; until then `no_scaler`.
+    None,
+    Fixed {
+        endpoints: Vec<Address>,
+        health: Option<Health>,
+    },
+    Process(Box<Process>),
+}
+
+/// An address as written: `10.0.0.5:8080`, `[::1]:8080` or `svc.internal:8080`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    Ip(SocketAddr),
+    /// Resolved again as its TTL ends.
+    Name {
+        host: Arc<str>,
+        port: u16,
+    },
+}
+
+/// Optional active check of fixed endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    pub path: String,
+    pub interval: Duration,
+}
+
+/// A program started and stopped on demand on this machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Process {
+    /// Never empty. `$PORT` in arguments is replaced by whoever starts it.
+    pub command: Vec<String>,
+    pub env: Vec<(String, String)>,
+    /// Absolute, or relative to the working directory: the file's own directory is already applied.
+    pub directory: Option<PathBuf>,
+    pub readiness: Readiness,
+    pub scale: Scale,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// A TCP connect succeeds.
+    Tcp,
+    /// `GET path` answers 2xx or 3xx.
+    Http { path: String },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scale {
+    pub min: u32,
+    /// 0 = unlimited.
+    pub max: u32,
+    /// Running + waiting requests wanted per endpoint; at least 1.
+    pub target: f64,
+    pub window: Duration,
+    pub grace: Duration,
+}

@@ -1,0 +1,5 @@
+//! Makes it happen: the data plane, its control loop and its command line.
+//!
+//! Start reading at `exchange.rs`, the life of one request.
+
+pub mod refusal;

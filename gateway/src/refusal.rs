@@ -1,0 +1,374 @@
+//! Every answer of our own: reason word, status, gRPC code, what the client may read.
+//!
+//! The words are a closed set that clients, the access log and the metrics share; adding one means
+//! a variant here and a row in `docs/operations.md` (a test compares them).
+
+/// Why an exchange did not end with the endpoint's own answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Reason {
+    BadRequest,
+    UriTooLong,
+    HeadTooLarge,
+    MethodNotAllowed,
+    ExpectationFailed,
+    NotImplemented,
+    BodyTooLarge,
+    HeaderTimeout,
+    BodyTimeout,
+    Unauthorized,
+    Forbidden,
+    Misdirected,
+    LoopDetected,
+    RateLimited,
+    NoRoute,
+    QueueFull,
+    Overloaded,
+    ShuttingDown,
+    StartTimeout,
+    StartFailed,
+    NoScaler,
+    ConnectFailed,
+    UpstreamClosed,
+    UpstreamInvalid,
+    ResponseTimeout,
+    /// The client left; only the log and the metrics read it (499).
+    ClientGone,
+    /// A time limit ended it after the head; the status is the endpoint's.
+    StreamTimeout,
+    /// The endpoint ended it after the head; the status is the endpoint's.
+    EndpointGone,
+    Internal,
+}
+
+/// Who has to change something for the next request to fare better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Client,
+    Endpoint,
+    Capacity,
+    Configuration,
+    Ours,
+}
+
+struct Row {
+    word: &'static str,
+    status: u16,
+    grpc: u8,
+    fault: Fault,
+    sentence: &'static str,
+}
+
+const fn row(
+    word: &'static str,
+    status: u16,
+    grpc: u8,
+    fault: Fault,
+    sentence: &'static str,
+) -> Row {
+    Row {
+        word,
+        status,
+        grpc,
+        fault,
+        sentence,
+    }
+}
+
+impl Reason {
+    /// In the order of declaration, which is the order of `index`.
+    pub const ALL: [Reason; 29] = {
+        use Reason::*;
+        [
+            BadRequest,
+            UriTooLong,
+            HeadTooLarge,
+            MethodNotAllowed,
+            ExpectationFailed,
+            NotImplemented,
+            BodyTooLarge,
+            HeaderTimeout,
+            BodyTimeout,
+            Unauthorized,
+            Forbidden,
+            Misdirected,
+            LoopDetected,
+            RateLimited,
+            NoRoute,
+            QueueFull,
+            Overloaded,
+            ShuttingDown,
+            StartTimeout,
+            StartFailed,
+            NoScaler,
+            ConnectFailed,
+            UpstreamClosed,
+            UpstreamInvalid,
+            ResponseTimeout,
+            ClientGone,
+            StreamTimeout,
+            EndpointGone,
+            Internal,
+        ]
+    };
+
+    // gRPC codes: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
+    const fn row(self) -> Row {
+        use Fault::{Capacity, Client, Configuration, Endpoint, Ours};
+        match self {
+            Reason::BadRequest => row("bad_request", 400, 13, Client, "The request is malformed."),
+            Reason::UriTooLong => row(
+                "uri_too_long",
+                414,
+                13,
+                Client,
+                "The request target is too long.",
+            ),
+            Reason::HeadTooLarge => row(
+                "head_too_large",
+                431,
+                8,
+                Client,
+                "The request head is too large.",
+            ),
+            Reason::MethodNotAllowed => row(
+                "method_not_allowed",
+                405,
+                12,
+                Client,
+                "The method is not allowed here.",
+            ),
+            Reason::ExpectationFailed => row(
+                "expectation_failed",
+                417,
+                13,
+                Client,
+                "The expectation cannot be met.",
+            ),
+            Reason::NotImplemented => row(
+                "not_implemented",
+                501,
+                12,
+                Client,
+                "The transfer coding is not supported.",
+            ),
+            Reason::BodyTooLarge => row(
+                "body_too_large",
+                413,
+                8,
+                Client,
+                "The request body is too large.",
+            ),
+            Reason::HeaderTimeout => row(
+                "header_timeout",
+                408,
+                4,
+                Client,
+                "The request head took too long.",
+            ),
+            Reason::BodyTimeout => row(
+                "body_timeout",
+                408,
+                4,
+                Client,
+                "The request body took too long.",
+            ),
+            Reason::Unauthorized => row(
+                "unauthorized",
+                401,
+                16,
+                Client,
+                "Credentials are missing or wrong.",
+            ),
+            Reason::Forbidden => row("forbidden", 403, 7, Client, "The request is not permitted."),
+            Reason::Misdirected => row(
+                "misdirected",
+                421,
+                14,
+                Client,
+                "This connection does not serve that host.",
+            ),
+            Reason::LoopDetected => row(
+                "loop_detected",
+                508,
+                14,
+                Configuration,
+                "The request came round to this gateway.",
+            ),
+            Reason::RateLimited => row("rate_limited", 429, 8, Client, "Too many requests."),
+            Reason::NoRoute => row(
+                "no_route",
+                404,
+                12,
+                Client,
+                "No route matches this request.",
+            ),
+            Reason::QueueFull => row(
+                "queue_full",
+                503,
+                14,
+                Capacity,
+                "Too many requests are already waiting.",
+            ),
+            Reason::Overloaded => row(
+                "overloaded",
+                503,
+                14,
+                Capacity,
+                "The gateway is overloaded.",
+            ),
+            Reason::ShuttingDown => row(
+                "shutting_down",
+                503,
+                14,
+                Capacity,
+                "The gateway is shutting down.",
+            ),
+            Reason::StartTimeout => row(
+                "start_timeout",
+                504,
+                4,
+                Capacity,
+                "No capacity became ready in time.",
+            ),
+            Reason::StartFailed => row(
+                "start_failed",
+                503,
+                14,
+                Endpoint,
+                "The service could not be started.",
+            ),
+            Reason::NoScaler => row(
+                "no_scaler",
+                503,
+                14,
+                Configuration,
+                "The service has no endpoint and nothing could start one.",
+            ),
+            Reason::ConnectFailed => row(
+                "connect_failed",
+                502,
+                14,
+                Endpoint,
+                "The endpoint could not be reached.",
+            ),
+            Reason::UpstreamClosed => row(
+                "upstream_closed",
+                502,
+                14,
+                Endpoint,
+                "The endpoint closed the connection.",
+            ),
+            Reason::UpstreamInvalid => row(
+                "upstream_invalid",
+                502,
+                14,
+                Endpoint,
+                "The endpoint's answer is malformed.",
+            ),
+            Reason::ResponseTimeout => row(
+                "response_timeout",
+                504,
+                4,
+                Endpoint,
+                "The endpoint took too long to answer.",
+            ),
+            Reason::ClientGone => row("client_gone", 499, 1, Client, "The client left."),
+            Reason::StreamTimeout => row(
+                "stream_timeout",
+                504,
+                4,
+                Endpoint,
+                "A time limit ended the response.",
+            ),
+            Reason::EndpointGone => row(
+                "endpoint_gone",
+                502,
+                14,
+                Endpoint,
+                "The endpoint ended the response early.",
+            ),
+            Reason::Internal => row("internal", 500, 13, Ours, "The gateway failed."),
+        }
+    }
+
+    /// The word of `tidegate-reason`, the log and the metrics.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        self.row().word
+    }
+
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        self.row().status
+    }
+
+    #[must_use]
+    pub const fn grpc_code(self) -> u8 {
+        self.row().grpc
+    }
+
+    #[must_use]
+    pub const fn fault(self) -> Fault {
+        self.row().fault
+    }
+
+    /// One short sentence, all that a client may read.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        self.row().sentence
+    }
+
+    /// Position in [`Reason::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Seconds for `Retry-After`, where the same request may be sent again with hope.
+    #[must_use]
+    pub const fn retry_after(self) -> Option<u32> {
+        match self {
+            Reason::RateLimited
+            | Reason::QueueFull
+            | Reason::Overloaded
+            | Reason::ShuttingDown
+            | Reason::StartTimeout => Some(1),
+            Reason::StartFailed => Some(5),
+            _ => None,
+        }
+    }
+
+    /// After these, where the next request begins is in doubt: the connection closes.
+    #[must_use]
+    pub const fn closes(self) -> bool {
+        matches!(
+            self,
+            Reason::BadRequest
+                | Reason::UriTooLong
+                | Reason::HeadTooLarge
+                | Reason::NotImplemented
+                | Reason::HeaderTimeout
+                | Reason::BodyTimeout
+                | Reason::BodyTooLarge
+                | Reason::ShuttingDown
+                | Reason::Internal
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_in_order_and_words_are_unique() {
+        for (position, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), position);
+        }
+        let mut words: Vec<_> = Reason::ALL.iter().map(|r| r.word()).collect();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), Reason::ALL.len());
+    }
+}
