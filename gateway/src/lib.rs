@@ -2,4 +2,6 @@
 //!
 //! Start reading at `exchange.rs`, the life of one request.
 
+pub mod http;
 pub mod refusal;
+pub mod serve;

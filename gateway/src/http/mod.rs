@@ -1,0 +1,6 @@
+//! Messages inside the gateway and the protocols at its edges.
+
+pub mod field;
+pub mod h1;
+pub mod message;
+pub mod pace;

@@ -1,0 +1,5 @@
+//! Sockets, time and threads: everything below the protocols.
+
+pub mod buffers;
+pub mod io;
+pub mod timers;
