@@ -1,16 +1,8 @@
-#[derive(Debug)]
-pub struct Clock(std::cell::Cell<std::time::Instant>);
-impl Clock {
-    pub fn new(now: std::time::Instant) -> std::rc::Rc<Clock> {
-        std::rc::Rc::new(Clock(std::cell::Cell::new(now)))
-    }
-    pub fn now(&self) -> std::time::Instant {
-        self.0.get()
-    }
-    pub fn set(&self, n: std::time::Instant) {
-        self.0.set(n)
-    }
-}
-pub mod admission {
-    pub use crate::Clock;
-}
+//! Decides when and where a request may run: admission, demand, and the scalers that hear it.
+//!
+//! `admission` takes slots and keeps the queue, `demand` adds up what a revision is asked to
+//! carry. Neither has heard of HTTP, sockets or clocks: callers say what time it is.
+
+pub mod admission;
+pub mod demand;
+mod sync;
