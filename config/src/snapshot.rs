@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::fragment::Origin;
 use crate::revision::{Key, Revision, RevisionId};
-use crate::source::Origin;
 
 /// Dense index of a route; reused after its route has gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

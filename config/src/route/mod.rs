@@ -1,6 +1,12 @@
 //! `find`: which route, rule and tag a request head means. Pure; no allocation on the way.
 
+mod explain;
+mod split;
+mod sticky;
+
 use std::sync::Arc;
+
+pub use explain::{ExplainedTarget, Explanation, explain};
 
 use crate::snapshot::{Route, Rule, Snapshot, Target};
 
@@ -22,9 +28,49 @@ pub struct Query<'a> {
 pub trait Fields {
     /// The first value of the field with this (lower-case) name, without surrounding spaces.
     fn first(&self, name: &str) -> Option<&[u8]>;
+    /// The value of the field's occurrence number `index`, counted from 0, without surrounding
+    /// spaces.
+    fn nth(&self, name: &str, index: usize) -> Option<&[u8]> {
+        (index == 0).then(|| self.first(name)).flatten()
+    }
     /// Whether any value of that field equals `value` byte for byte.
     fn any_equals(&self, name: &str, value: &[u8]) -> bool {
         self.first(name) == Some(value)
+    }
+}
+
+/// Fields as a list of names (any case) and values: for `explain` and tests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldList(pub Vec<(String, String)>);
+
+impl Fields for FieldList {
+    fn first(&self, name: &str) -> Option<&[u8]> {
+        self.nth(name, 0)
+    }
+
+    fn nth(&self, name: &str, index: usize) -> Option<&[u8]> {
+        let named = |field: &&(String, String)| field.0.eq_ignore_ascii_case(name);
+        let (_, value) = self.0.iter().filter(named).nth(index)?;
+        Some(value.trim().as_bytes())
+    }
+
+    fn any_equals(&self, name: &str, value: &[u8]) -> bool {
+        let named = |field: &&(String, String)| field.0.eq_ignore_ascii_case(name);
+        self.0
+            .iter()
+            .filter(named)
+            .any(|(_, v)| v.trim().as_bytes() == value)
+    }
+}
+
+impl std::fmt::Debug for Query<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Query")
+            .field("host", &String::from_utf8_lossy(self.host))
+            .field("path", &String::from_utf8_lossy(self.path))
+            .field("method", &String::from_utf8_lossy(self.method))
+            .field("internal", &self.internal)
+            .finish_non_exhaustive()
     }
 }
 
