@@ -2,6 +2,9 @@
 //!
 //! Start reading at `exchange.rs`, the life of one request.
 
+pub mod exchange;
 pub mod http;
+pub mod live;
+pub mod observe;
 pub mod refusal;
 pub mod serve;

@@ -144,7 +144,11 @@ impl Routed {
     #[must_use]
     pub fn target(&self) -> Option<&Target> {
         let place = self.target?;
-        let split = if place.in_rule { rule_split(self.rule())? } else { &self.route().split };
+        let split = if place.in_rule {
+            rule_split(self.rule())?
+        } else {
+            &self.route().split
+        };
         split.targets.get(place.index)
     }
 }
@@ -242,7 +246,12 @@ impl LocalLive {
                 Some(place_of(split.pick(key, random)?, split, &found)?)
             }
         };
-        Some(Routed { local, rule: found.rule, target, new_cookie })
+        Some(Routed {
+            local,
+            rule: found.rule,
+            target,
+            new_cookie,
+        })
     }
 
     /// The throttle of the target, as this worker reaches it; `None` if the revision has gone.
@@ -269,7 +278,10 @@ impl LocalLive {
             Some(old) if Arc::ptr_eq(old.gate.throttle(), throttle) => old.gate.clone(),
             _ => Gate::new(throttle.clone(), self.worker, self.clock.clone()),
         };
-        let local = Rc::new(LocalRevision { revision: revision.clone(), gate });
+        let local = Rc::new(LocalRevision {
+            revision: revision.clone(),
+            gate,
+        });
         revisions[place] = Some(local.clone());
         Some(local)
     }
@@ -305,32 +317,48 @@ pub fn cookie_value(random: u64) -> [u8; 16] {
 }
 
 fn place_of(target: &Target, split: &Split, found: &Found<'_>) -> Option<Place> {
-    let at = |split: &Split| split.targets.iter().position(|one| std::ptr::eq(one, target));
+    let at = |split: &Split| {
+        split
+            .targets
+            .iter()
+            .position(|one| std::ptr::eq(one, target))
+    };
     if let Some(index) = at(split) {
-        return Some(Place { in_rule: true, index });
+        return Some(Place {
+            in_rule: true,
+            index,
+        });
     }
-    at(&found.route.split).map(|index| Place { in_rule: false, index })
+    at(&found.route.split).map(|index| Place {
+        in_rule: false,
+        index,
+    })
 }
 
 impl LocalRoute {
-    /// Counts one exchange of this route with this revision.
-    pub fn record(
-        &self,
+    /// Counts one exchange of this route with this revision, and returns its names.
+    pub fn record<'a>(
+        &'a self,
         metrics: &WorkerMetrics,
-        revision: Option<&Revision>,
-        facts: &mut Facts<'_>,
-    ) {
-        facts.names = Names {
+        revision: Option<&'a Revision>,
+        facts: Facts<'a>,
+    ) -> Facts<'a> {
+        let names = Names {
             namespace: &self.route.key.namespace,
             route: &self.route.key.name,
             revision: revision.map_or("", |revision| &revision.key.name),
         };
+        let facts = Facts { names, ..facts };
         let id = revision.map(|revision| revision.id);
         let mut known = self.series.borrow_mut();
-        let place = known.iter().position(|(known, _)| *known == id).unwrap_or_else(|| {
-            known.push((id, metrics.series(facts.names)));
-            known.len() - 1
-        });
-        metrics.record(&known[place].1, facts);
+        let place = known
+            .iter()
+            .position(|(known, _)| *known == id)
+            .unwrap_or_else(|| {
+                known.push((id, metrics.series(names)));
+                known.len() - 1
+            });
+        metrics.record(&known[place].1, &facts);
+        facts
     }
 }

@@ -18,7 +18,11 @@ impl Answer {
     /// An answer with a body of this content type.
     #[must_use]
     pub fn new(status: u16, content_type: &str, body: Vec<u8>, date: &[u8]) -> Answer {
-        let mut answer = Answer { head: ResponseHead::default(), lines: Vec::new(), body };
+        let mut answer = Answer {
+            head: ResponseHead::default(),
+            lines: Vec::new(),
+            body,
+        };
         answer.head.status = status;
         answer.head.length = Length::Exactly(answer.body.len() as u64);
         if !content_type.is_empty() {
@@ -61,7 +65,10 @@ impl Answer {
         }
         if reason == Reason::MethodNotAllowed {
             // RFC 9110 §15.5.6 demands it; CONNECT is the one method never allowed.
-            answer.line("allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
+            answer.line(
+                "allow",
+                b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE",
+            );
         }
         answer
     }
@@ -88,7 +95,11 @@ pub fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 fn wants_problem_json(request: &RequestHead) -> bool {
     let wanted = |range: &[u8]| {
-        let media = range.split(|byte| *byte == b';').next().unwrap_or(range).trim_ascii();
+        let media = range
+            .split(|byte| *byte == b';')
+            .next()
+            .unwrap_or(range)
+            .trim_ascii();
         media.eq_ignore_ascii_case(b"application/problem+json")
     };
     request.head.list(Name::Accept).any(wanted)

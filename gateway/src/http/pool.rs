@@ -41,7 +41,11 @@ struct Idle {
 impl Pool {
     #[must_use]
     pub fn new(age_max: Duration, spare_max: usize) -> Pool {
-        Pool { idle: RefCell::default(), age_max, spare_max }
+        Pool {
+            idle: RefCell::default(),
+            age_max,
+            spare_max,
+        }
     }
 
     /// The connection to this endpoint that was used last. One that the endpoint has ended, or on
@@ -67,7 +71,10 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let shelf = idle.entry(endpoint).or_default();
         if shelf.connections.len() < BURST_MAX {
-            shelf.connections.push(Idle { connection, since: now });
+            shelf.connections.push(Idle {
+                connection,
+                since: now,
+            });
         }
     }
 
@@ -76,7 +83,9 @@ impl Pool {
         self.idle.borrow_mut().retain(|_, shelf| {
             let surplus = shelf.unused.saturating_sub(self.spare_max);
             // The front was used longest ago.
-            shelf.connections.drain(..surplus.min(shelf.connections.len()));
+            shelf
+                .connections
+                .drain(..surplus.min(shelf.connections.len()));
             shelf.connections.retain(|idle| {
                 now.saturating_duration_since(idle.since) < self.age_max
                     && !idle.connection.io().is_stirred()
