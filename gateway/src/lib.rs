@@ -2,4 +2,6 @@
 //!
 //! Start reading at `exchange.rs`, the life of one request.
 
+pub mod admin;
+pub mod observe;
 pub mod refusal;
