@@ -37,9 +37,7 @@ impl Exchange<'_> {
         match &self.routed {
             Some(routed) => {
                 let revision = self.revision.as_ref().map(|local| &*local.revision);
-                routed
-                    .local
-                    .record(&self.worker.metrics, revision, facts);
+                routed.local.record(&self.worker.metrics, revision, facts);
                 self.worker.log(&facts);
             }
             None => self.worker.record_unmatched(&facts),
