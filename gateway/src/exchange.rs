@@ -18,8 +18,11 @@ mod linger;
 mod path;
 mod record;
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use activator::admission::Slot;
@@ -27,6 +30,7 @@ use config::route::Query;
 use config::snapshot::{Action, Redirect, Respond};
 
 use self::forward::Attempt;
+pub use self::forward::until;
 use crate::http::answer::{self, Answer};
 use crate::http::field::Name;
 use crate::http::message::{Downstream, Length, RequestHead, Responder, ResponseHead, Sink};
@@ -99,21 +103,67 @@ pub async fn exchange<D: Downstream>(
     timer: &Timer,
 ) {
     let pace = Pace::new(&worker.clock);
-    let mut exchange = Exchange {
-        worker,
-        client,
-        request,
-        response: worker.take_response(),
-        pace: &pace,
-        timer,
-        arrived,
-        routed: None,
-        revision: None,
-        edits: edits::Edits::new(&worker.buffers),
-        seen: Seen::default(),
+    let mut exchange = Exchange::new(worker, client, request, arrived, &pace, timer);
+    let end = match caught(exchange.run(down)).await {
+        Some(end) => end,
+        None if pace.bytes_written() == 0 => End::Refused(Reason::Internal),
+        None => End::Cut(Reason::Internal),
     };
-    let end = exchange.run(down).await;
     exchange.finish(end, down).await;
+}
+
+/// Answers what came instead of a request.
+pub async fn refuse<D: Downstream>(
+    worker: &Rc<Worker>,
+    client: Client,
+    request: RequestHead,
+    arrived: Instant,
+    reason: Reason,
+    down: &mut D,
+    timer: &Timer,
+) {
+    let pace = Pace::new(&worker.clock);
+    let exchange = Exchange::new(worker, client, request, arrived, &pace, timer);
+    exchange.finish(End::Refused(reason), down).await;
+}
+
+/// The future's result, or `None` if it panicked: a fault of ours costs one exchange.
+async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let poll = || future.as_mut().poll(cx);
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll)) {
+            Ok(poll) => poll.map(Some),
+            // The panic hook has logged it. The future is not polled again.
+            Err(_) => Poll::Ready(None),
+        }
+    })
+    .await
+}
+
+impl<'a> Exchange<'a> {
+    fn new(
+        worker: &'a Rc<Worker>,
+        client: Client,
+        request: RequestHead,
+        arrived: Instant,
+        pace: &'a Pace,
+        timer: &'a Timer,
+    ) -> Exchange<'a> {
+        Exchange {
+            worker,
+            client,
+            request,
+            response: worker.take_response(),
+            pace,
+            timer,
+            arrived,
+            routed: None,
+            revision: None,
+            edits: edits::Edits::new(&worker.buffers),
+            seen: Seen::default(),
+        }
+    }
 }
 
 impl Exchange<'_> {
@@ -282,7 +332,7 @@ impl Exchange<'_> {
             sink.write(&answer.body).await?;
             sink.finish(None).await
         };
-        match forward::until(self.timer, send).await {
+        match until(self.timer, send).await {
             Some(Ok(())) => Ok(()),
             Some(Err(_)) | None => Err(End::Cut(Reason::ClientGone)),
         }

@@ -369,7 +369,7 @@ async fn connect(
 }
 
 /// The future's result, or `None` when the timer fires first.
-pub(super) async fn until<T>(timer: &Timer, future: impl Future<Output = T>) -> Option<T> {
+pub async fn until<T>(timer: &Timer, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| {
         if let Poll::Ready(result) = future.as_mut().poll(cx) {

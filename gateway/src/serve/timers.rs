@@ -113,6 +113,15 @@ impl Timers {
         }
     }
 
+    /// Wakes every connection, so that it sees that the drain is over.
+    pub fn wake_all(&self) {
+        for (_, entry) in &mut self.schedule.borrow_mut().entries {
+            if let Some(waker) = entry.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
     fn fire_due(&self, now: u64) {
         let mut schedule = self.schedule.borrow_mut();
         while let Some(bucket) = schedule.due.first_entry() {

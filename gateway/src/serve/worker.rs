@@ -9,6 +9,8 @@ use std::time::{Instant, SystemTime};
 use activator::admission::{Clock, Holding};
 use config::settings::Settings;
 
+use tokio::sync::Notify;
+
 use super::buffers::Buffers;
 use super::drain::Phase;
 use super::timers::Timers;
@@ -45,6 +47,8 @@ pub struct Worker {
     pub phase: Cell<Phase>,
     /// Connections being served.
     pub connections: Cell<usize>,
+    /// Told when the last of them has ended.
+    pub emptied: Notify,
     log: RefCell<AccessWriter>,
     unmatched: Arc<Series>,
     random: RefCell<fastrand::Rng>,
@@ -83,6 +87,7 @@ impl Worker {
             metrics,
             phase: Cell::new(Phase::Serving),
             connections: Cell::new(0),
+            emptied: Notify::new(),
             log: RefCell::new(log),
             random: RefCell::new(fastrand::Rng::new()),
             date: RefCell::new(Date {

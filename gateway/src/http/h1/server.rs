@@ -31,11 +31,17 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Whether the connection may carry another request: the answer said so and both messages
-    /// are over.
+    /// Whether the connection may carry another request once this one's body is read: the answer
+    /// said so and went out whole.
     #[must_use]
-    pub fn may_continue(&self) -> bool {
-        self.keep_alive && self.connection.received_all() && self.connection.sent_all()
+    pub fn wants_more(&self) -> bool {
+        self.keep_alive && self.connection.sent_all()
+    }
+
+    /// Requests that came on the connection, this one included.
+    #[must_use]
+    pub fn exchanges(&self) -> u32 {
+        self.connection.exchanges
     }
 }
 
