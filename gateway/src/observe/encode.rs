@@ -400,3 +400,22 @@ fn histogram(family: &Family, labels: &[&str], message: proto::Histogram) -> pro
     metric.set_histogram(message);
     metric
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_is_cut_off_and_nothing_else() {
+        for (revision, configuration) in [
+            ("coffee-00001", "coffee"),
+            ("my-app-123456", "my-app"),
+            ("coffee-1", "coffee-1"),
+            ("coffee-v0001", "coffee-v0001"),
+            ("-00001", "-00001"),
+            ("coffee", "coffee"),
+        ] {
+            assert_eq!(configuration_of(revision), configuration);
+        }
+    }
+}

@@ -133,3 +133,37 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
         .saturating_mul(1_000_000_000)
         .saturating_add(u64::from(duration.subsec_nanos()))
 }
+
+#[cfg(test)]
+pub(crate) mod example {
+    use super::*;
+
+    /// A held request of the coffee example.
+    pub(crate) fn facts() -> Facts<'static> {
+        Facts {
+            names: Names {
+                namespace: "default",
+                route: "coffee",
+                revision: "coffee-00001",
+            },
+            arrived: Instant::now(),
+            total: Duration::from_micros(57_250),
+            waited: Duration::from_millis(12),
+            endpoint: Duration::from_millis(45),
+            held: true,
+            code: 200,
+            reason: None,
+            attempts: 1,
+            request_bytes: 120,
+            response_bytes: 3_400,
+            method: b"GET",
+            host: b"coffee.default.example.com",
+            target: b"/brew?sleep=100",
+            user_agent: b"curl/8.5.0",
+            request_id: b"2f1c",
+            client: IpAddr::from([192, 0, 2, 7]),
+            endpoint_address: Some(SocketAddr::from(([127, 0, 0, 1], 9001))),
+            protocol: Protocol::Http11,
+        }
+    }
+}

@@ -1,9 +1,13 @@
 //! The process's own log: tracing events as lines on standard error.
 
-use std::io::{self, IsTerminal, Write};
+use std::fmt::{self, Write};
+use std::io::{self, IsTerminal};
 
+use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 pub use super::access_log::Format;
 
@@ -31,63 +35,49 @@ pub fn init(format: Format, filter: &str) -> Result<(), InitError> {
             filter: filter.to_owned(),
             source,
         })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(parsed);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(parsed)
+        .with_writer(io::stderr);
     let result = match format {
         Format::Text => builder
             .with_ansi(io::stderr().is_terminal())
             .with_target(false)
-            .with_writer(OneLine(io::stderr))
+            .fmt_fields(harmless_fields())
             .try_init(),
-        Format::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_writer(io::stderr)
-            .try_init(),
+        Format::Json => builder.json().flatten_event(true).try_init(),
     };
     result.map_err(|_taken| InitError::Taken)
 }
 
-/// Makes every event one line that cannot steer a terminal: events may carry what clients and
-/// services said.
-#[derive(Debug)]
-struct OneLine<M>(M);
-
-impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for OneLine<M> {
-    type Writer = Escaping<M::Writer>;
-
-    fn make_writer(&'a self) -> Self::Writer {
-        Escaping(self.0.make_writer())
-    }
+/// Writes the message, then `name=value` of the other fields, so that an event stays one line and
+/// cannot steer a terminal: values may carry what clients and services said, and the library
+/// escapes only some of them.
+fn harmless_fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
+    let field = |writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug| {
+        let mut escaping = Escaping(writer);
+        match field.name() {
+            "message" => write!(escaping, "{value:?}"),
+            name => write!(escaping, "{name}={value:?}"),
+        }
+    };
+    debug_fn(field).delimited(" ")
 }
 
-/// The formatter writes each event with one call, and escapes ESC in values itself; its own colour
-/// codes pass.
-#[derive(Debug)]
-struct Escaping<W>(W);
+struct Escaping<'a, W>(&'a mut W);
 
-impl<W: Write> Write for Escaping<W> {
-    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        let line = event.strip_suffix(b"\n").unwrap_or(event);
-        let harmless = |byte: &u8| !byte.is_ascii_control() || matches!(byte, b'\x1b' | b'\t');
-        if line.iter().all(harmless) {
-            self.0.write_all(event)?;
-            return Ok(event.len());
-        }
-        let mut escaped = Vec::with_capacity(event.len() + 16);
-        for byte in line {
-            if harmless(byte) {
-                escaped.push(*byte);
-            } else {
-                escaped.extend(std::ascii::escape_default(*byte));
+impl<W: Write> Write for Escaping<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some(place) = rest.find(char::is_control) {
+            let (harmless, from) = rest.split_at(place);
+            self.0.write_str(harmless)?;
+            let mut characters = from.chars();
+            if let Some(control) = characters.next() {
+                write!(self.0, "{}", control.escape_default())?;
             }
+            rest = characters.as_str();
         }
-        escaped.extend_from_slice(&event[line.len()..]);
-        self.0.write_all(&escaped)?;
-        Ok(event.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.0.write_str(rest)
     }
 }
 
@@ -100,7 +90,7 @@ mod tests {
     #[derive(Clone, Default)]
     struct Shared(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Shared {
+    impl io::Write for Shared {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -113,25 +103,26 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line_whatever_it_carries() {
-        for ansi in [false, true] {
-            let shared = Shared::default();
-            let sink = shared.clone();
-            let subscriber = tracing_subscriber::fmt()
-                .with_ansi(ansi)
-                .with_writer(OneLine(move || sink.clone()))
-                .finish();
-            tracing::subscriber::with_default(subscriber, || {
-                let said = "a\r\nfake line\x1b[2J\x07";
-                tracing::warn!(%said, "the service says: {said}");
-            });
-            let text = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
-            assert_eq!(text.lines().count(), 1, "{text:?}");
-            assert!(text.ends_with('\n'));
-            assert!(
-                !text.contains("\x1b[2J") && !text.contains(['\r', '\x07']),
-                "{text:?}"
-            );
-        }
+        let shared = Shared::default();
+        let sink = shared.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_target(false)
+            .without_time()
+            .fmt_fields(harmless_fields())
+            .with_writer(move || sink.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let said = "a\r\nfake line\x1b[2J\x07\u{9b}1m";
+            tracing::warn!(%said, code = 7, quoted = said, "the service says: {said}");
+        });
+        let text = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
+        let escaped = "a\\r\\nfake line\\u{1b}[2J\\u{7}\\u{9b}1m";
+        let quoted = format!("{escaped:?}").replace("\\\\", "\\");
+        assert_eq!(
+            text,
+            format!(" WARN the service says: {escaped} said={escaped} code=7 quoted={quoted}\n")
+        );
     }
 
     #[test]

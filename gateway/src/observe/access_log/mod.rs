@@ -8,16 +8,16 @@ mod redact;
 mod thread;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::Receiver;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use rtrb::{Producer, RingBuffer};
 
 use super::facts::Facts;
-use super::metrics::Registry;
+use super::metrics::{Registry, lock};
 
 /// Bytes of one worker's ring: some 3 000 common records, enough for 50 ms of a busy worker.
 const RING: usize = 1 << 20;
@@ -75,7 +75,7 @@ struct LogThread {
     thread: Thread,
     signals: Arc<Signals>,
     /// Disconnected when the thread has ended.
-    ended: std::sync::Mutex<Receiver<()>>,
+    ended: Mutex<Receiver<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -163,7 +163,7 @@ impl AccessLog {
     /// log says so.
     pub fn reopen(&self) {
         if let Some(log) = &self.thread {
-            log.signals.reopen.store(true, Relaxed);
+            log.signals.reopen.store(true, Ordering::Relaxed);
             log.thread.unpark();
         }
     }
@@ -174,8 +174,8 @@ impl AccessLog {
     pub fn shutdown(self) {
         if let Some(log) = &self.thread {
             log.stop();
-            let ended = log.ended.lock().unwrap_or_else(|e| e.into_inner());
-            if let Err(std::sync::mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(FLUSH) {
+            let ended = lock(&log.ended).recv_timeout(FLUSH);
+            if ended == Err(RecvTimeoutError::Timeout) {
                 tracing::warn!("the access log could not be written in time");
             }
         }
@@ -185,9 +185,7 @@ impl AccessLog {
 impl LogThread {
     fn stop(&self) {
         // Release: whoever sees this sees every record written before it.
-        self.signals
-            .stop
-            .store(true, std::sync::atomic::Ordering::Release);
+        self.signals.stop.store(true, Ordering::Release);
         self.thread.unpark();
     }
 }
