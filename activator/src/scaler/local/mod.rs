@@ -1,0 +1,4 @@
+mod protocol;
+mod supervise;
+
+pub use supervise::supervise;
