@@ -12,7 +12,7 @@
 
 use std::time::Instant;
 
-use crate::sync::{AtomicU32, AtomicU64, Ordering, Padded, fence, spin_loop};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, Padded, fence, pause};
 
 /// What a throttle was asked to carry up to one instant, summed over its workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,9 +122,11 @@ impl Shard {
             .store(sequence.wrapping_add(2), Ordering::Release);
     }
 
-    /// A consistent view carried on to `now`. Retries while the owner writes, which is six stores.
+    /// A consistent view carried on to `now`. Retries while the owner writes: that is seven stores,
+    /// and nothing in them can stop but the thread itself being put aside, for which this yields.
     pub(crate) fn read(&self, now: u64) -> Sums {
         let fields = &self.0.0;
+        let mut turn = 0;
         loop {
             let before = fields.sequence.load(Ordering::Acquire);
             if before.is_multiple_of(2) {
@@ -134,7 +136,7 @@ impl Shard {
                     return sums;
                 }
             }
-            spin_loop();
+            turn = pause(turn);
         }
     }
 }
