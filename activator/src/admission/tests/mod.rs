@@ -91,3 +91,11 @@ impl Bench {
         self.gate.wait(self.clock.now(), None).unwrap()
     }
 }
+
+/// How much more than usual a test should try: `TIDEGATE_LONG` asks for the full size.
+fn effort() -> u32 {
+    match std::env::var_os("TIDEGATE_LONG") {
+        Some(_) => 100,
+        None => 1,
+    }
+}
