@@ -154,6 +154,11 @@ impl Snapshot {
         None
     }
 
+    pub fn route_by_key(&self, key: &Key) -> Option<&Arc<Route>> {
+        let _ = key;
+        None
+    }
+
     pub fn revision_by_key(&self, key: &Key) -> Option<&Arc<Revision>> {
         let _ = key;
         None
