@@ -310,8 +310,9 @@ impl LocalLive {
 #[must_use]
 pub fn cookie_value(random: u64) -> [u8; 16] {
     let mut text = [0; 16];
-    for (place, digit) in text.iter_mut().enumerate() {
-        *digit = b"0123456789abcdef"[(random >> (60 - 4 * place)) as usize & 15];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(random.to_be_bytes()) {
+        pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
+        pair[1] = b"0123456789abcdef"[usize::from(byte & 15)];
     }
     text
 }

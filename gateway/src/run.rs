@@ -38,6 +38,7 @@ const CONTROL_THREADS: usize = 2;
 const HOMECOMING: Duration = Duration::from_millis(250);
 
 /// What `run` is asked to do.
+#[allow(missing_debug_implementations, reason = "holds a function")]
 pub struct Options {
     /// Files and directories.
     pub files: Vec<PathBuf>,
@@ -95,22 +96,12 @@ pub fn run(options: Options) -> Result<(), RunError> {
     };
     let sockets = Sockets::bind(&settings, workers)?;
     let addresses = sockets.addresses.clone();
-    let labels = sockets
-        .addresses
-        .listeners
-        .iter()
-        .map(|(at, _)| at.to_string())
-        .collect();
-    let registry = Registry::new(workers, labels);
+    let registry = Registry::new(workers, sockets.labels());
     let (log, writers) =
         AccessLog::start(&access_log_config(&settings), &registry).map_err(RunError::AccessLog)?;
     let published = Arc::new(Published::default());
     let holding = Holding::new(settings.limits.held, settings.limits.held_bytes as u64);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(CONTROL_THREADS)
-        .thread_name("control")
-        .enable_all()
-        .build()?;
+    let runtime = control_runtime()?;
     let shared = Arc::new(Shared {
         settings,
         published: published.clone(),
@@ -155,6 +146,14 @@ pub fn run(options: Options) -> Result<(), RunError> {
     runtime.block_on(shift.serve(crew, &shared.settings, reread))
 }
 
+fn control_runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+}
+
 /// Sockets of a worker each, in the order of the settings' listeners.
 struct Sockets {
     workers: Vec<Vec<TcpListener>>,
@@ -163,6 +162,15 @@ struct Sockets {
 }
 
 impl Sockets {
+    /// What metrics call the listeners.
+    fn labels(&self) -> Vec<String> {
+        self.addresses
+            .listeners
+            .iter()
+            .map(|(address, _)| address.to_string())
+            .collect()
+    }
+
     /// Claims every address before anything runs.
     fn bind(settings: &Settings, workers: usize) -> Result<Sockets, RunError> {
         let mut of_workers: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();

@@ -56,11 +56,11 @@ enum Stop {
     Timeout(Reason),
 }
 
-/// A failure of one direction, by whose side failed.
+/// A failure of one direction, by the end of it that failed.
 #[derive(Debug)]
-enum Side {
-    Client(StreamError),
-    Endpoint(StreamError),
+enum Broken {
+    Source(StreamError),
+    Sink(StreamError),
 }
 
 /// How far an attempt has come; shared by both directions and the watch over them.
@@ -259,11 +259,14 @@ impl Exchange<'_> {
         let mut uploading = true;
         poll_fn(|cx| {
             worker.tick();
-            if uploading && let Poll::Ready(side) = upload.as_mut().poll(cx) {
-                match side {
-                    Side::Client(error) => return Poll::Ready(client_failed(&error)),
+            if uploading && let Poll::Ready(broken) = upload.as_mut().poll(cx) {
+                match broken {
+                    Broken::Source(error) => return Poll::Ready(client_failed(&error)),
                     // It may have answered before it stopped reading: the other direction tells.
-                    Side::Endpoint(_) => uploading = false,
+                    Broken::Sink(error) => {
+                        tracing::trace!(%error, "the endpoint stopped reading");
+                        uploading = false;
+                    }
                 }
             }
             if let Poll::Ready(stop) = download.as_mut().poll(cx) {
@@ -292,6 +295,8 @@ impl Exchange<'_> {
             up.connection.rest(&self.worker.buffers);
             self.worker.pool.put(slot.endpoint(), up.connection, now);
         }
+        // The connection is back before the slot: who is let in next finds it.
+        drop(slot);
     }
 
     /// Bytes both ways until both sides have ended or nothing moves.
@@ -389,31 +394,31 @@ fn client_failed(error: &StreamError) -> Stop {
 }
 
 /// Moves a body from one side to the other.
-async fn pump<S: Source, K: Sink>(source: &mut S, sink: &mut K) -> Result<(), Side> {
+async fn pump<S: Source, K: Sink>(source: &mut S, sink: &mut K) -> Result<(), Broken> {
     loop {
         if !source.is_ready() {
-            sink.flush().await.map_err(Side::Endpoint)?;
+            sink.flush().await.map_err(Broken::Sink)?;
         }
-        match source.fill().await.map_err(Side::Client)? {
+        match source.fill().await.map_err(Broken::Source)? {
             Filled::Data => {
                 let data = source.data();
                 let count = data.len();
-                sink.write(data).await.map_err(Side::Endpoint)?;
+                sink.write(data).await.map_err(Broken::Sink)?;
                 source.consume(count);
             }
-            Filled::End => return sink.finish(source.trailers()).await.map_err(Side::Endpoint),
+            Filled::End => return sink.finish(source.trailers()).await.map_err(Broken::Sink),
         }
     }
 }
 
 /// Sends the request's body, then watches whether the client stays. Ends only with a failure.
-async fn upload<S: Source, K: Sink>(source: &mut S, sink: &mut K, progress: &Progress) -> Side {
-    if let Err(side) = pump(source, sink).await {
-        return side;
+async fn upload<S: Source, K: Sink>(source: &mut S, sink: &mut K, progress: &Progress) -> Broken {
+    if let Err(broken) = pump(source, sink).await {
+        return broken;
     }
     progress.uploaded.set(true);
     source.departed(READ_AHEAD).await;
-    Side::Client(StreamError::Closed)
+    Broken::Source(StreamError::Closed)
 }
 
 /// The way of the answer to the client.
@@ -465,8 +470,8 @@ impl Relay<'_> {
         sink.respond(response, self.edits, self.worker.is_closing());
         match pump(source, sink).await {
             Ok(()) => Stop::Done,
-            Err(Side::Client(error)) => Stop::Endpoint(error),
-            Err(Side::Endpoint(_)) => Stop::Left,
+            Err(Broken::Source(error)) => Stop::Endpoint(error),
+            Err(Broken::Sink(_)) => Stop::Left,
         }
     }
 }

@@ -117,7 +117,7 @@ async fn keep_house(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     let mut wall = Instant::now();
     let mut busy = cpu_time();
-    loop {
+    while worker.phase.get() != Phase::Ended {
         ticks.tick().await;
         worker.pool.sweep(worker.tick());
         worker.live.sweep();

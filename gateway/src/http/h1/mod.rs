@@ -121,7 +121,7 @@ fn is_known_coding(value: &[u8]) -> bool {
         let known = KNOWN
             .iter()
             .any(|coding| member.eq_ignore_ascii_case(coding));
-        if !known && !(last && member.eq_ignore_ascii_case(b"chunked")) {
+        if !(known || last && member.eq_ignore_ascii_case(b"chunked")) {
             return false;
         }
         any = true;
