@@ -9,7 +9,10 @@
 mod at;
 mod compile;
 pub mod document;
+mod duration;
 mod fragment;
+mod merge;
+mod nearest;
 mod parse;
 pub mod problem;
 pub mod revision;
@@ -17,6 +20,7 @@ pub mod route;
 pub mod settings;
 pub mod snapshot;
 pub mod source;
+mod table;
 
 pub use compile::{Compiled, Compiler};
 pub use fragment::{Content, Fragment, Origin};

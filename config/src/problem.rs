@@ -16,7 +16,7 @@ pub struct Problem {
     pub column: u32,
     /// Like `routes[0].traffic[1].percent`; indices count from 0 within the YAML document.
     pub path: String,
-    /// The offending value as written, shortened; empty when something is missing.
+    /// The offending value as written, shortened; `{…}` for a mapping, `[…]` for a list.
     pub value: String,
     pub problem: String,
     /// What to write instead.
@@ -93,7 +93,7 @@ pub fn render_for_people(problems: &[Problem], sources: &Sources) -> String {
         if !rendered || handler.render_report(&mut shown, &view).is_err() {
             shown.push_str(&problem.to_string());
         }
-        if !shown.ends_with('\n') {
+        while !shown.ends_with("\n\n") {
             shown.push('\n');
         }
     }
@@ -152,7 +152,7 @@ impl Diagnostic for View<'_> {
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let (start, length) = self.span?;
-        let label = LabeledSpan::new(Some("here".to_owned()), start, length);
+        let label = LabeledSpan::new(None, start, length);
         Some(Box::new(std::iter::once(label)))
     }
 }

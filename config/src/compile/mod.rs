@@ -1,15 +1,53 @@
 //! Fragments → snapshot, or the problems with their place and a hint.
+//!
+//! Incremental and transactional: a batch works on a clone of the persistent state, recompiles
+//! only what the changed fragments name, checks what depends on it, and either becomes the state
+//! or is dropped.
 
+mod batch;
+mod check;
+mod conflict;
+mod gateway;
+pub(crate) mod report;
+mod revision;
+mod route;
+
+use std::sync::Arc;
+
+use self::batch::Batch;
 use crate::fragment::Fragment;
+use crate::merge::Merged;
 use crate::problem::Problem;
 use crate::revision::Key;
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 
+const DOMAIN: &str = "example.com";
+
 /// Holds what every origin says and the tables made of it.
 #[derive(Debug, Default)]
 pub struct Compiler {
+    state: State,
+}
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+struct State {
+    merged: Merged,
     snapshot: Snapshot,
+    domain: Arc<str>,
+    settings: Arc<Settings>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State {
+            merged: Merged::default(),
+            snapshot: Snapshot::default(),
+            domain: DOMAIN.into(),
+            settings: Arc::default(),
+        }
+    }
 }
 
 /// What a batch of changes made of the whole.
@@ -21,6 +59,7 @@ pub struct Compiled {
     pub removed_revisions: Vec<Key>,
     /// What the files say about the process, or the defaults; without overrides.
     pub settings: Settings,
+    /// Whether this batch changed them.
     pub settings_changed: bool,
 }
 
@@ -30,15 +69,27 @@ impl Compiler {
     ///
     /// # Errors
     ///
-    /// Every problem found; then nothing has changed.
+    /// Every problem found, in the order of files and lines; then nothing has changed.
     pub fn apply(&mut self, changes: Vec<Fragment>) -> Result<Compiled, Vec<Problem>> {
-        drop(changes);
+        let batch = Batch::of(self.state.clone(), changes);
+        let (state, changed_revisions, removed_revisions) = batch.finish()?;
+        let settings_changed = state.settings != self.state.settings;
+        self.state = state;
         Ok(Compiled {
-            snapshot: self.snapshot.clone(),
-            changed_revisions: Vec::new(),
-            removed_revisions: Vec::new(),
-            settings: Settings::default(),
-            settings_changed: false,
+            snapshot: self.state.snapshot.clone(),
+            changed_revisions,
+            removed_revisions,
+            settings: Settings::clone(&self.state.settings),
+            settings_changed,
         })
     }
+
+    /// The tables as of the last batch that was taken in.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.state.snapshot
+    }
 }
+
+#[cfg(test)]
+mod tests;
