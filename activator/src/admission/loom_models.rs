@@ -9,6 +9,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
@@ -71,19 +72,21 @@ fn throttle(concurrency: u32) -> Arc<Throttle> {
     throttle
 }
 
-/// Made on the thread that uses it.
-fn gate(throttle: &Arc<Throttle>, worker: usize) -> std::rc::Rc<Gate> {
-    thread_local! {
-        static START: Instant = Instant::now();
-    }
-    let now = START.with(|start| *start);
-    Gate::new(Arc::clone(throttle), worker, Clock::new(now))
+/// Time stands still: a model must not depend on anything but the order of its steps.
+fn now() -> Instant {
+    static NOW: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    *NOW.get_or_init(Instant::now)
 }
 
-fn acquire(gate: &std::rc::Rc<Gate>) -> Slot {
+/// Made on the thread that uses it.
+fn gate(throttle: &Arc<Throttle>, worker: usize) -> Rc<Gate> {
+    Gate::new(Arc::clone(throttle), worker, Clock::new(now()))
+}
+
+fn acquire(gate: &Rc<Gate>) -> Slot {
     match gate.try_acquire(0) {
         Some(slot) => slot,
-        None => block_on(gate.wait(Instant::now(), None).unwrap()),
+        None => block_on(gate.wait(now(), None).unwrap()),
     }
 }
 
@@ -162,7 +165,7 @@ fn a_grant_dropped_unseen_passes_on() {
         let throttle = throttle(1);
         let main = gate(&throttle, 0);
         let slot = main.try_acquire(0).unwrap();
-        let mut leaver = main.wait(Instant::now(), None).unwrap();
+        let mut leaver = main.wait(now(), None).unwrap();
         assert!(poll(&mut leaver).is_pending());
         let thread = {
             let throttle = Arc::clone(&throttle);
@@ -185,7 +188,7 @@ fn a_waiter_that_leaves_as_it_is_let_in_loses_no_slot() {
             let throttle = Arc::clone(&throttle);
             thread::spawn(move || {
                 let gate = gate(&throttle, 1);
-                let mut waiting = gate.wait(Instant::now(), None).unwrap();
+                let mut waiting = gate.wait(now(), None).unwrap();
                 drop(poll(&mut waiting));
             })
         };
