@@ -5,22 +5,34 @@
 
 #[cfg(not(tidegate_loom))]
 pub(crate) use std::{
-    hint::spin_loop,
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
     },
+    thread::yield_now,
 };
 
 #[cfg(tidegate_loom)]
 pub(crate) use loom::{
-    // A spinning reader must let the writer run, or the model never ends.
-    hint::spin_loop,
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
     },
+    thread::yield_now,
 };
+
+/// So many times a reader spins before it offers its core to the writer it waits for.
+const SPINS: u32 = if cfg!(tidegate_loom) { 0 } else { 64 };
+
+/// Waits a little for another thread, on turn `turn` of doing so. Returns the next turn.
+pub(crate) fn pause(turn: u32) -> u32 {
+    if turn >= SPINS {
+        yield_now();
+        return turn;
+    }
+    std::hint::spin_loop();
+    turn + 1
+}
 
 /// Locks, and carries on where another thread panicked: every change made under our locks is
 /// complete before anything that could panic (waking, nudging) runs, and that runs unlocked.

@@ -161,18 +161,12 @@ impl Endpoint {
             if word.is(CLOSED) {
                 return None;
             }
-            let mut next = Word(word.0 + 1);
-            let mut in_flight = word.count();
-            if word.is(MIXED) {
-                match self.in_cells() {
-                    0 => next.0 &= !MIXED,
-                    cells => in_flight = in_flight.saturating_add(cells),
-                }
-            }
+            let cells = if word.is(MIXED) { self.in_cells() } else { 0 };
+            let in_flight = word.count().saturating_add(cells);
             if word.limit() != 0 && in_flight >= word.limit() {
                 return None;
             }
-            match self.swap(word, next) {
+            match self.swap(word, Word(word.0 + 1)) {
                 Ok(()) => return Some(word.limit() != 0),
                 Err(now) => word = now,
             }
@@ -222,9 +216,19 @@ impl Endpoint {
             };
             Word(flags).with_limit(limit)
         });
-        if self.word().is(MIXED) && self.in_cells() == 0 {
+        self.unmix();
+    }
+
+    /// Gives the endpoint back to the warm path once no slot without a limit is left. The caller
+    /// holds the queue's lock.
+    pub(super) fn unmix(&self) {
+        if self.is_mixed() && self.in_cells() == 0 {
             self.update(|word| Word(word.0 & !MIXED));
         }
+    }
+
+    pub(super) fn is_mixed(&self) -> bool {
+        self.word().is(MIXED)
     }
 
     /// No new slot. The caller holds the queue's lock.

@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::choice::choose;
 use super::endpoint::{Attempt, Counted, Endpoint};
-use super::queue::{FEW, Grant, two_of};
+use super::queue::Grant;
 use super::throttle::Joined;
 use super::{AcquireError, EndpointId, HeldBytes, Throttle, Waiting};
 use crate::demand::nanoseconds;
@@ -99,19 +100,12 @@ impl Gate {
         }
         // Not borrowed while slots are taken: undoing one may wake a waiter.
         let endpoints = Rc::clone(&self.endpoints.borrow());
-        let (first, second) = two_of(endpoints.len(), random)?;
-        let best = match endpoints.len() <= FEW {
-            true => self.least_loaded(&endpoints, first),
-            false => self.less_loaded(&endpoints, first, second),
-        };
-        if let Some(slot) = best.and_then(|local| self.take(local)) {
-            return Some(slot);
-        }
-        let (before, after) = endpoints.split_at(first);
-        after
-            .iter()
-            .chain(before)
-            .find_map(|local| self.take(local))
+        choose(
+            endpoints.len(),
+            random,
+            |at| endpoints[at].endpoint.load(self.worker),
+            |at| self.take(&endpoints[at]),
+        )
     }
 
     /// Waits for a slot in the order of `arrived`: a repeated request keeps its first arrival, and
@@ -142,17 +136,8 @@ impl Gate {
 
     /// Turns a grant into the slot it stands for.
     pub(super) fn redeem(self: &Rc<Self>, grant: Grant) -> Slot {
-        let endpoints = self.endpoints.borrow();
-        let known = endpoints
-            .iter()
-            .find(|local| local.endpoint.id == grant.endpoint.id);
-        let local = match known {
-            Some(local) => Rc::clone(local),
-            None => Rc::new(Local {
-                endpoint: grant.endpoint,
-            }),
-        };
-        self.slot(&local, Counted::Word, grant.limited)
+        let endpoint = grant.endpoint;
+        self.slot(Rc::new(Local { endpoint }), Counted::Word, grant.limited)
     }
 
     fn refresh(&self) {
@@ -164,37 +149,11 @@ impl Gate {
         self.epoch.set(epoch);
     }
 
-    fn least_loaded<'a>(&self, endpoints: &'a [Rc<Local>], first: usize) -> Option<&'a Rc<Local>> {
-        let (before, after) = endpoints.split_at(first);
-        let loads = after.iter().chain(before).filter_map(|local| {
-            let load = local.endpoint.load(self.worker)?;
-            Some((load, local))
-        });
-        loads.min_by_key(|(load, _)| *load).map(|(_, local)| local)
-    }
-
-    fn less_loaded<'a>(
-        &self,
-        endpoints: &'a [Rc<Local>],
-        first: usize,
-        second: usize,
-    ) -> Option<&'a Rc<Local>> {
-        let (first, second) = (&endpoints[first], &endpoints[second]);
-        let loads = (
-            first.endpoint.load(self.worker),
-            second.endpoint.load(self.worker),
-        );
-        match loads {
-            (Some(one), Some(other)) if other < one => Some(second),
-            (Some(_), _) => Some(first),
-            (None, Some(_)) => Some(second),
-            (None, None) => None,
-        }
-    }
-
     fn take(self: &Rc<Self>, local: &Rc<Local>) -> Option<Slot> {
         match local.endpoint.take(self.worker) {
-            Attempt::Taken { counted, limited } => Some(self.slot(local, counted, limited)),
+            Attempt::Taken { counted, limited } => {
+                Some(self.slot(Rc::clone(local), counted, limited))
+            }
             Attempt::Refused => None,
             Attempt::Undone => {
                 self.throttle.freed(&local.endpoint);
@@ -203,11 +162,11 @@ impl Gate {
         }
     }
 
-    fn slot(self: &Rc<Self>, local: &Rc<Local>, counted: Counted, limited: bool) -> Slot {
+    fn slot(self: &Rc<Self>, local: Rc<Local>, counted: Counted, limited: bool) -> Slot {
         self.count(1, 0);
         Slot {
             gate: Rc::clone(self),
-            local: Rc::clone(local),
+            local,
             counted,
             limited,
             lingering: false,

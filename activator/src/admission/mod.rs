@@ -15,12 +15,18 @@
 //! Lock order: a throttle's queue, then the holding's list of throttles with suspects. Wakers and
 //! nudges run with neither.
 
+mod choice;
 mod endpoint;
 mod gate;
 mod holding;
 mod queue;
 mod throttle;
 mod waiting;
+
+#[cfg(all(test, tidegate_loom))]
+mod loom_models;
+#[cfg(all(test, not(tidegate_loom)))]
+mod tests;
 
 use std::fmt::Debug;
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
 //! What a throttle keeps under its lock: the endpoints, and who waits in which order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -8,12 +8,10 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use super::choice::choose;
 use super::endpoint::Endpoint;
 use super::holding::Place;
 use super::{AcquireError, Limits, Nudge, SUSPICION, Supply};
-
-/// Up to so many endpoints the least loaded of all is chosen; among more, the less loaded of two.
-pub(super) const FEW: usize = 4;
 
 /// So many waiters are let in or refused per turn of the lock, and woken after it.
 const BATCH: usize = 32;
@@ -182,16 +180,17 @@ impl Queue {
         Key(key)
     }
 
-    /// What became of a waiter; once ready its entry is gone.
+    /// What became of a waiter; once that is known its entry is gone. Wakers that are no longer
+    /// needed go to `spent`: dropping one may run any code, so it happens without the lock.
     pub(super) fn poll(
         &mut self,
         Key(key): Key,
         current: &Waker,
+        spent: &mut Option<Waker>,
     ) -> Poll<Result<Grant, AcquireError>> {
         if let State::Waiting { waker, .. } = &mut self.entries[key].state {
-            match waker {
-                Some(waker) => waker.clone_from(current),
-                None => *waker = Some(current.clone()),
+            if !waker.as_ref().is_some_and(|known| known.will_wake(current)) {
+                *spent = waker.replace(current.clone());
             }
             return Poll::Pending;
         }
@@ -203,10 +202,11 @@ impl Queue {
     }
 
     /// A waiter stops waiting. Returns the grant it had not taken up, which must be freed.
-    pub(super) fn leave(&mut self, Key(key): Key) -> Option<Grant> {
+    pub(super) fn leave(&mut self, Key(key): Key, spent: &mut Option<Waker>) -> Option<Grant> {
         let entry = self.entries.remove(key);
         match entry.state {
-            State::Waiting { .. } => {
+            State::Waiting { waker, .. } => {
+                *spent = waker;
                 self.order.remove(&entry.turn);
                 None
             }
@@ -257,30 +257,19 @@ impl Queue {
         if self.suspects_serve() {
             return self.room_at_a_suspect();
         }
+        // A step of Knuth's congruential generator: spread is all that is asked of it.
         self.dice = self
             .dice
-            .wrapping_mul(747_796_405)
-            .wrapping_add(2_891_336_453);
-        let (first, second) = two_of(self.members.len(), self.dice)?;
-        let few = self.members.len() <= FEW;
-        let best = match few {
-            true => self
-                .members
-                .iter()
-                .filter(|m| m.is_ready())
-                .min_by_key(|m| m.endpoint.in_flight()),
-            false => [first, second]
-                .map(|at| &self.members[at])
-                .into_iter()
-                .filter(|m| m.is_ready())
-                .min_by_key(|m| m.endpoint.in_flight()),
-        };
-        if let Some(grant) = best.and_then(|member| take(&member.endpoint)) {
-            return Some(grant);
-        }
-        let (before, after) = self.members.split_at(first);
-        let mut all = after.iter().chain(before).filter(|m| m.is_ready());
-        all.find_map(|member| take(&member.endpoint))
+            .wrapping_mul(1_664_525)
+            .wrapping_add(1_013_904_223);
+        let members = &self.members;
+        let ready = |at: usize| members[at].is_ready().then_some(&members[at].endpoint);
+        choose(
+            members.len(),
+            self.dice,
+            |at| Some(ready(at)?.in_flight()),
+            |at| take(ready(at)?),
+        )
     }
 
     /// The one suspected for longest first, so that a repeated request gets another if there is one.
@@ -310,9 +299,10 @@ impl Queue {
         }
     }
 
-    pub(super) fn set_supply(&mut self, supply: Supply) {
-        self.supply = supply;
+    /// Returns the old one, to be dropped without the lock.
+    pub(super) fn set_supply(&mut self, supply: Supply) -> Supply {
         self.retired = false;
+        std::mem::replace(&mut self.supply, supply)
     }
 
     pub(super) fn retire(&mut self) {
@@ -346,7 +336,7 @@ impl Queue {
         for member in self.members.drain(..).chain(draining) {
             known.insert(member.endpoint.address, member);
         }
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for address in addresses.iter().filter(|address| seen.insert(**address)) {
             let member = match known.remove(address) {
                 Some(member) => {
@@ -403,6 +393,9 @@ impl Queue {
     /// Ends the suspicions that are over. True when there were any.
     pub(super) fn end_suspicions(&mut self, now: Instant) -> bool {
         let mut ended = false;
+        if !self.watched {
+            return ended;
+        }
         for member in &mut self.members {
             if member.suspect_until.is_some_and(|until| until <= now) {
                 member.suspect_until = None;
@@ -455,21 +448,4 @@ fn take(endpoint: &Arc<Endpoint>) -> Option<Grant> {
         endpoint: Arc::clone(endpoint),
         limited,
     })
-}
-
-/// Two different places below `len`, equal when there is only one; `None` when there is none.
-pub(super) fn two_of(len: usize, random: u32) -> Option<(usize, usize)> {
-    let below = |random: u32, bound: usize| {
-        let scaled = (u64::from(random) * bound as u64) >> 32;
-        usize::try_from(scaled).expect("below a length")
-    };
-    match len {
-        0 => None,
-        1 => Some((0, 0)),
-        _ => {
-            let first = below(random, len);
-            let second = first + 1 + below(random.rotate_left(16), len - 1);
-            Some((first, second % len))
-        }
-    }
 }

@@ -66,8 +66,9 @@ impl Throttle {
     /// was retired). With [`Supply::None`] and no endpoint, waiters get [`AcquireError::NoScaler`].
     pub fn set_supply(&self, supply: Supply) {
         let mut queue = lock(&self.queue);
-        queue.set_supply(supply);
+        let before = queue.set_supply(supply);
         self.settle(queue, Room::Anywhere);
+        drop(before);
         self.nudge();
     }
 
@@ -198,15 +199,20 @@ impl Throttle {
     pub(super) fn freed(&self, endpoint: &Arc<Endpoint>) {
         // Pairs with the fence of `join`.
         fence(Ordering::SeqCst);
-        if self.waiting() != 0 {
-            self.settle(lock(&self.queue), Room::At(endpoint));
+        if self.waiting() != 0 || endpoint.is_mixed() {
+            let queue = lock(&self.queue);
+            endpoint.unmix();
+            self.settle(queue, Room::At(endpoint));
         }
     }
 
     /// Joins the queue, unless there is room after all.
     pub(super) fn join(&self, arrived: Instant, now: Instant) -> Result<Joined, AcquireError> {
         let mut queue = lock(&self.queue);
-        let ended = queue.end_suspicions(now);
+        if queue.end_suspicions(now) {
+            self.settle(queue, Room::Anywhere);
+            queue = lock(&self.queue);
+        }
         let first = queue.waiting() == 0;
         if first {
             self.announce(1);
@@ -224,10 +230,7 @@ impl Throttle {
             false => None,
         };
         self.announce(queue.waiting());
-        match ended {
-            true => self.settle(queue, Room::Anywhere),
-            false => drop(queue),
-        }
+        drop(queue);
         if let Some(nudge) = nudge {
             nudge.nudge();
         }
@@ -246,20 +249,28 @@ impl Throttle {
     }
 
     pub(super) fn poll(&self, key: Key, waker: &Waker) -> Poll<Result<Grant, AcquireError>> {
-        lock(&self.queue).poll(key, waker)
+        let mut spent = None;
+        let polled = lock(&self.queue).poll(key, waker, &mut spent);
+        drop(spent);
+        polled
     }
 
     /// A waiter goes; a grant it had not taken up passes on.
     pub(super) fn leave(&self, key: Key) {
+        let mut spent = None;
         let mut queue = lock(&self.queue);
-        match queue.leave(key) {
+        match queue.leave(key, &mut spent) {
             Some(grant) => {
                 // No worker is needed to free what is counted in the word.
                 grant.endpoint.free(Counted::Word, 0);
                 self.settle(queue, Room::At(&grant.endpoint));
             }
-            None => self.announce(queue.waiting()),
+            None => {
+                self.announce(queue.waiting());
+                drop(queue);
+            }
         }
+        drop(spent);
     }
 
     pub(super) fn suspect(&self, endpoint: &Endpoint, now: Instant) {
@@ -276,8 +287,8 @@ impl Throttle {
     /// Ends the suspicions that are over.
     pub(super) fn sweep(&self, now: Instant) {
         let mut queue = lock(&self.queue);
-        queue.watched = false;
         queue.end_suspicions(now);
+        queue.watched = false;
         self.watch(&mut queue);
         self.settle(queue, Room::Anywhere);
     }
