@@ -11,12 +11,14 @@ const PAUSE_MOST: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     rounds: u32,
+    last_failed: Option<Instant>,
     not_before: Option<Instant>,
 }
 
 impl Backoff {
-    /// A process failed. The number of rounds that did, one after the other.
+    /// A process failed; returns the number of rounds that did, one after the other.
     pub(super) fn failed(&mut self, now: Instant) -> u32 {
+        self.last_failed = Some(now);
         if self.allows(now) {
             let pause = PAUSE_FIRST
                 .saturating_mul(1_u32.checked_shl(self.rounds).unwrap_or(u32::MAX))
@@ -29,6 +31,12 @@ impl Backoff {
 
     pub(super) fn allows(&self, now: Instant) -> bool {
         self.not_before.is_none_or(|at| at <= now)
+    }
+
+    /// Whether a process that became ready at this instant did so after the last failure. One that
+    /// was there before proves nothing about those that failed.
+    pub(super) fn is_before(&self, ready_since: Instant) -> bool {
+        self.last_failed.is_some_and(|at| at <= ready_since)
     }
 
     /// Whether the last round failed: then one process tries before many do.

@@ -220,12 +220,12 @@ impl Fleet {
             let why = format!("was not ready within {} s", self.start_timeout.as_secs());
             self.start_failed(&why, now, host);
         }
-        let oldest = self
+        let proved: Vec<Instant> = self
             .instances
             .iter()
             .filter_map(Instance::ready_since)
-            .min();
-        if let Some(since) = oldest {
+            .collect();
+        for since in proved {
             self.forgive(since, now);
         }
         self.settle(now, host);
@@ -249,7 +249,7 @@ impl Fleet {
         let own = self.instances.iter().filter_map(|it| match it.state {
             State::Starting { give_up } => Some(give_up),
             State::Draining { .. } => Some(now + DRAIN_POLL),
-            State::Ready { since } if self.backoff.is_failing() => Some(since + HEALTHY),
+            State::Ready { since } if self.backoff.is_before(since) => Some(since + HEALTHY),
             State::Ready { .. } | State::Stopping => None,
         });
         let retry = self.backoff.not_before();
@@ -282,8 +282,10 @@ impl Fleet {
         Some(self.instances.remove(at))
     }
 
+    /// A process that became ready after the last failure, and stayed so, ends the back-off.
     fn forgive(&mut self, ready_since: Instant, now: Instant) {
-        if now.saturating_duration_since(ready_since) >= HEALTHY {
+        let healthy = now.saturating_duration_since(ready_since) >= HEALTHY;
+        if healthy && self.backoff.is_before(ready_since) {
             self.backoff.reset();
         }
     }

@@ -23,7 +23,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use config::revision::{Key, Revision};
+use config::revision::{Key, Process, Revision};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -101,7 +101,7 @@ impl Local {
     ///
     /// A revision without a process is released instead.
     pub fn adopt(&self, revision: Arc<Revision>, throttle: Arc<Throttle>) {
-        self.shared.adopt(&revision, &throttle);
+        self.shared.adopt(revision, throttle);
     }
 
     /// Takes the revision's endpoints away at once; its processes end when their requests have.
@@ -179,35 +179,34 @@ impl Shared {
         })
     }
 
-    fn adopt(self: &Arc<Self>, revision: &Arc<Revision>, throttle: &Arc<Throttle>) {
-        let Some(process) = task::process(revision) else {
+    fn adopt(self: &Arc<Self>, revision: Arc<Revision>, throttle: Arc<Throttle>) {
+        let Some(process) = task::process(&revision) else {
             self.release(&revision.key);
             return;
         };
+        let supplied = Arc::clone(&throttle);
         let mut tasks = self.lock();
         let wake = match tasks.get(&revision.key) {
             Some(entry) => {
-                entry.outlet.open(Arc::clone(throttle));
-                entry
-                    .orders
-                    .send_replace(Order::Adopt(Arc::clone(revision)));
+                entry.outlet.open(throttle);
+                entry.orders.send_replace(Order::Adopt(revision));
                 Arc::clone(&entry.wake)
             }
             None => {
-                let entry = self.spawn(revision, process, Arc::clone(throttle));
+                let entry = self.spawn(&revision, process, throttle);
                 let wake = Arc::clone(&entry.wake);
                 tasks.insert(revision.key.clone(), entry);
                 wake
             }
         };
         drop(tasks);
-        throttle.set_supply(Supply::Scaled(wake));
+        supplied.set_supply(Supply::Scaled(wake));
     }
 
     fn spawn(
         self: &Arc<Self>,
         revision: &Arc<Revision>,
-        process: &config::revision::Process,
+        process: &Process,
         throttle: Arc<Throttle>,
     ) -> Entry {
         let (orders, received) = watch::channel(Order::Adopt(Arc::clone(revision)));
@@ -258,3 +257,6 @@ impl Shared {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -131,6 +131,8 @@ impl Supervisor {
             command = self.commands.next() => match command {
                 Ok(Some(command)) => Heard::Command(command),
                 Ok(None) => Heard::Gone,
+                // It closed with events unread.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Heard::Gone,
                 Err(error) => {
                     eprintln!("supervise: {error}");
                     Heard::Gone
