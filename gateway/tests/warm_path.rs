@@ -28,7 +28,10 @@ static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
 struct Counting;
 
-#[allow(unsafe_code, reason = "an allocator is unsafe by its signature; this one only counts")]
+#[allow(
+    unsafe_code,
+    reason = "an allocator is unsafe by its signature; this one only counts"
+)]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if COUNTED.try_with(Cell::get).unwrap_or(false) {
@@ -101,17 +104,26 @@ fn world(endpoint: SocketAddr, holding: &Arc<Holding>) -> (config::Settings, Liv
     );
     let content = config::parse("test.yaml", &text);
     assert!(matches!(content, Content::Documents { .. }), "{content:?}");
-    let fragment = Fragment { origin: Origin::File("test.yaml".into()), content };
+    let fragment = Fragment {
+        origin: Origin::File("test.yaml".into()),
+        content,
+    };
     let compiled = Compiler::default().apply(vec![fragment]).unwrap();
     let mut throttles = Throttles::default();
     for revision in compiled.snapshot.revisions() {
-        let limits =
-            Limits { concurrency: revision.concurrency, queue_depth: revision.queue_depth };
+        let limits = Limits {
+            concurrency: revision.concurrency,
+            queue_depth: revision.queue_depth,
+        };
         let throttle = Throttle::new(limits, Supply::Fixed, holding.clone(), 1);
         throttle.set_endpoints(&[endpoint]);
         throttles.set(revision.id, Some(throttle));
     }
-    let live = Live { version: 1, snapshot: compiled.snapshot, throttles };
+    let live = Live {
+        version: 1,
+        snapshot: compiled.snapshot,
+        throttles,
+    };
     (compiled.settings, live)
 }
 
@@ -123,11 +135,21 @@ fn a_warm_keep_alive_request_allocates_nothing() {
     let sockets = listeners::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
     let gateway = sockets[0].local_addr().unwrap();
     let registry = Registry::new(1, vec!["test".to_owned()]);
-    let log = access_log::Config { mode: access_log::Mode::All, per_second: 100, format: access_log::Format::Text, file: access_log::Target::Path("/dev/null".into()) };
+    let log = access_log::Config {
+        mode: access_log::Mode::All,
+        per_second: 100,
+        format: access_log::Format::Text,
+        file: access_log::Target::Path("/dev/null".into()),
+    };
     let (log, mut writers) = AccessLog::start(&log, &registry).unwrap();
     let published = Arc::new(Published::default());
     published.swap(live);
-    let shared = Arc::new(Shared { settings, published, holding, pseudonym: "tidegate-test".into() });
+    let shared = Arc::new(Shared {
+        settings,
+        published,
+        holding,
+        pseudonym: "tidegate-test".into(),
+    });
     let (phase, phases) = tokio::sync::watch::channel(Phase::Serving);
     let worker = std::thread::spawn(move || {
         COUNTED.set(true);
