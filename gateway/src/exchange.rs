@@ -77,6 +77,8 @@ struct Seen {
     endpoint: Duration,
     address: Option<SocketAddr>,
     attempts: u32,
+    /// When it was let in, if there was no endpoint at all when it came.
+    woken: Option<Instant>,
     /// Status the client was sent; 0 = none yet.
     code: u16,
 }
