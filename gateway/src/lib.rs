@@ -3,6 +3,7 @@
 //! Start reading at `exchange.rs`, the life of one request.
 
 pub mod admin;
+pub mod cli;
 pub mod control;
 pub mod exchange;
 pub mod http;
