@@ -189,13 +189,13 @@ impl Exchange<'_> {
             Action::Redirect(redirect) => Some(self.redirect(redirect)),
             Action::Respond(respond) => Some(self.respond(respond)),
         };
+        self.routed = Some(routed.clone());
         if let Some(answer) = own {
             self.answer(answer, down).await?;
             return Ok(None);
         }
         let revision = self.revision(&routed).map_err(End::Refused)?;
         self.edit(&routed);
-        self.routed = Some(routed);
         self.revision = Some(revision.clone());
         Ok(Some(revision))
     }
