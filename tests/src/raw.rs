@@ -248,7 +248,7 @@ impl RawBackend {
     #[must_use]
     pub fn answering(answer: impl Into<Vec<u8>>) -> RawBackend {
         let answer = Arc::new(answer.into());
-        let heads = Arc::default();
+        let heads = Arc::new(Mutex::new(Vec::new()));
         let copies = Arc::clone(&heads);
         let mut backend = RawBackend::scripted(move |_, connection| {
             answer_all(connection, answer.clone(), copies.clone())
