@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -24,6 +25,7 @@ const BACKLOG: u32 = 8192;
 pub struct Backend {
     pub address: SocketAddr,
     app: Arc<App>,
+    alarm: Alarm,
     task: JoinHandle<()>,
 }
 
@@ -47,8 +49,9 @@ impl Backend {
         let app = Arc::new(app);
         let half_close = app.stubborn;
         let handler = app.clone();
-        let (address, task) = serve(half_close, move |request| handler.clone().answer(request));
-        Backend { address, app, task }
+        Backend::new(app, half_close, move |request| {
+            handler.clone().answer(request)
+        })
     }
 
     /// An endpoint that does what the test says.
@@ -57,12 +60,31 @@ impl Backend {
         F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
         R: Future<Output = Response<Body>> + Send + 'static,
     {
-        let (address, task) = serve(false, move |request| {
+        let app = Arc::new(App::new("scripted"));
+        Backend::new(app, false, move |request| {
             let answer = handler(request);
             async move { anyhow::Ok(answer.await) }
-        });
-        let app = Arc::new(App::new("scripted"));
-        Backend { address, app, task }
+        })
+    }
+
+    fn new<F, R>(app: Arc<App>, half_close: bool, handler: F) -> Backend
+    where
+        F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
+        R: Future<Output = anyhow::Result<Response<Body>>> + Send + 'static,
+    {
+        let listener = listen();
+        let address = listener.local_addr().unwrap();
+        let alarm = Alarm::default();
+        let wire = alarm.clone();
+        let task = tokio::spawn(accept(listener, half_close, move |request| {
+            wire.watch(handler(request))
+        }));
+        Backend {
+            address,
+            app,
+            alarm,
+            task,
+        }
     }
 
     /// Closes the listening socket and every connection, as the kernel does after kill -9.
@@ -76,6 +98,7 @@ impl Backend {
 impl Drop for Backend {
     fn drop(&mut self) {
         self.task.abort();
+        self.alarm.check();
     }
 }
 
@@ -122,14 +145,37 @@ pub fn refusing() -> (TcpSocket, SocketAddr) {
     (socket, address)
 }
 
-fn serve<F, R>(half_close: bool, handler: F) -> (SocketAddr, JoinHandle<()>)
-where
-    F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
-    R: Future<Output = anyhow::Result<Response<Body>>> + Send + 'static,
-{
-    let listener = listen();
-    let address = listener.local_addr().unwrap();
-    (address, tokio::spawn(accept(listener, half_close, handler)))
+/// Tells the test of panics in what it let run beside itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Alarm(Arc<AtomicBool>);
+
+impl Alarm {
+    /// The future's value; a panic of it is remembered.
+    pub(crate) fn watch<T>(&self, future: impl Future<Output = T>) -> impl Future<Output = T> {
+        let guard = Guard(self.clone());
+        async move {
+            let value = future.await;
+            drop(guard);
+            value
+        }
+    }
+
+    /// # Panics
+    /// When something watched has, and the test does not panic already.
+    pub(crate) fn check(&self) {
+        let rung = self.0.load(Ordering::SeqCst) && !std::thread::panicking();
+        assert!(!rung, "a script of an endpoint has failed, see above");
+    }
+}
+
+struct Guard(Alarm);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.0.store(true, Ordering::SeqCst);
+        }
+    }
 }
 
 /// Serves every connection of `listener` until dropped, and with it all of them.

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-use crate::backend::listen;
+use crate::backend::{Alarm, listen};
 use crate::wait::within;
 
 /// One TCP connection and what was read ahead of it.
@@ -133,9 +133,9 @@ impl Raw {
         self.ahead.is_empty() && timeout(time, self.more()).await.is_err()
     }
 
-    /// Closes the sending side.
+    /// Closes the sending side, unless the peer has closed all of it.
     pub async fn finish(&mut self) {
-        self.stream.shutdown().await.unwrap();
+        drop(self.stream.shutdown().await);
     }
 
     /// Closes with a reset.
@@ -216,6 +216,7 @@ pub fn length(head: &str) -> usize {
 pub struct RawBackend {
     pub address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
+    alarm: Alarm,
     task: JoinHandle<()>,
 }
 
@@ -228,11 +229,13 @@ impl RawBackend {
     {
         let listener = listen();
         let address = listener.local_addr().unwrap();
+        let alarm = Alarm::default();
+        let wire = alarm.clone();
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             let mut number = 0;
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(script(number, Raw::from(stream)));
+                connections.spawn(wire.watch(script(number, Raw::from(stream))));
                 number += 1;
             }
         });
@@ -240,6 +243,7 @@ impl RawBackend {
         RawBackend {
             address,
             heads,
+            alarm,
             task,
         }
     }
@@ -277,6 +281,7 @@ async fn answer_all(mut connection: Raw, answer: Arc<Vec<u8>>, heads: Arc<Mutex<
 impl Drop for RawBackend {
     fn drop(&mut self) {
         self.task.abort();
+        self.alarm.check();
     }
 }
 

@@ -86,7 +86,7 @@ routes:
 }
 
 #[tokio::test]
-async fn rule_without_traffic_of_its_own_target_goes_to_its_targets() {
+async fn rules_have_targets_of_their_own() {
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     let gateway = Gateway::start(&format!(
         "

@@ -141,78 +141,85 @@ async fn every_mistake_is_told_with_its_line_and_column() {
     }
 }
 
-/// What two places of a file have to do with each other: a problem says `word`.
+/// What two places of a file have to do with each other: its routes (and what follows them), and
+/// a word of the problem.
 const CONTRADICTIONS: &[(&str, &str)] = &[
-    ("percents that are not 100", "100"),
-    ("a lone target of less", "100"),
-    ("a tag twice", "now"),
-    ("both endpoints and process", "process"),
-    ("a revision twice", "r-1"),
-    ("a route twice", "hello"),
-    ("a host twice", "own.example.org"),
+    // Percents that are not 100.
     (
-        "a default host that another route claims",
+        "[{ name: hello, traffic: [{ revision: r-1, percent: 60 }, { revision: r-1, percent: 30 }] }]",
+        "100",
+    ),
+    // A lone target of less.
+    (
+        "[{ name: hello, traffic: [{ revision: r-1, percent: 60 }] }]",
+        "100",
+    ),
+    // A tag twice.
+    (
+        "[{ name: hello, traffic: [{ revision: r-1, percent: 60, tag: now }, { revision: r-1, percent: 40, tag: now }] }]",
+        "now",
+    ),
+    // Both endpoints and process.
+    (
+        "[]\nrevisions: [{ name: x, endpoints: ['127.0.0.1:9'], process: { command: [a] } }]\n---",
+        "process",
+    ),
+    // A revision twice.
+    (
+        "[]\n---\nrevisions: [{ name: r-1, endpoints: ['127.0.0.1:10'] }]\n---",
+        "r-1",
+    ),
+    // A route twice.
+    (
+        "[{ name: hello, traffic: [{ revision: r-1 }] }, { name: hello, traffic: [{ revision: r-1 }] }]",
+        "hello",
+    ),
+    // A host twice.
+    (
+        "[{ name: a, hosts: [own.example.org], traffic: [{ revision: r-1 }] }, { name: b, hosts: [own.example.org], traffic: [{ revision: r-1 }] }]",
+        "own.example.org",
+    ),
+    // A default host that another route claims.
+    (
+        "[{ name: hello, traffic: [{ revision: r-1 }] }, { name: b, hosts: [hello.default.example.com], traffic: [{ revision: r-1 }] }]",
         "hello.default.example.com",
     ),
+    // A tag host that another route claims.
     (
-        "a tag host that another route claims",
+        "[{ name: hello, traffic: [{ revision: r-1, tag: now }] }, { name: now-hello, traffic: [{ revision: r-1 }] }]",
         "now-hello.default.example.com",
     ),
-    ("two ways to be sticky", "cookie"),
-    ("a redirect and traffic", "redirect"),
-    ("two kinds of path", "pathExact"),
-    ("two gateways", "gateway"),
+    // Two ways to be sticky.
+    (
+        "[{ name: hello, sticky: { header: a, cookie: b }, traffic: [{ revision: r-1 }] }]",
+        "cookie",
+    ),
+    // A redirect and traffic.
+    (
+        "[{ name: hello, rules: [{ redirect: { status: 301, path: /a }, traffic: [{ revision: r-1 }] }] }]",
+        "redirect",
+    ),
+    // Two kinds of path.
+    (
+        "[{ name: hello, rules: [{ path: /a, pathExact: /b, traffic: [{ revision: r-1 }] }] }]",
+        "pathExact",
+    ),
+    // Two gateways.
+    (
+        "[]\n---\ngateway: { workers: 1 }\n---\ngateway: { workers: 2 }\n---",
+        "gateway",
+    ),
 ];
 
 #[tokio::test]
 async fn contradictions_are_found() {
     let revisions = "\nrevisions:\n  - { name: r-1, endpoints: ['127.0.0.1:9'] }\n";
-    for (name, word) in CONTRADICTIONS {
-        let routes = match *name {
-            "percents that are not 100" => {
-                "[{ name: hello, traffic: [{ revision: r-1, percent: 60 }, { revision: r-1, percent: 30 }] }]"
-            }
-            "a lone target of less" => {
-                "[{ name: hello, traffic: [{ revision: r-1, percent: 60 }] }]"
-            }
-            "a tag twice" => {
-                "[{ name: hello, traffic: [{ revision: r-1, percent: 60, tag: now }, { revision: r-1, percent: 40, tag: now }] }]"
-            }
-            "both endpoints and process" => {
-                "[]\nrevisions: [{ name: x, endpoints: ['127.0.0.1:9'], process: { command: [a] } }]\n---"
-            }
-            "a revision twice" => {
-                "[]\n---\nrevisions: [{ name: r-1, endpoints: ['127.0.0.1:10'] }]\n---"
-            }
-            "a route twice" => {
-                "[{ name: hello, traffic: [{ revision: r-1 }] }, { name: hello, traffic: [{ revision: r-1 }] }]"
-            }
-            "a host twice" => {
-                "[{ name: a, hosts: [own.example.org], traffic: [{ revision: r-1 }] }, { name: b, hosts: [own.example.org], traffic: [{ revision: r-1 }] }]"
-            }
-            "a default host that another route claims" => {
-                "[{ name: hello, traffic: [{ revision: r-1 }] }, { name: b, hosts: [hello.default.example.com], traffic: [{ revision: r-1 }] }]"
-            }
-            "a tag host that another route claims" => {
-                "[{ name: hello, traffic: [{ revision: r-1, tag: now }] }, { name: now-hello, traffic: [{ revision: r-1 }] }]"
-            }
-            "two ways to be sticky" => {
-                "[{ name: hello, sticky: { header: a, cookie: b }, traffic: [{ revision: r-1 }] }]"
-            }
-            "a redirect and traffic" => {
-                "[{ name: hello, rules: [{ redirect: { status: 301, path: /a }, traffic: [{ revision: r-1 }] }] }]"
-            }
-            "two kinds of path" => {
-                "[{ name: hello, rules: [{ path: /a, pathExact: /b, traffic: [{ revision: r-1 }] }] }]"
-            }
-            "two gateways" => "[]\n---\ngateway: { workers: 1 }\n---\ngateway: { workers: 2 }\n---",
-            other => panic!("no file for {other}"),
-        };
+    for (routes, word) in CONTRADICTIONS {
         let problems = problems(&format!("routes: {routes}{revisions}")).await;
         let told = problems
             .iter()
             .any(|problem| problem.to_string().contains(word));
-        assert!(told, "{name}: {problems:#?}");
+        assert!(told, "{word:?} is not told of {routes}: {problems:#?}");
     }
 }
 
