@@ -17,8 +17,8 @@
 //! request that asks for a WebSocket gets one that echoes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::bail;
@@ -30,6 +30,7 @@ use hyper::header::{HeaderMap, HeaderValue, UPGRADE};
 use hyper::{Request, Response};
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use crate::body::{self, Body, Fingerprint};
 use crate::websocket;
@@ -46,6 +47,7 @@ pub struct App {
     running: AtomicU64,
     peak: AtomicU64,
     gate: watch::Sender<bool>,
+    websockets: Mutex<Vec<AbortHandle>>,
 }
 
 impl App {
@@ -59,6 +61,7 @@ impl App {
             running: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             gate: watch::Sender::new(false),
+            websockets: Mutex::default(),
         }
     }
 
@@ -82,6 +85,15 @@ impl App {
         self.gate.send_replace(true);
     }
 
+    /// Cuts them, without a word.
+    pub(crate) fn close_websockets(&self) {
+        self.websockets
+            .lock()
+            .unwrap()
+            .drain(..)
+            .for_each(|task| task.abort());
+    }
+
     fn enter(self: &Arc<Self>) -> Running {
         self.total.fetch_add(1, Ordering::SeqCst);
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
@@ -99,7 +111,9 @@ impl App {
     ) -> anyhow::Result<Response<Body>> {
         let running = self.enter();
         if request.headers().contains_key(UPGRADE) {
-            return websocket::accept(request, running);
+            let (response, echoing) = websocket::accept(request, running)?;
+            self.websockets.lock().unwrap().push(echoing);
+            return Ok(response);
         }
         let query = Query::of(&request);
         let work = self.clone().work(query.clone(), running);

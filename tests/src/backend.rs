@@ -89,6 +89,7 @@ impl Backend {
 
     /// Closes the listening socket and every connection, as the kernel does after kill -9.
     pub async fn kill(mut self) {
+        self.app.close_websockets();
         self.task.abort();
         // The abort is the expected end; the sockets are closed when the task has gone.
         drop((&mut self.task).await);
@@ -97,6 +98,7 @@ impl Backend {
 
 impl Drop for Backend {
     fn drop(&mut self) {
+        self.app.close_websockets();
         self.task.abort();
         self.alarm.check();
     }
@@ -151,7 +153,10 @@ pub(crate) struct Alarm(Arc<AtomicBool>);
 
 impl Alarm {
     /// The future's value; a panic of it is remembered.
-    pub(crate) fn watch<T>(&self, future: impl Future<Output = T>) -> impl Future<Output = T> {
+    pub(crate) fn watch<T, F>(&self, future: F) -> impl Future<Output = T> + use<T, F>
+    where
+        F: Future<Output = T>,
+    {
         let guard = Guard(self.clone());
         async move {
             let value = future.await;

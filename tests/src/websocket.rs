@@ -8,6 +8,7 @@ use hyper::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -21,7 +22,7 @@ use crate::wait::within;
 pub(crate) fn accept(
     mut request: Request<Incoming>,
     running: Running,
-) -> anyhow::Result<Response<Body>> {
+) -> anyhow::Result<(Response<Body>, AbortHandle)> {
     let key = request.headers().get(SEC_WEBSOCKET_KEY);
     let key = key.ok_or_else(|| anyhow::anyhow!("an upgrade without Sec-WebSocket-Key"))?;
     let response = Response::builder()
@@ -30,7 +31,7 @@ pub(crate) fn accept(
         .header(CONNECTION, "Upgrade")
         .header(SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()))
         .body(body::empty())?;
-    tokio::spawn(async move {
+    let echoing = tokio::spawn(async move {
         let upgraded = TokioIo::new(hyper::upgrade::on(&mut request).await?);
         let (mut sink, mut stream) = WebSocketStream::from_raw_socket(upgraded, Role::Server, None)
             .await
@@ -44,7 +45,7 @@ pub(crate) fn accept(
         drop(running);
         anyhow::Ok(())
     });
-    Ok(response)
+    Ok((response, echoing.abort_handle()))
 }
 
 /// An open WebSocket through the gateway.
