@@ -7,7 +7,7 @@ use hyper::body::Frame;
 use tests::body::channel;
 use tests::client::carrying;
 use tests::websocket::WebSocket;
-use tests::{Backend, Gateway, RawBackend, backend, eventually, request, within};
+use tests::{Backend, Gateway, RawBackend, eventually, request, within};
 
 use crate::{HELLO, Switch, cold, hello};
 
@@ -293,11 +293,4 @@ async fn idle_connections_to_endpoints_are_closed() {
     let gateway = Gateway::start(&(limits("upstreamIdle: 200ms") + &hello(&backend))).await;
     gateway.get(HELLO, "/").await.expect(204).text();
     within("the idle connection to be closed", closed.notified()).await;
-}
-
-#[tokio::test]
-async fn refusing_and_stalling_endpoints_end_differently() {
-    let (_socket, refusing) = backend::refusing();
-    let gateway = Gateway::start(&(hello(&refusing) + "    timeout: 20s\n")).await;
-    gateway.get(HELLO, "/").await.refused(502, "connect_failed");
 }

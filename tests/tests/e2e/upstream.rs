@@ -198,8 +198,6 @@ async fn connections_to_endpoints_are_used_again_where_that_is_safe() {
     assert_eq!(counted(plain, 20).await, 1);
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
     assert_eq!(counted(chunked, 20).await, 1);
-    let old = "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok";
-    assert!(counted(old, 5).await <= 5);
     let closing = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
     assert_eq!(counted(closing, 5).await, 5);
     let oldest = "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok";
