@@ -10,6 +10,7 @@ use hyper::header::HeaderMap;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 
 use crate::body::{self, Body};
 use crate::wait::within;
@@ -121,10 +122,17 @@ impl Answer {
     }
 }
 
-/// One connection to the gateway.
+/// One connection to the gateway, closed when dropped.
 #[derive(Debug)]
 pub struct Client {
     sender: SendRequest<Body>,
+    connection: AbortHandle,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
 }
 
 impl Client {
@@ -141,8 +149,8 @@ impl Client {
             .max_buf_size(1 << 20)
             .handshake(TokioIo::new(stream))
             .await?;
-        tokio::spawn(connection);
-        Ok(Client { sender })
+        let connection = tokio::spawn(connection).abort_handle();
+        Ok(Client { sender, connection })
     }
 
     pub async fn get(&mut self, host: &str, path: &str) -> Answer {
