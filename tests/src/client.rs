@@ -105,7 +105,6 @@ impl Answer {
     ///
     /// # Panics
     /// Unless the status is that.
-    #[must_use]
     #[track_caller]
     pub fn expect(self, status: u16) -> Answer {
         assert_eq!(self.status, status, "{self:?}");

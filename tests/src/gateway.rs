@@ -183,7 +183,6 @@ impl Exit {
 
     /// # Panics
     /// Unless it ended with that code.
-    #[must_use]
     #[track_caller]
     pub fn expect(self, code: i32) -> Exit {
         assert_eq!(self.code(), Some(code), "{self:#?}");

@@ -67,8 +67,8 @@ routes:
         request("POST", HELLO, "/teapot"),
         tests::body::full("GET /"),
     );
-    client.send(upload).await.expect(418).text();
-    client.get(HELLO, "/teapot").await.expect(418).text();
+    client.send(upload).await.expect(418);
+    client.get(HELLO, "/teapot").await.expect(418);
 }
 
 #[tokio::test]
@@ -171,9 +171,5 @@ revisions:
         .get(HELLO, "/short?hold")
         .await
         .refused(504, "response_timeout");
-    gateway
-        .get(HELLO, "/long?sleep=400")
-        .await
-        .expect(200)
-        .text();
+    gateway.get(HELLO, "/long?sleep=400").await.expect(200);
 }

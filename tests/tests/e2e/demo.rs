@@ -24,7 +24,7 @@ async fn demo_prints_what_to_try_wakes_and_goes_back_to_zero() {
     let (waking, ready) = (said("waking"), said("ready"));
 
     let mut client = Client::connect(address.parse().unwrap()).await;
-    let _answer = client.send(request("GET", &host, "/")).await.expect(200);
+    client.send(request("GET", &host, "/")).await.expect(200);
     let shown = async || (said("waking") > waking && said("ready") > ready).then_some(());
     eventually(PATIENCE, "waking and ready are shown", shown).await;
     let zero = said("at zero");
@@ -32,7 +32,7 @@ async fn demo_prints_what_to_try_wakes_and_goes_back_to_zero() {
     eventually(Duration::from_secs(120), "it is at zero again", shown).await;
 
     demo.signal(Signal::TERM);
-    let _exit = demo.exit(PATIENCE).await.expect(0);
+    demo.exit(PATIENCE).await.expect(0);
 }
 
 /// Address and host of `… curl … -H 'Host: NAME' http://ADDRESS[/…]`.

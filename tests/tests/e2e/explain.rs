@@ -95,7 +95,7 @@ async fn running_gateway_explains_too() {
     let exit = ask("http://bot.example.org/x").await.expect(0);
     line(&exit.stdout, "route default/chatterbot");
     line(&exit.stdout, "target chatterbot-1 70%");
-    let _exit = ask("http://nowhere.example.org/").await.expect(1);
+    ask("http://nowhere.example.org/").await.expect(1);
 
     let answer = gateway
         .ask("/api/explain?url=http%3A%2F%2Fbot.example.org%2Fx")

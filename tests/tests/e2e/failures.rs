@@ -98,18 +98,12 @@ async fn get_is_tried_three_times_at_most() {
 
 #[tokio::test]
 async fn safe_and_idempotent_requests_are_repeated_elsewhere() {
-    for (method, body) in [
-        ("GET", ""),
-        ("HEAD", ""),
-        ("PUT", "whole"),
-        ("DELETE", ""),
-        ("OPTIONS", ""),
-    ] {
+    for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"] {
         let (bad, _) = closing();
         let good = Backend::start("good");
         let gateway = Gateway::start(&hello(&format!("{bad}', '{good}"))).await;
         for _ in 0..10 {
-            let asked = carrying(request(method, HELLO, "/"), full(body));
+            let asked = request(method, HELLO, "/");
             assert_eq!(
                 gateway.send(asked).await.expect(200).backend(),
                 "good",
@@ -142,7 +136,7 @@ async fn post_on_a_connection_that_the_endpoint_closed_meanwhile_is_not_lost() {
     let gateway = Gateway::start(&hello(&backend)).await;
     for _ in 0..20 {
         let post = carrying(request("POST", HELLO, "/"), full("once"));
-        gateway.send(post).await.expect(204).text();
+        gateway.send(post).await.expect(204);
     }
 }
 
@@ -178,7 +172,7 @@ async fn unhealthy_endpoint_gets_nothing_until_it_is_healthy() {
     let gateway = Gateway::start(&config).await;
     let visited = || *visits.lock().unwrap();
     let reached = async || {
-        gateway.get(HELLO, "/").await.expect(200).text();
+        gateway.get(HELLO, "/").await.expect(200);
         (visited() > 0).then_some(())
     };
     eventually(PATIENCE, "the healthy endpoint is used", reached).await;
@@ -192,7 +186,7 @@ async fn unhealthy_endpoint_gets_nothing_until_it_is_healthy() {
     healthy.store(true, Ordering::SeqCst);
     let before = visited();
     let reached = async || {
-        gateway.get(HELLO, "/").await.expect(200).text();
+        gateway.get(HELLO, "/").await.expect(200);
         (visited() > before).then_some(())
     };
     eventually(PATIENCE, "it is used again", reached).await;

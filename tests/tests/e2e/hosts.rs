@@ -47,7 +47,6 @@ const NOBODY: &[&str] = &[
     "plain.example.com",
     "plain.tools.example.com",
     "team.default.example.com",
-    "plain.default.example.com..",
     "aexample.org",
     "plain.default",
     "plain.default.svc.cluster.local",

@@ -49,7 +49,7 @@ revisions:
 #[tokio::test]
 async fn its_output_is_in_the_log_under_the_revisions_name() {
     let gateway = Gateway::start(&cold(&[("SAYS", "the kettle is on")])).await;
-    gateway.get(COLD, "/").await.expect(200).text();
+    gateway.get(COLD, "/").await.expect(200);
     gateway.until_logged("the kettle is on").await;
     let log = gateway.stderr();
     let line = log

@@ -20,11 +20,19 @@ routes:
       - { path: /P%20q, respond: { status: 200, body: raw } }
 ";
 
+/// Method, target, fields, and the rule that answers.
+type Case = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+    &'static str,
+);
+
 #[tokio::test]
 async fn longest_prefix_exact_path_method_and_headers_choose() {
     let gateway = Gateway::start(CONFIG).await;
     let mut client = gateway.connect().await;
-    let cases: &[(&str, &str, &[(&'static str, &str)], &str)] = &[
+    let cases: &[Case] = &[
         ("GET", "/", &[], "rest"),
         ("GET", "/other?x=/api", &[], "rest"),
         ("GET", "/api", &[], "api"),
@@ -41,7 +49,6 @@ async fn longest_prefix_exact_path_method_and_headers_choose() {
         ("PUT", "/api/x", &[], "write"),
         ("DELETE", "/api", &[], "api"),
         ("GET", "/api", &[("x-canary", "1")], "canary"),
-        ("GET", "/api", &[("X-Canary", "1")], "canary"),
         ("GET", "/api", &[("x-canary", "2")], "api"),
         // The longer prefix comes before headers on a shorter one.
         ("GET", "/api/v2/x", &[("x-canary", "1")], "v2"),
@@ -57,7 +64,7 @@ async fn longest_prefix_exact_path_method_and_headers_choose() {
     for (method, path, headers, rule) in cases {
         let mut asked = request(method, HELLO, path);
         for (name, value) in *headers {
-            asked = with(asked, name.to_lowercase().leak(), value);
+            asked = with(asked, name, value);
         }
         let answer = client.send(asked).await;
         assert_eq!(answer.text(), *rule, "{method} {path} {headers:?}");
@@ -113,7 +120,7 @@ async fn path_goes_on_as_the_bytes_that_came() {
         "//a//b",
         "/%41%2f%2F",
         "/a;b=c/d,e",
-        "/?a?b&&=%00x",
+        "/?a?b&&=%0Ax",
         "/..a/...",
         "/a%5Cb~!$'()*+:@",
     ];
@@ -170,7 +177,7 @@ async fn rejecting_dot_segments_is_the_default_and_zero_bytes_are_always_refused
         .get(HELLO, "/a/../b")
         .await
         .refused(400, "bad_request");
-    gateway.get(HELLO, "/a/.../b").await.expect(200).text();
+    gateway.get(HELLO, "/a/.../b").await.expect(200);
     for mode in ["reject", "normalise", "keep"] {
         let limits = format!("gateway: {{ limits: {{ dotSegments: {mode} }} }}\n");
         let gateway = Gateway::start(&(limits + &crate::hello(&backend))).await;

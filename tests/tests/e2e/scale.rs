@@ -51,9 +51,9 @@ async fn minimum_is_there_before_any_request_and_stays() {
     let gateway = Gateway::start(&(cold(&[]) + scale)).await;
     let ready = async || (gateway.endpoints("cold-1", "ready").await == 2).then_some(());
     eventually(PATIENCE, "two are ready", ready).await;
-    gateway.get(COLD, "/?sleep=100").await.expect(200).text();
+    gateway.get(COLD, "/?sleep=100").await.expect(200);
     // Longer than window and grace.
-    gateway.get(COLD, "/?sleep=4000").await.expect(200).text();
+    gateway.get(COLD, "/?sleep=4000").await.expect(200);
     assert_eq!(gateway.endpoints("cold-1", "ready").await, 2);
 }
 
@@ -99,7 +99,7 @@ async fn process_that_does_not_end_when_asked_is_killed() {
     let pids = tempfile::TempDir::new().unwrap();
     let environment = [("PIDS", pids.path().to_str().unwrap()), ("STAYS", "1")];
     let gateway = Gateway::start(&cold(&environment)).await;
-    gateway.get(COLD, "/").await.expect(200).text();
+    gateway.get(COLD, "/").await.expect(200);
     assert_eq!(living(pids.path()).len(), 1);
     gateway.apply("routes: []\n").await;
     eventually(PATIENCE, "no process is left", async || {
@@ -116,7 +116,7 @@ async fn open_websocket_keeps_its_revision_up() {
     socket.echo("before").await;
     // Longer than window and grace, by the other clock there is: the service's own.
     let pause = request("GET", COLD, "/?sleep=5000");
-    gateway.send(pause).await.expect(200).text();
+    gateway.send(pause).await.expect(200);
     socket.echo("after").await;
     socket.close().await;
     gone(&gateway).await;

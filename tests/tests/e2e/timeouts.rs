@@ -104,7 +104,7 @@ async fn held_upload_may_take_its_time() {
         .await;
     client.send(vec![b'a'; 30_000]).await;
     gateway.until_waiting("cold-1", 1).await;
-    gateway.get(HELLO, "/?sleep=800").await.expect(200).text();
+    gateway.get(HELLO, "/?sleep=800").await.expect(200);
     switch.turn_on();
     client.send(vec![b'a'; 70_000]).await;
     let answer = client.answer().await;
@@ -137,7 +137,7 @@ async fn endpoint_must_answer_in_time() {
             .await
             .refused(504, "response_timeout");
         gateway.until_idle().await;
-        gateway.get(HELLO, "/").await.expect(200).text();
+        gateway.get(HELLO, "/").await.expect(200);
     }
 }
 
@@ -255,7 +255,7 @@ async fn max_duration_counts_from_arrival() {
     let switch = Switch::new();
     let config = cold(&[("GATE", &switch.path())]) + "    maxDuration: 300ms\n";
     let gateway = Gateway::start(&config).await;
-    let _answer = gateway.get(crate::COLD, "/").await.expect(504);
+    gateway.get(crate::COLD, "/").await.expect(504);
     gateway.until_idle().await;
 }
 
@@ -273,7 +273,7 @@ async fn abandoned_work_at_a_limited_endpoint_is_not_waited_for_for_ever() {
     })
     .await;
     client.reset();
-    gateway.get(HELLO, "/").await.expect(200).text();
+    gateway.get(HELLO, "/").await.expect(200);
     backend.open_gate();
 }
 
@@ -291,6 +291,6 @@ async fn idle_connections_to_endpoints_are_closed() {
         }
     });
     let gateway = Gateway::start(&(limits("upstreamIdle: 200ms") + &hello(&backend))).await;
-    gateway.get(HELLO, "/").await.expect(204).text();
+    gateway.get(HELLO, "/").await.expect(204);
     within("the idle connection to be closed", closed.notified()).await;
 }

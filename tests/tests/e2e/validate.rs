@@ -289,7 +289,7 @@ routes:
 
 #[tokio::test]
 async fn valid_file_passes() {
-    let _exit = validate(VALID, "text").await.expect(0);
+    validate(VALID, "text").await.expect(0);
     assert_eq!(
         json(&validate(VALID, "json").await.expect(0)),
         Value::Array(Vec::new())
@@ -297,16 +297,15 @@ async fn valid_file_passes() {
 }
 
 #[tokio::test]
-async fn empty_and_yaml_like_files_are_no_surprise() {
-    let _empty = validate("", "text").await.expect(0);
-    let _broken = validate("routes: [", "text").await.expect(1);
-    let _scalar = validate("hello", "text").await.expect(1);
-    let _binary = validate("\u{0}\u{1}", "text").await.expect(1);
+async fn what_is_no_configuration_at_all_is_no_surprise() {
+    validate("routes: [", "text").await.expect(1);
+    validate("hello", "text").await.expect(1);
+    validate("\u{0}\u{1}", "text").await.expect(1);
     let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\n\
                 c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\n\
                 e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n\
                 g: &g [*f,*f,*f,*f,*f,*f,*f,*f,*f]\nroutes: [*g,*g,*g,*g,*g,*g,*g,*g,*g]\n";
-    let _bomb = validate(bomb, "text").await.expect(1);
+    validate(bomb, "text").await.expect(1);
 }
 
 #[tokio::test]
@@ -333,7 +332,7 @@ async fn directory_is_read_and_its_files_are_told_apart() {
         "{problems:#}"
     );
     let launch = Launch::without_file().file("d/good.yaml", VALID);
-    let _exit = launch
+    launch
         .command(["validate", "-f", "d"])
         .run()
         .await
@@ -346,7 +345,7 @@ async fn wrong_usage_exits_with_2() {
         &["validate", "--frobnicate"][..],
         &["validate", "-f", "a", "--format", "xml"],
     ] {
-        let _exit = Launch::without_file()
+        Launch::without_file()
             .command(flags.iter().copied())
             .run()
             .await

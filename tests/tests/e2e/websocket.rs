@@ -4,7 +4,7 @@ use tests::body::pattern;
 use tests::client::with;
 use tests::raw::field;
 use tests::websocket::WebSocket;
-use tests::{Backend, Gateway, RawBackend, request};
+use tests::{Backend, Gateway, PATIENCE, RawBackend, eventually, request, sized};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::{HELLO, hello};
@@ -68,7 +68,7 @@ async fn endpoint_may_speak_in_the_same_packet_as_its_101() {
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello",
     );
     let gateway = Gateway::start(&hello(&backend)).await;
-    for _ in 0..200 {
+    for _ in 0..sized(200, 10_000) {
         let mut client = gateway.raw().await;
         client
             .send(format!(
@@ -172,7 +172,8 @@ async fn end_of_one_side_is_the_end_of_the_other() {
     socket.echo("a").await;
     drop(socket);
     gateway.until_idle().await;
-    assert_eq!(backend.running(), 0);
+    let ended = async || (backend.running() == 0).then_some(());
+    eventually(PATIENCE, "the endpoint sees the end", ended).await;
 
     let mut socket = WebSocket::open(gateway.public(), HELLO, "/ws").await;
     socket.echo("b").await;
