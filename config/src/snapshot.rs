@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::fragment::Origin;
 use crate::revision::{Key, Revision, RevisionId};
-use crate::source::Origin;
+use crate::route::{Hosts, PathIndex};
+use crate::table::{Entry, Slots, Table, hash_parts};
 
 /// Dense index of a route; reused after its route has gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,6 +36,8 @@ pub struct Route {
     /// The route-level `traffic`: where a tag is looked for when the rule that matched lacks it.
     /// Empty when the route has none.
     pub split: Split,
+    /// Finds rules by path where there are many.
+    pub(crate) index: Option<Box<PathIndex>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,22 +56,23 @@ pub struct Rule {
     /// Position in the file, counted from 1 within the route; what `explain` prints.
     pub number: u32,
     pub path: PathMatch,
-    /// Upper case; empty = any.
+    /// As on the wire (methods know case), sorted; empty = any.
     pub methods: Vec<Box<str>>,
+    /// Sorted.
     pub headers: Vec<HeaderMatch>,
     pub action: Action,
     /// Overwritten on the response.
     pub set_response_headers: Vec<(Box<str>, Box<str>)>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PathMatch {
     /// Raw bytes the path begins with; "" or "/" matches everything.
     Prefix(Box<str>),
     Exact(Box<str>),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HeaderMatch {
     /// Lower case.
     pub name: Box<str>,
@@ -124,33 +129,130 @@ pub struct Target {
     pub set_headers: Vec<(Box<str>, Box<str>)>,
 }
 
-/// The validated whole.
-///
-/// Design notes for the implementation: the fields are private; shards are `Arc`s so that `clone`
-/// is a few thousand reference counts at most and an edit clones one shard.
+/// The validated whole. A clone costs a few reference counts; an edit copies the shards it touches.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    // shards of hosts, routes by id, revisions by id (see ARCHITECTURE)
+    pub(crate) hosts: Hosts,
+    pub(crate) routes: Slots<Arc<Route>>,
+    pub(crate) routes_by_key: Table<Arc<Route>>,
+    pub(crate) revisions: Slots<Arc<Revision>>,
+    pub(crate) revisions_by_key: Table<Known>,
+}
+
+/// A revision and how many targets name it.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) revision: Arc<Revision>,
+    pub(crate) uses: u32,
+}
+
+impl Key {
+    pub(crate) fn hash(&self) -> u64 {
+        hash_parts(&[&self.namespace, &self.name])
+    }
+}
+
+impl Entry for Known {
+    fn hash(&self) -> u64 {
+        self.revision.key.hash()
+    }
+}
+
+impl Entry for Arc<Route> {
+    fn hash(&self) -> u64 {
+        self.key.hash()
+    }
 }
 
 impl Snapshot {
     /// All routes, in no particular order.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
-        std::iter::empty()
+        self.routes.iter()
     }
 
     /// All revisions, in no particular order.
     pub fn revisions(&self) -> impl Iterator<Item = &Arc<Revision>> {
-        std::iter::empty()
+        self.revisions.iter()
     }
 
+    #[must_use]
+    pub fn route(&self, id: RouteId) -> Option<&Arc<Route>> {
+        self.routes.get(id.0)
+    }
+
+    #[must_use]
+    pub fn route_by_key(&self, key: &Key) -> Option<&Arc<Route>> {
+        self.routes_by_key
+            .get(key.hash(), |route| route.key == *key)
+    }
+
+    #[must_use]
     pub fn revision(&self, id: RevisionId) -> Option<&Arc<Revision>> {
-        let _ = id;
-        None
+        self.revisions.get(id.0)
     }
 
+    #[must_use]
     pub fn revision_by_key(&self, key: &Key) -> Option<&Arc<Revision>> {
-        let _ = key;
-        None
+        self.known(key).map(|known| &known.revision)
+    }
+
+    pub(crate) fn known(&self, key: &Key) -> Option<&Known> {
+        self.revisions_by_key
+            .get(key.hash(), |known| known.revision.key == *key)
+    }
+}
+
+impl Route {
+    /// Whether a listener of this audience serves it.
+    pub(crate) fn serves(&self, internal: bool) -> bool {
+        internal || self.visibility == Visibility::Public
+    }
+
+    /// How many of `hosts` are the route's own: its default host in all its forms.
+    pub(crate) fn own_hosts(&self) -> usize {
+        match self.visibility {
+            Visibility::Public => 1,
+            Visibility::ClusterLocal => CLUSTER_LOCAL_FORMS.len(),
+        }
+    }
+
+    /// Every tag of every split, each once.
+    #[must_use]
+    pub fn tags(&self) -> Vec<&str> {
+        let splits = self.rules.iter().filter_map(Rule::split);
+        let targets = splits.chain([&self.split]).flat_map(|split| &split.targets);
+        let mut tags: Vec<&str> = targets.filter_map(|target| target.tag.as_deref()).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        tags
+    }
+
+    /// Every target, those of `split` last; a route without rules of its own names each twice.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &Target> {
+        let splits = self.rules.iter().filter_map(Rule::split);
+        splits.chain([&self.split]).flat_map(|split| &split.targets)
+    }
+}
+
+/// What follows `NAME.NAMESPACE` on internal listeners, the default host's first.
+pub(crate) const CLUSTER_LOCAL_FORMS: [&str; 3] = [".svc.cluster.local", ".svc", ""];
+
+impl Rule {
+    /// Where it forwards to, if it does.
+    #[must_use]
+    pub fn split(&self) -> Option<&Split> {
+        match &self.action {
+            Action::Forward(forward) => Some(&forward.split),
+            Action::Redirect(_) | Action::Respond(_) => None,
+        }
+    }
+}
+
+impl PathMatch {
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            PathMatch::Prefix(text) | PathMatch::Exact(text) => text,
+        }
     }
 }

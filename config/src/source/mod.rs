@@ -1,20 +1,24 @@
-//! The one door in: what a source says (`Fragment`), where it says it (`Sink`), what it hears back
-//! (`Verdict`).
+//! The one door in: what a source says ([`Fragment`]), where it says it ([`Sink`]), what it hears
+//! back ([`Verdict`]). The core never imports this module.
 
-use std::sync::Arc;
+#[cfg(feature = "file")]
+pub mod file;
+#[cfg(feature = "file")]
+mod sink;
 
-/// Who said it. Orders sources: file wins over kubernetes over xds.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Origin {
-    /// A file's path as given or found.
-    File(Arc<str>),
-    // Kubernetes and xDS join here with their own issues.
-}
+pub use crate::fragment::{Content, Fragment, Origin};
+#[cfg(feature = "file")]
+pub use sink::{Offer, Sink};
 
-impl std::fmt::Display for Origin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Origin::File(path) => write!(f, "file {path}"),
-        }
-    }
+use crate::problem::Problem;
+
+/// What became of an offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is part of the running snapshot of this version.
+    Accepted { version: u64 },
+    /// Nothing has changed.
+    Rejected(Vec<Problem>),
+    /// The same origin has said something newer in the meantime.
+    Superseded,
 }

@@ -1,0 +1,275 @@
+//! One batch of changes on its way into the state.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::report::Path;
+use super::{DOMAIN, State, check, gateway, revision, route};
+use crate::fragment::Fragment;
+use crate::merge::{Declared, Item, Touched, report_for};
+use crate::problem::Problem;
+use crate::revision::{Key, RevisionId};
+use crate::route::{Claimant, Edit, claims_of};
+use crate::snapshot::{Known, Route, RouteId};
+
+pub(super) struct Batch {
+    pub(super) state: State,
+    pub(super) problems: Vec<Problem>,
+    touched: Touched,
+    changed_revisions: Vec<Key>,
+    removed_revisions: BTreeSet<Key>,
+    /// By how much the uses of a revision change.
+    uses: HashMap<Key, i64>,
+    edits: BTreeMap<String, Edit>,
+}
+
+impl Batch {
+    /// Works everything out on `state`, a clone.
+    pub(super) fn of(state: State, changes: Vec<Fragment>) -> Batch {
+        let mut batch = Batch {
+            state,
+            problems: Vec::new(),
+            touched: Touched::default(),
+            changed_revisions: Vec::new(),
+            removed_revisions: BTreeSet::new(),
+            uses: HashMap::new(),
+            edits: BTreeMap::new(),
+        };
+        batch.touched = batch.state.merged.take_in(changes, &mut batch.problems);
+        batch.domain();
+        batch.settings();
+        batch.revisions();
+        batch.routes();
+        batch.hosts();
+        batch.drop_revisions();
+        batch
+    }
+
+    /// The new state, keys of revisions added or changed, and of those removed.
+    pub(super) fn finish(mut self) -> Result<(State, Vec<Key>, Vec<Key>), Vec<Problem>> {
+        if self.problems.is_empty() {
+            let removed = self.removed_revisions.into_iter().collect();
+            return Ok((self.state, self.changed_revisions, removed));
+        }
+        self.problems.sort();
+        self.problems.dedup();
+        Err(self.problems)
+    }
+
+    fn domain(&mut self) {
+        if !self.touched.domain {
+            return;
+        }
+        let State { merged, domain, .. } = &mut self.state;
+        let given = merged.domain(&mut self.problems);
+        let new = given.map_or_else(
+            || DOMAIN.into(),
+            |(origin, at)| {
+                let mut report = report_for(origin, &mut self.problems);
+                check::domain(&mut report, &Path::Root.key("domain"), at)
+            },
+        );
+        if new != *domain {
+            *domain = new;
+            let all = merged.routes.iter().map(|declared| declared.key.clone());
+            self.touched.routes.extend(all);
+        }
+    }
+
+    fn settings(&mut self) {
+        if !self.touched.gateway {
+            return;
+        }
+        let given = self.state.merged.gateway(&mut self.problems);
+        let settings = given.map(|(origin, written)| {
+            gateway::compile(&mut report_for(origin, &mut self.problems), written)
+        });
+        self.state.settings = Arc::new(settings.unwrap_or_default());
+    }
+
+    /// Compiles revisions that may have changed; those that are gone go last, when no route can
+    /// name them any more.
+    fn revisions(&mut self) {
+        let State {
+            merged, snapshot, ..
+        } = &mut self.state;
+        for key in std::mem::take(&mut self.touched.revisions) {
+            let known = snapshot.known(&key).cloned();
+            let item = merged.revision(&key);
+            let Some((item, written)) = item.and_then(|item| Some((item, item.revision()?))) else {
+                if known.is_some() {
+                    self.removed_revisions.insert(key);
+                }
+                continue;
+            };
+            let id = match &known {
+                Some(known) => known.revision.id,
+                None => RevisionId(snapshot.revisions.reserve()),
+            };
+            let list = Path::Root.key("revisions");
+            let path = list.item(item.index());
+            let mut report = report_for(&item.said.origin, &mut self.problems);
+            let new = revision::compile(&mut report, &path, &written.value, key.clone(), id);
+            if known.as_ref().is_some_and(|known| *known.revision == new) {
+                continue;
+            }
+            let revision = Arc::new(new);
+            snapshot.revisions.set(id.0, Arc::clone(&revision));
+            let uses = known.map_or(0, |known| known.uses);
+            let entry = Known { revision, uses };
+            snapshot
+                .revisions_by_key
+                .put(entry, |known| known.revision.key == key);
+            self.changed_revisions.push(key);
+        }
+        for Declared { key, item } in std::mem::take(&mut self.touched.surplus_revisions) {
+            let Some(written) = item.revision() else {
+                continue;
+            };
+            let list = Path::Root.key("revisions");
+            let path = list.item(item.index());
+            let mut report = report_for(&item.said.origin, &mut self.problems);
+            revision::compile(&mut report, &path, &written.value, key, RevisionId(0));
+        }
+    }
+
+    fn routes(&mut self) {
+        for key in std::mem::take(&mut self.touched.routes) {
+            let old = self.state.snapshot.route_by_key(&key).cloned();
+            let new = self.state.merged.route(&key).cloned();
+            let new = new.and_then(|item| {
+                let id = match &old {
+                    Some(old) => old.id,
+                    None => RouteId(self.state.snapshot.routes.reserve()),
+                };
+                self.compile_route(&key, &item, id)
+            });
+            if old.is_some() && old.as_deref() == new.as_ref() {
+                // It may stand elsewhere now, which decides between rules of equal precedence.
+                for host in old.iter().flat_map(|route| &route.hosts) {
+                    if self.state.snapshot.hosts.is_shared(host) {
+                        self.edits.entry(host.to_string()).or_default();
+                    }
+                }
+                continue;
+            }
+            self.replace_route(old, new.map(Arc::new));
+        }
+        for Declared { key, item } in std::mem::take(&mut self.touched.surplus_routes) {
+            self.compile_route(&key, &item, RouteId(0));
+        }
+    }
+
+    fn compile_route(&mut self, key: &Key, item: &Item, id: RouteId) -> Option<Route> {
+        let State {
+            snapshot, domain, ..
+        } = &self.state;
+        let written = &item.route()?.value;
+        let removed = &self.removed_revisions;
+        let context = route::Context {
+            domain,
+            origin: &item.said.origin,
+            known: &|key| {
+                let known = snapshot.known(key).filter(|_| !removed.contains(key));
+                known.cloned()
+            },
+            names: &|namespace| {
+                let all = snapshot.revisions().map(|revision| &revision.key);
+                all.filter(|key| &*key.namespace == namespace && !removed.contains(*key))
+                    .map(|key| Arc::clone(&key.name))
+                    .collect()
+            },
+            incomplete: self.touched.incomplete,
+        };
+        let list = Path::Root.key("routes");
+        let path = list.item(item.index());
+        let mut report = report_for(&item.said.origin, &mut self.problems);
+        Some(route::compile(
+            &mut report,
+            &path,
+            written,
+            &context,
+            key.clone(),
+            id,
+        ))
+    }
+
+    /// Notes what follows from a route's change for hosts and revisions, and enters it.
+    fn replace_route(&mut self, old: Option<Arc<Route>>, new: Option<Arc<Route>>) {
+        let snapshot = &mut self.state.snapshot;
+        if let Some(old) = &old {
+            for (host, _) in claims_of(old) {
+                self.edits.entry(host).or_default().leave.push(old.id);
+            }
+            for target in old.targets() {
+                *self.uses.entry(target.revision_key.clone()).or_default() -= 1;
+            }
+        }
+        if let Some(new) = &new {
+            for (host, kind) in claims_of(new) {
+                let route = Arc::clone(new);
+                let edit = self.edits.entry(host).or_default();
+                edit.join.push(Claimant { route, kind });
+            }
+            for target in new.targets() {
+                *self.uses.entry(target.revision_key.clone()).or_default() += 1;
+            }
+        }
+        match (old, new) {
+            (_, Some(new)) => {
+                snapshot.routes.set(new.id.0, Arc::clone(&new));
+                let key = new.key.clone();
+                snapshot.routes_by_key.put(new, |route| route.key == key);
+            }
+            (Some(old), None) => {
+                snapshot.routes.clear(old.id.0);
+                let is = |route: &Arc<Route>| route.key == old.key;
+                snapshot.routes_by_key.remove(old.key.hash(), is);
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn hosts(&mut self) {
+        for (host, edit) in std::mem::take(&mut self.edits) {
+            let State {
+                merged, snapshot, ..
+            } = &mut self.state;
+            let merged = &*merged;
+            let place = |route: &Route| merged.route(&route.key).map(|item| item.place());
+            let order = |a: &Route, b: &Route| place(a).cmp(&place(b));
+            if let Err(conflicts) = snapshot.hosts.edit(&host, edit, order) {
+                for conflict in conflicts {
+                    self.report_conflict(&host, &conflict);
+                }
+            }
+        }
+    }
+
+    /// Lets go of revisions that are gone, unless a route still names them.
+    fn drop_revisions(&mut self) {
+        for (key, change) in std::mem::take(&mut self.uses) {
+            let table = &mut self.state.snapshot.revisions_by_key;
+            let is = |known: &Known| known.revision.key == key;
+            let Some(known) = table.get(key.hash(), is) else {
+                continue;
+            };
+            let uses = u32::try_from(i64::from(known.uses) + change).unwrap_or(0);
+            if uses != known.uses {
+                let revision = Arc::clone(&known.revision);
+                table.put(Known { revision, uses }, is);
+            }
+        }
+        for key in self.removed_revisions.clone() {
+            let snapshot = &mut self.state.snapshot;
+            let is = |known: &Known| known.revision.key == key;
+            let Some(known) = snapshot.revisions_by_key.remove(key.hash(), is) else {
+                continue;
+            };
+            snapshot.revisions.clear(known.revision.id.0);
+            if known.uses > 0 && !self.touched.incomplete {
+                self.report_users(&key);
+            }
+        }
+    }
+}

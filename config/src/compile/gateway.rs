@@ -1,0 +1,313 @@
+//! Process options: what was written → what they mean.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::check;
+use super::report::{LIST, MAPPING, Path, Report};
+use super::revision::beside;
+use crate::at::At;
+use crate::document::{self, DurationText, ProxyProtocol};
+use crate::duration;
+use crate::settings::{AccessLog, Audience, Drain, Limits, Listener, LogOutput, Settings};
+
+const LISTENERS_MAX: usize = 256;
+const WORKERS_MAX: i64 = 1024;
+const SOME: Duration = Duration::from_millis(1);
+/// Heads are kept in one buffer per connection.
+const HEAD_BYTES: std::ops::RangeInclusive<i64> = 1024..=1024 * 1024;
+const FIELDS: std::ops::RangeInclusive<i64> = 8..=1000;
+const COUNT_MAX: i64 = u32::MAX as i64;
+const BYTES_MAX: i64 = 1 << 50;
+
+pub(super) fn compile(report: &mut Report<'_>, written: &document::Gateway) -> Settings {
+    let path = &Path::Root.key("gateway");
+    let mut settings = Settings::default();
+    if let Some(at) = &written.listeners {
+        settings.listeners = listeners(report, &path.key("listeners"), at);
+    }
+    if let Some(at) = &written.admin {
+        let path = &path.key("admin");
+        if let Some(address) = check::listen_address(report, path, at) {
+            settings.admin = address;
+        }
+        let same = |listener: &Listener| listener.address == settings.admin;
+        if settings.admin.port() != 0 && settings.listeners.iter().any(same) {
+            let hint = "give it a port of its own";
+            report.add(
+                path,
+                at.mark,
+                &at.value,
+                "a listener has the same address",
+                hint,
+            );
+        }
+    }
+    let workers = written.workers.as_ref();
+    settings.workers = check::integer(report, &path.key("workers"), workers, 0..=WORKERS_MAX, 0);
+    if let Some(drain) = &written.drain {
+        settings.drain = self::drain(report, &path.key("drain"), drain, settings.drain);
+    }
+    for (index, at) in written.trusted_proxies.iter().flatten().enumerate() {
+        let path = &path.key("trustedProxies");
+        let network = check::network(report, &path.item(index), at);
+        settings.trusted_proxies.extend(network);
+    }
+    if let Some(log) = &written.access_log {
+        settings.access_log = access_log(report, &path.key("accessLog"), log, settings.access_log);
+    }
+    if let Some(limits) = &written.limits {
+        settings.limits = self::limits(report, &path.key("limits"), limits);
+    }
+    settings
+}
+
+fn listeners(
+    report: &mut Report<'_>,
+    list: &Path<'_>,
+    written: &At<Vec<At<document::Listener>>>,
+) -> Vec<Listener> {
+    if written.value.is_empty() {
+        let hint = "write at least one, or remove the key for 0.0.0.0:8080";
+        report.add(list, written.mark, "[]", "there is no listener", hint);
+    }
+    check::at_most(
+        report,
+        list,
+        written.mark,
+        written.value.len(),
+        LISTENERS_MAX,
+    );
+    let mut listeners = Vec::new();
+    let mut seen = HashMap::new();
+    for (index, at) in written.value.iter().enumerate() {
+        let path = &list.item(index);
+        let listener = &at.value;
+        unsupported(report, path, listener);
+        let address = &listener.address;
+        let path = &path.key("address");
+        let Some(bound) = check::listen_address(report, path, address) else {
+            continue;
+        };
+        listeners.push(Listener {
+            address: bound,
+            audience: listener.audience.unwrap_or(Audience::Public),
+        });
+        if bound.port() == 0 {
+            continue;
+        }
+        let Some((first, mark)) = seen.insert(bound, (index, address.mark)) else {
+            continue;
+        };
+        for (one, mark, other) in [(first, mark, address.mark), (index, address.mark, mark)] {
+            let problem = "two listeners have the same address";
+            let hint = format!("the other one is at line {}: remove one", other.line);
+            let path = list.item(one);
+            report.add(&path.key("address"), mark, bound, problem, hint);
+        }
+    }
+    listeners
+}
+
+fn unsupported(report: &mut Report<'_>, path: &Path<'_>, listener: &document::Listener) {
+    if let Some(tls) = &listener.tls {
+        report.unsupported(&path.key("tls"), tls.mark, MAPPING);
+    }
+    let proxy = listener.proxy_protocol.as_ref();
+    let proxy = proxy.filter(|at| at.value != ProxyProtocol::Off);
+    if let Some(at) = proxy {
+        report.unsupported(&path.key("proxyProtocol"), at.mark, "v1v2");
+    }
+    if let Some(at) = &listener.trusted_proxies {
+        let path = &path.key("trustedProxies");
+        match proxy {
+            Some(_) => report.unsupported(path, at.mark, LIST),
+            None => {
+                let problem = "`trustedProxies` without `proxyProtocol`";
+                let hint = "for X-Forwarded-*, write it under `gateway`";
+                report.add(path, at.mark, LIST, problem, hint);
+            }
+        }
+    }
+}
+
+fn drain(
+    report: &mut Report<'_>,
+    path: &Path<'_>,
+    written: &document::Drain,
+    default: Drain,
+) -> Drain {
+    let mut read = |name, at: &Option<_>, default| {
+        check::duration(
+            report,
+            &path.key(name),
+            at.as_ref(),
+            Duration::ZERO,
+            default,
+        )
+    };
+    Drain {
+        wait: read("wait", &written.wait, default.wait),
+        timeout: read("timeout", &written.timeout, default.timeout),
+    }
+}
+
+fn access_log(
+    report: &mut Report<'_>,
+    path: &Path<'_>,
+    written: &document::AccessLog,
+    default: AccessLog,
+) -> AccessLog {
+    let per_second = written.per_second.as_ref();
+    let output = written.file.as_ref().map(|at| match &*at.value {
+        "stderr" => LogOutput::Stderr,
+        "stdout" => LogOutput::Stdout,
+        file => {
+            if file.is_empty() || file.contains('\0') {
+                let hint = "write stderr, stdout or the path of a file";
+                report.add(
+                    &path.key("file"),
+                    at.mark,
+                    file.escape_debug(),
+                    "bad file name",
+                    hint,
+                );
+            }
+            LogOutput::File(beside(report.file, file))
+        }
+    });
+    let path = &path.key("perSecond");
+    AccessLog {
+        mode: written.mode.unwrap_or(default.mode),
+        per_second: check::integer(report, path, per_second, 1..=COUNT_MAX, default.per_second),
+        format: written.format.unwrap_or(default.format),
+        output: output.unwrap_or(default.output),
+    }
+}
+
+fn limits(report: &mut Report<'_>, path: &Path<'_>, written: &document::Limits) -> Limits {
+    unsupported_limits(report, path, written);
+    let default = Limits::default();
+    let mut time = |name, at: &Option<At<DurationText>>, default| {
+        check::duration(report, &path.key(name), at.as_ref(), SOME, default)
+    };
+    let timed = Limits {
+        head_timeout: time("headTimeout", &written.head_timeout, default.head_timeout),
+        keep_alive: time("keepAlive", &written.keep_alive, default.keep_alive),
+        body_idle: time("bodyIdle", &written.body_idle, default.body_idle),
+        write_stall: time("writeStall", &written.write_stall, default.write_stall),
+        connect: time("connect", &written.connect, default.connect),
+        tunnel_idle: time("tunnelIdle", &written.tunnel_idle, default.tunnel_idle),
+        abort_linger: time("abortLinger", &written.abort_linger, default.abort_linger),
+        upstream_idle: time(
+            "upstreamIdle",
+            &written.upstream_idle,
+            default.upstream_idle,
+        ),
+        ..default
+    };
+    let mut counted = counts(report, path, written, timed);
+    if counted.target_bytes > counted.head_bytes {
+        let (name, at) = match (&written.target_bytes, &written.head_bytes) {
+            (Some(at), _) => ("targetBytes", at),
+            (None, Some(at)) => ("headBytes", at),
+            (None, None) => return counted,
+        };
+        let hint = "the target is part of the head: write targetBytes at most headBytes";
+        let problem = "`targetBytes` is greater than `headBytes`";
+        report.add(&path.key(name), at.mark, at.value, problem, hint);
+    }
+    counted.dot_segments = written.dot_segments.unwrap_or(counted.dot_segments);
+    counted
+}
+
+fn counts(
+    report: &mut Report<'_>,
+    path: &Path<'_>,
+    written: &document::Limits,
+    timed: Limits,
+) -> Limits {
+    let w = written;
+    let body_bytes = w.body_bytes.as_ref();
+    let body_bytes = check::integer(report, &path.key("bodyBytes"), body_bytes, 0..=BYTES_MAX, 0);
+    let rate = w.body_min_rate.as_ref();
+    let rate_path = &path.key("bodyMinRate");
+    let body_min_rate = check::integer(report, rate_path, rate, 0..=BYTES_MAX, timed.body_min_rate);
+    let mut count = |name, at: &Option<At<i64>>, least, default| {
+        check::integer(
+            report,
+            &path.key(name),
+            at.as_ref(),
+            least..=COUNT_MAX,
+            default,
+        )
+    };
+    let requests = timed.requests_per_connection;
+    let requests = count(
+        "requestsPerConnection",
+        &w.requests_per_connection,
+        1,
+        requests,
+    );
+    let attempts = count("attempts", &w.attempts, 1, timed.attempts);
+    let mut size = |name, at: &Option<At<i64>>, bounds, default| {
+        check::integer(report, &path.key(name), at.as_ref(), bounds, default)
+    };
+    let idle = timed.upstream_idle_per_endpoint;
+    Limits {
+        requests_per_connection: requests,
+        attempts,
+        head_bytes: size("headBytes", &w.head_bytes, HEAD_BYTES, timed.head_bytes),
+        head_fields: size("headFields", &w.head_fields, FIELDS, timed.head_fields),
+        target_bytes: size(
+            "targetBytes",
+            &w.target_bytes,
+            64..=1024 * 1024,
+            timed.target_bytes,
+        ),
+        trailer_bytes: size(
+            "trailerBytes",
+            &w.trailer_bytes,
+            0..=1024 * 1024,
+            timed.trailer_bytes,
+        ),
+        held: size("held", &w.held, 1..=COUNT_MAX, timed.held),
+        held_bytes: size("heldBytes", &w.held_bytes, 0..=BYTES_MAX, timed.held_bytes),
+        upstream_idle_per_endpoint: size(
+            "upstreamIdlePerEndpoint",
+            &w.upstream_idle_per_endpoint,
+            0..=65_536,
+            idle,
+        ),
+        body_bytes: (body_bytes > 0).then_some(body_bytes),
+        body_min_rate,
+        ..timed
+    }
+}
+
+/// What has no effect yet may only be written as its default.
+fn unsupported_limits(report: &mut Report<'_>, path: &Path<'_>, written: &document::Limits) {
+    let times = [
+        ("http2Idle", &written.http2_idle, 300),
+        ("handshake", &written.handshake, 10),
+    ];
+    for (name, at, default) in times {
+        let Some(at) = at else { continue };
+        let seconds = Duration::from_secs(default);
+        match duration::parse(&at.value.0) {
+            Ok(duration) if duration == seconds => {}
+            _ => report.unsupported(&path.key(name), at.mark, &at.value.0),
+        }
+    }
+    let counts = [
+        ("http2Streams", &written.http2_streams, 100),
+        ("memory", &written.memory, 0),
+        ("connections", &written.connections, 0),
+        ("connectionsPerAddress", &written.connections_per_address, 0),
+    ];
+    for (name, at, default) in counts {
+        if let Some(at) = at.as_ref().filter(|at| at.value != default) {
+            report.unsupported(&path.key(name), at.mark, at.value);
+        }
+    }
+}

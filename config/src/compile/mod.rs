@@ -1,0 +1,95 @@
+//! Fragments → snapshot, or the problems with their place and a hint.
+//!
+//! Incremental and transactional: a batch works on a clone of the persistent state, recompiles
+//! only what the changed fragments name, checks what depends on it, and either becomes the state
+//! or is dropped.
+
+mod batch;
+mod check;
+mod conflict;
+mod gateway;
+pub(crate) mod report;
+mod revision;
+mod route;
+
+use std::sync::Arc;
+
+use self::batch::Batch;
+use crate::fragment::Fragment;
+use crate::merge::Merged;
+use crate::problem::Problem;
+use crate::revision::Key;
+use crate::settings::Settings;
+use crate::snapshot::Snapshot;
+
+const DOMAIN: &str = "example.com";
+
+/// Holds what every origin says and the tables made of it.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    state: State,
+}
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+struct State {
+    merged: Merged,
+    snapshot: Snapshot,
+    domain: Arc<str>,
+    settings: Arc<Settings>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State {
+            merged: Merged::default(),
+            snapshot: Snapshot::default(),
+            domain: DOMAIN.into(),
+            settings: Arc::default(),
+        }
+    }
+}
+
+/// What a batch of changes made of the whole.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    pub snapshot: Snapshot,
+    /// Added or changed.
+    pub changed_revisions: Vec<Key>,
+    pub removed_revisions: Vec<Key>,
+    /// What the files say about the process, or the defaults; without overrides.
+    pub settings: Settings,
+    /// Whether this batch changed them.
+    pub settings_changed: bool,
+}
+
+impl Compiler {
+    /// Takes in a batch of changes, all or none. A fragment takes the place of what its origin
+    /// said before; of several by one origin, the last counts.
+    ///
+    /// # Errors
+    ///
+    /// Every problem found, in the order of files and lines; then nothing has changed.
+    pub fn apply(&mut self, changes: Vec<Fragment>) -> Result<Compiled, Vec<Problem>> {
+        let batch = Batch::of(self.state.clone(), changes);
+        let (state, changed_revisions, removed_revisions) = batch.finish()?;
+        let settings_changed = state.settings != self.state.settings;
+        self.state = state;
+        Ok(Compiled {
+            snapshot: self.state.snapshot.clone(),
+            changed_revisions,
+            removed_revisions,
+            settings: Settings::clone(&self.state.settings),
+            settings_changed,
+        })
+    }
+
+    /// The tables as of the last batch that was taken in.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.state.snapshot
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! Collecting problems: where one is, what stands there, what to write instead.
+
+use std::fmt::Display;
+
+use crate::at::Mark;
+use crate::problem::Problem;
+
+/// The way to a value within its document; only written out when there is a problem.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Path<'a> {
+    Root,
+    Key(&'a Path<'a>, &'a str),
+    Item(&'a Path<'a>, usize),
+}
+
+impl<'a> Path<'a> {
+    pub(crate) fn key(&'a self, name: &'a str) -> Path<'a> {
+        Path::Key(self, name)
+    }
+
+    pub(crate) fn item(&'a self, index: usize) -> Path<'a> {
+        Path::Item(self, index)
+    }
+}
+
+impl Display for Path<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Path::Root => Ok(()),
+            Path::Key(Path::Root, name) => f.write_str(name),
+            Path::Key(parent, name) => write!(f, "{parent}.{name}"),
+            Path::Item(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
+/// Problems of one file. Checks that find one report it and go on with any value: nothing of it
+/// will be used.
+#[derive(Debug)]
+pub(crate) struct Report<'a> {
+    pub(crate) file: &'a str,
+    pub(crate) problems: &'a mut Vec<Problem>,
+}
+
+/// What a problem of a whole mapping shows as its value.
+pub(crate) const MAPPING: &str = "{…}";
+pub(crate) const LIST: &str = "[…]";
+
+impl Report<'_> {
+    pub(crate) fn add(
+        &mut self,
+        path: &Path<'_>,
+        mark: Mark,
+        value: impl Display,
+        problem: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.problems.push(Problem {
+            file: self.file.to_owned(),
+            line: mark.line,
+            column: mark.column,
+            path: path.to_string(),
+            value: Problem::shorten(&value.to_string()),
+            problem: problem.into(),
+            hint: hint.into(),
+        });
+    }
+
+    pub(crate) fn unsupported(&mut self, path: &Path<'_>, mark: Mark, value: impl Display) {
+        let problem = "not supported by this version";
+        self.add(path, mark, value, problem, "remove it");
+    }
+}

@@ -1,0 +1,362 @@
+//! One revision: what was written → what it means.
+
+use std::time::Duration;
+
+use super::check;
+use super::report::{MAPPING, Path, Report};
+use crate::at::At;
+use crate::document::{self, Protocol, Text};
+use crate::revision::{
+    Address, Backend, Health, Key, Process, Readiness, Revision, RevisionId, Scale,
+};
+
+const ENDPOINTS_MAX: usize = 4096;
+const ARGUMENTS_MAX: usize = 1024;
+const VARIABLES_MAX: usize = 1024;
+/// Beyond any real limit; keeps sums within 32 bits.
+const REQUESTS_MAX: i64 = 1_000_000;
+const PROCESSES_MAX: i64 = 10_000;
+
+const TIMEOUT: Duration = Duration::from_secs(300);
+const QUEUE_WAIT: Duration = Duration::from_secs(300);
+const QUEUE_DEPTH: u32 = 1000;
+const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+const SCALE_MAX: u32 = 10;
+const WINDOW: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_secs(30);
+/// Share of `concurrency` that a process is meant to carry.
+const UTILISATION: f64 = 0.7;
+/// Target of a process without a limit.
+const TARGET_UNLIMITED: f64 = 100.0;
+/// Shortest duration that is not zero.
+const SOME: Duration = Duration::from_millis(1);
+
+pub(super) fn compile(
+    report: &mut Report<'_>,
+    path: &Path<'_>,
+    written: &document::Revision,
+    key: Key,
+    id: RevisionId,
+) -> Revision {
+    check::label(report, &path.key("name"), &written.name, "name");
+    if let Some(namespace) = &written.namespace {
+        check::label(report, &path.key("namespace"), namespace, "namespace");
+    }
+    if let Some(at) = written
+        .protocol
+        .as_ref()
+        .filter(|at| at.value == Protocol::H2c)
+    {
+        report.unsupported(&path.key("protocol"), at.mark, "h2c");
+    }
+    let concurrency = written.concurrency.as_ref();
+    let concurrency = check::integer(
+        report,
+        &path.key("concurrency"),
+        concurrency,
+        0..=REQUESTS_MAX,
+        0,
+    );
+    let mut bound = |name, at: &Option<_>, default| {
+        let zero = Duration::ZERO;
+        let duration = check::duration(report, &path.key(name), at.as_ref(), zero, default);
+        (!duration.is_zero()).then_some(duration)
+    };
+    let timeout = bound("timeout", &written.timeout, TIMEOUT);
+    let max_duration = bound("maxDuration", &written.max_duration, Duration::ZERO);
+    let idle = bound("idle", &written.idle, Duration::ZERO);
+    let (queue_depth, queue_wait) = queue(report, &path.key("queue"), written.queue.as_ref());
+    Revision {
+        id,
+        key,
+        concurrency,
+        timeout,
+        max_duration,
+        idle,
+        queue_depth,
+        queue_wait,
+        backend: backend(report, path, written, concurrency),
+    }
+}
+
+fn queue(
+    report: &mut Report<'_>,
+    path: &Path<'_>,
+    queue: Option<&document::Queue>,
+) -> (u32, Duration) {
+    let depth = queue.and_then(|queue| queue.depth.as_ref());
+    let wait = queue.and_then(|queue| queue.wait.as_ref());
+    let depth = check::integer(
+        report,
+        &path.key("depth"),
+        depth,
+        0..=REQUESTS_MAX,
+        QUEUE_DEPTH,
+    );
+    let wait = check::duration(report, &path.key("wait"), wait, SOME, QUEUE_WAIT);
+    (depth, wait)
+}
+
+fn backend(
+    report: &mut Report<'_>,
+    path: &Path<'_>,
+    written: &document::Revision,
+    concurrency: u32,
+) -> Backend {
+    if let (Some(_), Some(process)) = (&written.endpoints, &written.process) {
+        let problem = "both `endpoints` and `process`";
+        let hint = "keep `endpoints` for fixed addresses, or `process` to start it on demand";
+        report.add(&path.key("process"), process.mark, MAPPING, problem, hint);
+    }
+    if let (Some(scale), None) = (&written.scale, &written.process) {
+        let problem = "`scale` without `process`";
+        let hint = "only processes are scaled: add `process`, or remove `scale`";
+        report.add(&path.key("scale"), scale.mark, MAPPING, problem, hint);
+    }
+    if let (Some(health), None) = (&written.health, &written.endpoints) {
+        let problem = "`health` without `endpoints`";
+        let hint = match written.process {
+            Some(_) => "use `readiness` of `process`",
+            None => "only fixed endpoints are checked: add `endpoints`, or remove `health`",
+        };
+        report.add(&path.key("health"), health.mark, MAPPING, problem, hint);
+    }
+    if let Some(process) = &written.process {
+        let scale = written.scale.as_ref().map(|at| &at.value);
+        let scale = scaling(report, &path.key("scale"), scale, concurrency);
+        let process = self::process(report, &path.key("process"), &process.value, scale);
+        return Backend::Process(Box::new(process));
+    }
+    let Some(written_endpoints) = &written.endpoints else {
+        return Backend::None;
+    };
+    let endpoints = endpoints(report, &path.key("endpoints"), written_endpoints);
+    let health = written.health.as_ref();
+    let health = health.map(|at| self::health(report, &path.key("health"), &at.value));
+    match endpoints.is_empty() {
+        true => Backend::None,
+        false => Backend::Fixed { endpoints, health },
+    }
+}
+
+fn endpoints(
+    report: &mut Report<'_>,
+    path: &Path<'_>,
+    written: &At<Vec<At<Text>>>,
+) -> Vec<Address> {
+    let mut endpoints = Vec::with_capacity(written.value.len());
+    let mut seen = std::collections::HashSet::new();
+    for (index, at) in written.value.iter().enumerate() {
+        let path = &path.item(index);
+        let Some(address) = check::endpoint(report, path, at) else {
+            continue;
+        };
+        if seen.insert(address.clone()) {
+            endpoints.push(address);
+        } else {
+            let hint = "keep one of them";
+            report.add(path, at.mark, &at.value, "endpoint given twice", hint);
+        }
+    }
+    check::at_most(
+        report,
+        path,
+        written.mark,
+        written.value.len(),
+        ENDPOINTS_MAX,
+    );
+    endpoints
+}
+
+fn health(report: &mut Report<'_>, path: &Path<'_>, written: &document::Health) -> Health {
+    let interval = written.interval.as_ref();
+    Health {
+        path: check::raw_path(report, &path.key("path"), &written.path).into(),
+        interval: check::duration(
+            report,
+            &path.key("interval"),
+            interval,
+            SOME,
+            HEALTH_INTERVAL,
+        ),
+    }
+}
+
+fn process(
+    report: &mut Report<'_>,
+    path: &Path<'_>,
+    written: &document::Process,
+    scale: Scale,
+) -> Process {
+    let readiness = match &written.readiness {
+        Some(readiness) => {
+            let path = path.key("readiness");
+            Readiness::Http {
+                path: check::raw_path(report, &path.key("path"), &readiness.path).into(),
+            }
+        }
+        None => Readiness::Tcp,
+    };
+    let directory = written.directory.as_ref().map(|at| {
+        without_nul(report, &path.key("directory"), at);
+        if at.value.is_empty() {
+            let hint = "write a path, or remove it for the gateway's own directory";
+            report.add(
+                &path.key("directory"),
+                at.mark,
+                "",
+                "the directory is empty",
+                hint,
+            );
+        }
+        beside(report.file, &at.value)
+    });
+    Process {
+        command: command(report, &path.key("command"), &written.command),
+        env: environment(report, &path.key("env"), written),
+        directory,
+        readiness,
+        scale,
+    }
+}
+
+/// A path relative to the file it is written in.
+pub(super) fn beside(file: &str, path: &str) -> std::path::PathBuf {
+    let file = std::path::Path::new(file);
+    file.parent().unwrap_or(file).join(path)
+}
+
+fn without_nul(report: &mut Report<'_>, path: &Path<'_>, at: &At<Text>) {
+    if at.value.contains('\0') {
+        let hint = "remove it: the system cannot pass it on";
+        report.add(
+            path,
+            at.mark,
+            at.value.escape_debug(),
+            "a NUL character",
+            hint,
+        );
+    }
+}
+
+fn command(report: &mut Report<'_>, path: &Path<'_>, written: &At<Vec<At<Text>>>) -> Vec<String> {
+    let first = written.value.first();
+    if first.is_none_or(|program| program.value.is_empty()) {
+        let mark = first.map_or(written.mark, |program| program.mark);
+        let hint = "write the program and its arguments: [python3, app.py]";
+        report.add(path, mark, "[]", "the command is empty", hint);
+    }
+    check::at_most(
+        report,
+        path,
+        written.mark,
+        written.value.len(),
+        ARGUMENTS_MAX,
+    );
+    for (index, argument) in written.value.iter().enumerate() {
+        without_nul(report, &path.item(index), argument);
+    }
+    written
+        .value
+        .iter()
+        .map(|at| at.value.to_string())
+        .collect()
+}
+
+fn environment(
+    report: &mut Report<'_>,
+    path: &Path<'_>,
+    written: &document::Process,
+) -> Vec<(String, String)> {
+    let pairs = written.env.as_ref().map_or(&[][..], |pairs| &pairs.0);
+    for (name, value) in pairs {
+        let path = &path.key(&name.value);
+        if name.value.is_empty() || name.value.contains(['=', '\0']) {
+            let hint = "use letters, digits and `_`";
+            report.add(
+                path,
+                name.mark,
+                name.value.escape_debug(),
+                "bad variable name",
+                hint,
+            );
+        }
+        if &*name.value == "PORT" {
+            let hint = "the gateway chooses the port: remove it";
+            report.add(
+                path,
+                name.mark,
+                &name.value,
+                "this variable cannot be set",
+                hint,
+            );
+        }
+        without_nul(report, path, value);
+    }
+    if let Some((name, _)) = pairs.get(VARIABLES_MAX) {
+        check::at_most(report, path, name.mark, pairs.len(), VARIABLES_MAX);
+    }
+    let text =
+        |(name, value): &(At<Text>, At<Text>)| (name.value.to_string(), value.value.to_string());
+    pairs.iter().map(text).collect()
+}
+
+fn scaling(
+    report: &mut Report<'_>,
+    path: &Path<'_>,
+    written: Option<&document::Scale>,
+    concurrency: u32,
+) -> Scale {
+    let default_target = match concurrency {
+        0 => TARGET_UNLIMITED,
+        limit => (f64::from(limit) * UTILISATION).max(1.0),
+    };
+    let mut scale = Scale {
+        min: 0,
+        max: SCALE_MAX,
+        target: default_target,
+        window: WINDOW,
+        grace: GRACE,
+    };
+    let Some(written) = written else { return scale };
+    let processes = 0..=PROCESSES_MAX;
+    let (min, max) = (written.min.as_ref(), written.max.as_ref());
+    scale.min = check::integer(report, &path.key("min"), min, processes.clone(), 0);
+    scale.max = check::integer(report, &path.key("max"), max, processes, SCALE_MAX);
+    if let Some(at) = min
+        .or(max)
+        .filter(|_| scale.max > 0 && scale.min > scale.max)
+    {
+        let hint = format!(
+            "write at most max ({}), or raise max; max 0 is unlimited",
+            scale.max
+        );
+        report.add(
+            &path.key("min"),
+            at.mark,
+            at.value,
+            "`min` is greater than `max`",
+            hint,
+        );
+    }
+    if let Some(at) = &written.target {
+        // Written so that NaN is refused too.
+        if at.value >= 1.0 && at.value <= f64::from(u32::MAX) {
+            scale.target = at.value;
+        } else {
+            let hint = "write how many requests one process should carry, at least 1";
+            report.add(
+                &path.key("target"),
+                at.mark,
+                at.value,
+                "the target is below 1",
+                hint,
+            );
+        }
+    }
+    let second = Duration::from_secs(1);
+    let (window, grace) = (written.window.as_ref(), written.grace.as_ref());
+    scale.window = check::duration(report, &path.key("window"), window, second, WINDOW);
+    scale.grace = check::duration(report, &path.key("grace"), grace, Duration::ZERO, GRACE);
+    scale
+}

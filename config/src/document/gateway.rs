@@ -1,0 +1,204 @@
+//! Process options as people write them.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{At, DurationText, Text};
+
+/// Process options.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Gateway {
+    /// Where requests come in (one public listener on `0.0.0.0:8080`).
+    pub listeners: Option<At<Vec<At<Listener>>>>,
+    /// Address of the admin interface (`127.0.0.1:9901`).
+    pub admin: Option<At<Text>>,
+    /// Worker threads; 0 = one per core (0).
+    pub workers: Option<At<i64>>,
+    /// How the process ends.
+    pub drain: Option<Drain>,
+    /// Networks (CIDR) whose `X-Forwarded-*` and `X-Request-Id` are kept (none).
+    pub trusted_proxies: Option<Vec<At<Text>>>,
+    /// What is logged about requests.
+    pub access_log: Option<AccessLog>,
+    /// Bounds.
+    pub limits: Option<Limits>,
+}
+
+/// One listening socket.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Listener {
+    /// IP address and port; port 0 picks a free one.
+    pub address: At<Text>,
+    /// Whom it serves (`public`).
+    pub audience: Option<Audience>,
+    /// Whether connections begin with a PROXY protocol header (`off`).
+    pub proxy_protocol: Option<At<ProxyProtocol>>,
+    /// Networks (CIDR) that may send a PROXY header. Not supported by this version.
+    pub trusted_proxies: Option<At<Vec<At<Text>>>>,
+    /// Not supported by this version.
+    pub tls: Option<At<Tls>>,
+}
+
+/// Whom a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Audience {
+    /// Public routes.
+    Public,
+    /// Public and cluster-local routes.
+    Internal,
+}
+
+/// PROXY protocol of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    /// None is expected.
+    Off,
+    /// Version 1 or 2. Not supported by this version.
+    V1v2,
+}
+
+/// TLS of a listener. Not supported by this version.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Tls {
+    /// Certificates, chosen by the name the client asks for.
+    pub certificates: Option<Vec<Certificate>>,
+    /// File of authorities that client certificates are checked against.
+    pub client_ca: Option<Text>,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Certificate {
+    /// PEM file of the chain.
+    pub cert: Text,
+    /// PEM file of the private key.
+    pub key: Text,
+    /// Names it is used for (those in the certificate).
+    pub hosts: Option<Vec<Text>>,
+}
+
+/// What happens between a signal and the end of the process.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Drain {
+    /// How long connections are still accepted (`0s`).
+    pub wait: Option<At<DurationText>>,
+    /// How long running and held requests may go on (`30s`).
+    pub timeout: Option<At<DurationText>>,
+}
+
+/// The access log.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct AccessLog {
+    /// Which requests are logged (`limited`).
+    pub mode: Option<AccessLogMode>,
+    /// Requests per second and worker that `limited` logs without sampling (100).
+    pub per_second: Option<At<i64>>,
+    /// (`text`)
+    pub format: Option<LogFormat>,
+    /// `stderr`, `stdout`, or a file, relative to this one (`stderr`).
+    pub file: Option<At<Text>>,
+}
+
+/// Which requests are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessLogMode {
+    /// Every request up to `perSecond` per worker; beyond it one in 100 with its weight. Refusals
+    /// and 5xx always.
+    Limited,
+    /// Every request.
+    All,
+    /// None.
+    Off,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Bounds on what a client or an endpoint may cost.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Limits {
+    /// First to last byte of a request head (`10s`).
+    pub head_timeout: Option<At<DurationText>>,
+    /// An idle client connection is closed after this (`75s`).
+    pub keep_alive: Option<At<DurationText>>,
+    /// The same for HTTP/2 (`300s`). Another value is not supported by this version.
+    pub http2_idle: Option<At<DurationText>>,
+    /// Requests a client connection may carry (10000).
+    pub requests_per_connection: Option<At<i64>>,
+    /// No byte of a request body (`60s`).
+    pub body_idle: Option<At<DurationText>>,
+    /// Bytes per second a request body must keep up on average (240).
+    pub body_min_rate: Option<At<i64>>,
+    /// A client that takes no byte of a response (`60s`).
+    pub write_stall: Option<At<DurationText>>,
+    /// TLS handshake (`10s`). Another value is not supported by this version.
+    pub handshake: Option<At<DurationText>>,
+    /// Connecting to an endpoint (`2s`).
+    pub connect: Option<At<DurationText>>,
+    /// Attempts of one request over fixed endpoints (3).
+    pub attempts: Option<At<i64>>,
+    /// No byte either way in an upgraded connection (`1h`).
+    pub tunnel_idle: Option<At<DurationText>>,
+    /// How long an endpoint's slot lingers after its client has left (`30s`).
+    pub abort_linger: Option<At<DurationText>>,
+    /// Bytes of a request or response head (65536).
+    pub head_bytes: Option<At<i64>>,
+    /// Fields of a head (100).
+    pub head_fields: Option<At<i64>>,
+    /// Bytes of a request target (8192).
+    pub target_bytes: Option<At<i64>>,
+    /// Bytes of trailers (16384).
+    pub trailer_bytes: Option<At<i64>>,
+    /// Bytes of a request body; 0 = no bound (0).
+    pub body_bytes: Option<At<i64>>,
+    /// Client connections (0 = none). Another value is not supported by this version.
+    pub connections: Option<At<i64>>,
+    /// Client connections of one address (0 = none). Another value is not supported by this
+    /// version.
+    pub connections_per_address: Option<At<i64>>,
+    /// Requests held at once over all revisions (10000).
+    pub held: Option<At<i64>>,
+    /// Bytes of bodies read ahead for held requests, over all revisions (268435456).
+    pub held_bytes: Option<At<i64>>,
+    /// Concurrent streams of an HTTP/2 connection (100). Another value is not supported by this
+    /// version.
+    pub http2_streams: Option<At<i64>>,
+    /// Bytes of memory; 0 = from the cgroup, else none (0). Another value is not supported by this
+    /// version.
+    pub memory: Option<At<i64>>,
+    /// An idle connection to an endpoint is closed after this (`55s`).
+    pub upstream_idle: Option<At<DurationText>>,
+    /// Idle connections kept per endpoint and worker (8).
+    pub upstream_idle_per_endpoint: Option<At<i64>>,
+    /// What happens to paths with `/./` or `/../`, also percent-encoded (`reject`).
+    pub dot_segments: Option<DotSegments>,
+}
+
+/// Handling of dot segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DotSegments {
+    /// Refused as `bad_request`.
+    Reject,
+    /// Resolved before routing and forwarding.
+    Normalise,
+    /// Routed and forwarded as they are.
+    Keep,
+}

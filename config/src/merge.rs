@@ -1,0 +1,401 @@
+//! Fragments of several origins → one document: who says what, and what two say at once.
+//!
+//! All files are one source: within it a name may be given once. Other sources will rank behind
+//! files here, by the order of [`Origin`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::at::{At, Mark};
+use crate::compile::report::{MAPPING, Path, Report};
+use crate::document::{self, Document, Text};
+use crate::fragment::{Content, Fragment, Origin};
+use crate::problem::Problem;
+use crate::revision::Key;
+use crate::table::{Entry, Table, hash};
+
+const NAMESPACE: &str = "default";
+
+/// A document and who said it.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) origin: Origin,
+    /// Position in the stream.
+    ordinal: u32,
+    pub(crate) document: Document,
+}
+
+/// A route or revision within a document. Items order by where they are written.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    pub(crate) said: Arc<Said>,
+    index: u32,
+}
+
+impl Item {
+    pub(crate) fn index(&self) -> usize {
+        self.index as usize
+    }
+
+    /// What `Ord` goes by.
+    pub(crate) fn place(&self) -> (&Origin, u32, u32) {
+        (&self.said.origin, self.said.ordinal, self.index)
+    }
+
+    pub(crate) fn route(&self) -> Option<&At<document::Route>> {
+        self.said.document.routes.as_ref()?.get(self.index())
+    }
+
+    pub(crate) fn revision(&self) -> Option<&At<document::Revision>> {
+        self.said.document.revisions.as_ref()?.get(self.index())
+    }
+}
+
+/// A name and the item that gives it.
+#[derive(Clone, Debug)]
+pub(crate) struct Declared {
+    pub(crate) key: Key,
+    pub(crate) item: Item,
+}
+
+impl Entry for Declared {
+    fn hash(&self) -> u64 {
+        self.key.hash()
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Says {
+    origin: Origin,
+    documents: Arc<[Arc<Said>]>,
+}
+
+impl Entry for Says {
+    fn hash(&self) -> u64 {
+        hash_origin(&self.origin)
+    }
+}
+
+fn hash_origin(origin: &Origin) -> u64 {
+    hash(origin.name().as_bytes())
+}
+
+/// Everything that is said, persistent like the tables it is made of.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Merged {
+    says: Table<Says>,
+    pub(crate) routes: Table<Declared>,
+    pub(crate) revisions: Table<Declared>,
+    /// Documents that give a domain.
+    domains: Arc<Vec<Arc<Said>>>,
+    /// Documents that give process options.
+    gateways: Arc<Vec<Arc<Said>>>,
+}
+
+/// What a batch may have changed.
+#[derive(Debug, Default)]
+pub(crate) struct Touched {
+    pub(crate) routes: BTreeSet<Key>,
+    pub(crate) revisions: BTreeSet<Key>,
+    pub(crate) domain: bool,
+    pub(crate) gateway: bool,
+    /// Given twice: checked, so that everything about them is told at once.
+    pub(crate) surplus_routes: Vec<Declared>,
+    pub(crate) surplus_revisions: Vec<Declared>,
+    /// Some fragment could not be read in full.
+    pub(crate) incomplete: bool,
+}
+
+impl Merged {
+    /// Takes a batch in. Everything old goes before anything new comes, so that a name may move
+    /// from one file to another.
+    pub(crate) fn take_in(
+        &mut self,
+        changes: Vec<Fragment>,
+        problems: &mut Vec<Problem>,
+    ) -> Touched {
+        let newest: BTreeMap<Origin, Content> = changes
+            .into_iter()
+            .map(|fragment| (fragment.origin, fragment.content))
+            .collect();
+        let mut touched = Touched::default();
+        for origin in newest.keys() {
+            self.forget(origin, &mut touched);
+        }
+        for (origin, content) in newest {
+            let documents = match content {
+                Content::Documents { documents, .. } => documents,
+                Content::Broken {
+                    problems: broken,
+                    readable,
+                    ..
+                } => {
+                    problems.extend(broken);
+                    touched.incomplete = true;
+                    readable
+                }
+                Content::Gone => continue,
+            };
+            self.learn(origin, documents, &mut touched, problems);
+        }
+        touched
+    }
+
+    fn forget(&mut self, origin: &Origin, touched: &mut Touched) {
+        let gone = self
+            .says
+            .remove(hash_origin(origin), |says| says.origin == *origin);
+        let Some(gone) = gone else { return };
+        for said in gone.documents.iter() {
+            for item in said.items(said.document.routes.as_deref()) {
+                let Some(key) = item.route().map(|at| key_of(&at.value)) else {
+                    continue;
+                };
+                self.routes
+                    .remove(key.hash(), |declared| declared.key == key);
+                touched.routes.insert(key);
+            }
+            for item in said.items(said.document.revisions.as_deref()) {
+                let Some(key) = item.revision().map(|at| key_of(&at.value)) else {
+                    continue;
+                };
+                self.revisions
+                    .remove(key.hash(), |declared| declared.key == key);
+                touched.revisions.insert(key);
+            }
+            if said.document.domain.is_some() {
+                Arc::make_mut(&mut self.domains).retain(|other| !Arc::ptr_eq(said, other));
+                touched.domain = true;
+            }
+            if said.document.gateway.is_some() {
+                Arc::make_mut(&mut self.gateways).retain(|other| !Arc::ptr_eq(said, other));
+                touched.gateway = true;
+            }
+        }
+    }
+
+    fn learn(
+        &mut self,
+        origin: Origin,
+        documents: Vec<Document>,
+        touched: &mut Touched,
+        problems: &mut Vec<Problem>,
+    ) {
+        let said = documents
+            .into_iter()
+            .enumerate()
+            .map(|(ordinal, document)| {
+                Arc::new(Said {
+                    origin: origin.clone(),
+                    ordinal: u32::try_from(ordinal).unwrap_or(u32::MAX),
+                    document,
+                })
+            });
+        let documents: Arc<[Arc<Said>]> = said.collect();
+        for said in documents.iter() {
+            for item in said.items(said.document.routes.as_deref()) {
+                let Some(key) = item.route().map(|at| key_of(&at.value)) else {
+                    continue;
+                };
+                touched.routes.insert(key.clone());
+                declare(
+                    &mut self.routes,
+                    Declared { key, item },
+                    problems,
+                    name_of_route,
+                );
+            }
+            for item in said.items(said.document.revisions.as_deref()) {
+                let Some(key) = item.revision().map(|at| key_of(&at.value)) else {
+                    continue;
+                };
+                touched.revisions.insert(key.clone());
+                declare(
+                    &mut self.revisions,
+                    Declared { key, item },
+                    problems,
+                    name_of_revision,
+                );
+            }
+            if said.document.domain.is_some() {
+                Arc::make_mut(&mut self.domains).push(Arc::clone(said));
+                touched.domain = true;
+            }
+            if said.document.gateway.is_some() {
+                Arc::make_mut(&mut self.gateways).push(Arc::clone(said));
+                touched.gateway = true;
+            }
+        }
+        self.says.put(
+            Says {
+                origin: origin.clone(),
+                documents,
+            },
+            |says| says.origin == origin,
+        );
+    }
+
+    pub(crate) fn route(&self, key: &Key) -> Option<&Item> {
+        let declared = self.routes.get(key.hash(), |declared| declared.key == *key);
+        declared.map(|declared| &declared.item)
+    }
+
+    pub(crate) fn revision(&self, key: &Key) -> Option<&Item> {
+        let declared = self
+            .revisions
+            .get(key.hash(), |declared| declared.key == *key);
+        declared.map(|declared| &declared.item)
+    }
+
+    /// The one domain that is given, in the words of whoever gives it.
+    pub(crate) fn domain(&self, problems: &mut Vec<Problem>) -> Option<(&Origin, &At<Text>)> {
+        let given = |said: &'_ Arc<Said>| said.document.domain.is_some();
+        let mut all: Vec<&Arc<Said>> = self.domains.iter().filter(|said| given(said)).collect();
+        all.sort_by_key(|said| (&said.origin, said.ordinal));
+        let of = |said: &'_ &Arc<Said>| said.document.domain.as_ref().map(|at| at.value.clone());
+        let first = all.first()?;
+        if all.iter().any(|said| of(said) != of(first)) {
+            for said in &all {
+                let other = all.iter().find(|other| of(other) != of(said));
+                let Some((at, other)) = said.document.domain.as_ref().zip(other) else {
+                    continue;
+                };
+                let place = other.document.domain.as_ref().map(|at| at.mark);
+                let hint = format!("keep one; the other is at {}", other.at(place));
+                let mut report = report_for(&said.origin, problems);
+                let path = Path::Root.key("domain");
+                report.add(&path, at.mark, &at.value, "two different domains", hint);
+            }
+        }
+        let at = first.document.domain.as_ref()?;
+        Some((&first.origin, at))
+    }
+
+    /// The one set of process options that is given.
+    pub(crate) fn gateway(
+        &self,
+        problems: &mut Vec<Problem>,
+    ) -> Option<(&Origin, &document::Gateway)> {
+        let mut all: Vec<&Arc<Said>> = self.gateways.iter().collect();
+        all.sort_by_key(|said| (&said.origin, said.ordinal));
+        let place = |said: &Said| said.document.gateway.as_ref().map(|at| at.mark);
+        for (position, said) in all.iter().enumerate().filter(|_| all.len() > 1) {
+            let other = all[usize::from(position == 0)];
+            let hint = format!("merge it with the one at {}", other.at(place(other)));
+            let mut report = report_for(&said.origin, problems);
+            let mark = place(said).unwrap_or_default();
+            let path = Path::Root.key("gateway");
+            report.add(
+                &path,
+                mark,
+                MAPPING,
+                "`gateway` is given more than once",
+                hint,
+            );
+        }
+        let first = all.first()?;
+        let at = first.document.gateway.as_ref()?;
+        Some((&first.origin, &at.value))
+    }
+}
+
+impl Said {
+    fn items<T>(self: &Arc<Self>, list: Option<&[T]>) -> impl Iterator<Item = Item> + use<T> {
+        let said = Arc::clone(self);
+        let count = u32::try_from(list.map_or(0, <[T]>::len)).unwrap_or(u32::MAX);
+        (0..count).map(move |index| Item {
+            said: Arc::clone(&said),
+            index,
+        })
+    }
+
+    /// `file:line` of a place in it.
+    pub(crate) fn at(&self, mark: Option<Mark>) -> String {
+        let line = mark.unwrap_or_default().line;
+        format!("{}:{line}", self.origin.name())
+    }
+}
+
+pub(crate) fn report_for<'a>(origin: &'a Origin, problems: &'a mut Vec<Problem>) -> Report<'a> {
+    Report {
+        file: origin.name(),
+        problems,
+    }
+}
+
+/// What has a name and a namespace.
+pub(crate) trait Named {
+    fn name(&self) -> &At<Text>;
+    fn namespace(&self) -> Option<&At<Text>>;
+}
+
+impl Named for document::Route {
+    fn name(&self) -> &At<Text> {
+        &self.name
+    }
+
+    fn namespace(&self) -> Option<&At<Text>> {
+        self.namespace.as_ref()
+    }
+}
+
+impl Named for document::Revision {
+    fn name(&self) -> &At<Text> {
+        &self.name
+    }
+
+    fn namespace(&self) -> Option<&At<Text>> {
+        self.namespace.as_ref()
+    }
+}
+
+fn key_of(named: &impl Named) -> Key {
+    let namespace = named.namespace().map_or(NAMESPACE, |at| &at.value);
+    Key {
+        namespace: namespace.into(),
+        name: (*named.name().value).into(),
+    }
+}
+
+type NameOf = fn(&Item) -> Option<(&'static str, &At<Text>)>;
+
+fn name_of_route(item: &Item) -> Option<(&'static str, &At<Text>)> {
+    Some(("routes", &item.route()?.value.name))
+}
+
+fn name_of_revision(item: &Item) -> Option<(&'static str, &At<Text>)> {
+    Some(("revisions", &item.revision()?.value.name))
+}
+
+/// Enters a name; one that is there already is an error at both places, and handed back.
+fn declare(
+    table: &mut Table<Declared>,
+    declared: Declared,
+    problems: &mut Vec<Problem>,
+    name_of: NameOf,
+) -> Option<Declared> {
+    let key = &declared.key;
+    let present = table.get(key.hash(), |present| present.key == *key);
+    let Some(present) = present else {
+        let key = key.clone();
+        table.put(declared, |present| present.key == key);
+        return None;
+    };
+    for (one, other) in [
+        (&present.item, &declared.item),
+        (&declared.item, &present.item),
+    ] {
+        let (Some((list, name)), Some((_, elsewhere))) = (name_of(one), name_of(other)) else {
+            continue;
+        };
+        let what = list.trim_end_matches('s');
+        let problem = format!("the {what} {key} is given twice");
+        let place = other.said.at(Some(elsewhere.mark));
+        let hint = format!("rename or remove one; the other is at {place}");
+        let list = Path::Root.key(list);
+        let path = list.item(one.index());
+        let mut report = report_for(&one.said.origin, problems);
+        report.add(&path.key("name"), name.mark, &name.value, problem, hint);
+    }
+    Some(declared)
+}

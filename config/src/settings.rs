@@ -1,0 +1,164 @@
+//! Process options: plain data, parsed once. What runs is built from them elsewhere.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+pub use crate::document::{AccessLogMode, Audience, DotSegments, LogFormat};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Never empty.
+    pub listeners: Vec<Listener>,
+    pub admin: SocketAddr,
+    /// 0 = one per core.
+    pub workers: usize,
+    pub drain: Drain,
+    /// Networks whose `X-Forwarded-*` are kept.
+    pub trusted_proxies: Vec<IpNet>,
+    pub access_log: AccessLog,
+    pub limits: Limits,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub address: SocketAddr,
+    pub audience: Audience,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    pub wait: Duration,
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    pub mode: AccessLogMode,
+    /// Per worker.
+    pub per_second: u32,
+    pub format: LogFormat,
+    pub output: LogOutput,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogOutput {
+    Stderr,
+    Stdout,
+    /// The directory of the configuration file is already applied.
+    File(PathBuf),
+}
+
+/// Bounds, named as in the file. What the file can only repeat (HTTP/2, TLS, overload) has no
+/// field yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub head_timeout: Duration,
+    pub keep_alive: Duration,
+    pub requests_per_connection: u32,
+    pub body_idle: Duration,
+    /// Bytes per second; 0 = none.
+    pub body_min_rate: u64,
+    pub write_stall: Duration,
+    pub connect: Duration,
+    pub attempts: u32,
+    pub tunnel_idle: Duration,
+    pub abort_linger: Duration,
+    pub head_bytes: usize,
+    pub head_fields: usize,
+    pub target_bytes: usize,
+    pub trailer_bytes: usize,
+    /// `None` = no bound.
+    pub body_bytes: Option<u64>,
+    pub held: usize,
+    pub held_bytes: usize,
+    pub upstream_idle: Duration,
+    pub upstream_idle_per_endpoint: usize,
+    pub dot_segments: DotSegments,
+}
+
+/// What flags and environment say; each takes the place of what the files say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// Public plain HTTP; any takes the place of all listeners of the files.
+    pub listen: Vec<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+    pub workers: Option<usize>,
+}
+
+const LISTEN_DEFAULT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
+const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            listeners: vec![Listener {
+                address: LISTEN_DEFAULT,
+                audience: Audience::Public,
+            }],
+            admin: ADMIN_DEFAULT,
+            workers: 0,
+            drain: Drain {
+                wait: Duration::ZERO,
+                timeout: Duration::from_secs(30),
+            },
+            trusted_proxies: Vec::new(),
+            access_log: AccessLog {
+                mode: AccessLogMode::Limited,
+                per_second: 100,
+                format: LogFormat::Text,
+                output: LogOutput::Stderr,
+            },
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            head_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(75),
+            requests_per_connection: 10_000,
+            body_idle: Duration::from_secs(60),
+            body_min_rate: 240,
+            write_stall: Duration::from_secs(60),
+            connect: Duration::from_secs(2),
+            attempts: 3,
+            tunnel_idle: Duration::from_secs(3600),
+            abort_linger: Duration::from_secs(30),
+            head_bytes: 65_536,
+            head_fields: 100,
+            target_bytes: 8192,
+            trailer_bytes: 16_384,
+            body_bytes: None,
+            held: 10_000,
+            held_bytes: 256 * 1024 * 1024,
+            upstream_idle: Duration::from_secs(55),
+            upstream_idle_per_endpoint: 8,
+            dot_segments: DotSegments::Reject,
+        }
+    }
+}
+
+impl Settings {
+    #[must_use]
+    pub fn with(mut self, overrides: &Overrides) -> Settings {
+        if !overrides.listen.is_empty() {
+            self.listeners = overrides
+                .listen
+                .iter()
+                .map(|address| Listener {
+                    address: *address,
+                    audience: Audience::Public,
+                })
+                .collect();
+        }
+        self.admin = overrides.admin.unwrap_or(self.admin);
+        self.workers = overrides.workers.unwrap_or(self.workers);
+        self
+    }
+}

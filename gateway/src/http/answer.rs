@@ -1,0 +1,115 @@
+//! Responses we make ourselves, in the one form every protocol edge can send.
+
+use super::field::Name;
+use super::h1::encode::decimal;
+use super::message::{Length, RequestHead, ResponseHead};
+use crate::refusal::Reason;
+
+/// A whole response: status, header lines, body.
+#[derive(Debug)]
+pub struct Answer {
+    pub head: ResponseHead,
+    /// Whole lines: everything but status and framing of the connection.
+    pub lines: Vec<u8>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// An answer with a body of this content type.
+    #[must_use]
+    pub fn new(status: u16, content_type: &str, body: Vec<u8>, date: &[u8]) -> Answer {
+        let mut answer = Answer {
+            head: ResponseHead::default(),
+            lines: Vec::new(),
+            body,
+        };
+        answer.head.status = status;
+        answer.head.length = Length::Exactly(answer.body.len() as u64);
+        if !content_type.is_empty() {
+            answer.line("content-type", content_type.as_bytes());
+        }
+        answer.lines.extend_from_slice(b"content-length: ");
+        decimal(&mut answer.lines, answer.body.len() as u64);
+        answer.lines.extend_from_slice(b"\r\n");
+        answer.line("date", date);
+        answer
+    }
+
+    /// What the client reads of a refusal. A gRPC client gets a trailers-only response: status 200
+    /// and the code in the head, since there is no body to put trailers behind.
+    #[must_use]
+    pub fn refusal(reason: Reason, request: Option<&RequestHead>, date: &[u8]) -> Answer {
+        if request.is_some_and(RequestHead::is_grpc) {
+            let mut answer = Answer::new(200, "application/grpc", Vec::new(), date);
+            answer.line("grpc-status", reason.grpc_code().to_string().as_bytes());
+            answer.line("grpc-message", reason.sentence().as_bytes());
+            answer.line("tidegate-reason", reason.word().as_bytes());
+            return answer;
+        }
+        let mut answer = if request.is_some_and(wants_problem_json) {
+            let body = serde_json::json!({
+                "type": "about:blank",
+                "title": reason.sentence(),
+                "status": reason.status(),
+                "reason": reason.word(),
+            });
+            let body = format!("{body}\n").into_bytes();
+            Answer::new(reason.status(), "application/problem+json", body, date)
+        } else {
+            let body = format!("{}\n", reason.sentence()).into_bytes();
+            Answer::new(reason.status(), "text/plain; charset=utf-8", body, date)
+        };
+        answer.line("tidegate-reason", reason.word().as_bytes());
+        if let Some(seconds) = reason.retry_after() {
+            answer.line("retry-after", seconds.to_string().as_bytes());
+        }
+        if reason == Reason::MethodNotAllowed {
+            // RFC 9110 §15.5.6 demands it; CONNECT is the one method never allowed.
+            answer.line(
+                "allow",
+                b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE",
+            );
+        }
+        answer
+    }
+
+    /// Adds a header line. The value must hold no CR or LF.
+    pub fn line(&mut self, name: &str, value: &[u8]) {
+        line(&mut self.lines, name, value);
+    }
+
+    /// The answer to a HEAD request: the same head, nothing behind it.
+    pub fn without_body(&mut self) {
+        self.body.clear();
+        self.head.length = Length::None;
+    }
+}
+
+/// Appends one header line. The value must hold no CR or LF.
+pub fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn wants_problem_json(request: &RequestHead) -> bool {
+    let wanted = |range: &[u8]| {
+        let media = range
+            .split(|byte| *byte == b';')
+            .next()
+            .unwrap_or(range)
+            .trim_ascii();
+        media.eq_ignore_ascii_case(b"application/problem+json")
+    };
+    request.head.list(Name::Accept).any(wanted)
+}
+
+/// The standard phrase of a status (RFC 9110 §15).
+#[must_use]
+pub fn phrase(status: u16) -> &'static str {
+    hyper::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or("")
+}

@@ -1,0 +1,307 @@
+//! Request heads: bytes → [`RequestHead`], or the reason to refuse.
+
+use std::mem::MaybeUninit;
+
+use super::{
+    FIELDS_MAX, Framing, FramingError, HeadLimits, Parsed, framing, has_bare_lf, index, span_in,
+};
+use crate::http::field::{Name, Span};
+use crate::http::message::{Length, RequestHead, Version};
+use crate::refusal::Reason;
+
+/// Longest method token.
+const METHOD_MAX: usize = 32;
+
+/// Fields that `Connection` may not name: taking them away would change who asked, for what, or
+/// where the message ends (RFC 9110 §7.6.1 lets us refuse).
+const PROTECTED: [&str; 13] = [
+    "host",
+    "content-length",
+    "content-type",
+    "authorization",
+    "cookie",
+    "expect",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-request-id",
+    "traceparent",
+    "via",
+];
+
+/// Reads a head from the front of `bytes` into `out`. `bytes` may hold more, or not yet enough.
+///
+/// # Errors
+/// The reason to refuse it with; the connection cannot be read on after any of them.
+pub fn parse(bytes: &[u8], limits: &HeadLimits, out: &mut RequestHead) -> Result<Parsed, Reason> {
+    // RFC 9112 §2.2: an empty line before the request line is ignored.
+    let skipped = bytes
+        .chunks_exact(2)
+        .take_while(|pair| *pair == b"\r\n")
+        .count()
+        * 2;
+    let bytes = &bytes[skipped..];
+    let mut storage = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    let fields = &mut storage[..limits.fields.min(FIELDS_MAX)];
+    let length = match request.parse_with_uninit_headers(bytes, fields) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return partial(bytes, limits),
+        Err(httparse::Error::TooManyHeaders) => return Err(Reason::HeadTooLarge),
+        Err(_) => return Err(refuse_line(bytes, limits)),
+    };
+    if length > limits.bytes {
+        return Err(Reason::HeadTooLarge);
+    }
+    let head = &bytes[..length];
+    if has_bare_lf(head) {
+        return Err(Reason::BadRequest);
+    }
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
+    else {
+        return Err(Reason::BadRequest);
+    };
+    index(&mut out.head, head, request.headers);
+    out.method = span_in(head, method.as_bytes());
+    out.target = span_in(head, target.as_bytes());
+    out.version = if minor == 0 {
+        Version::Http10
+    } else {
+        Version::Http11
+    };
+    check(limits, out)?;
+    Ok(Parsed::Head(skipped + length))
+}
+
+/// Not all there yet: refuse early what can only grow.
+fn partial(bytes: &[u8], limits: &HeadLimits) -> Result<Parsed, Reason> {
+    if bytes.len() < limits.bytes {
+        let line_end = memchr::memchr(b'\n', bytes);
+        let too_long = line_end.is_none() && bytes.len() > limits.target + METHOD_MAX + 16;
+        return if too_long {
+            Err(Reason::UriTooLong)
+        } else {
+            Ok(Parsed::More)
+        };
+    }
+    let one_line = memchr::memchr(b'\n', bytes).is_none();
+    Err(if one_line {
+        Reason::UriTooLong
+    } else {
+        Reason::HeadTooLarge
+    })
+}
+
+/// What exactly is wrong with bytes that are no head.
+fn refuse_line(bytes: &[u8], limits: &HeadLimits) -> Reason {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or(bytes);
+    let long = line.len() > limits.target + METHOD_MAX + 16;
+    if long {
+        Reason::UriTooLong
+    } else {
+        Reason::BadRequest
+    }
+}
+
+fn check(limits: &HeadLimits, out: &mut RequestHead) -> Result<(), Reason> {
+    if out.method.is_empty() || out.method().len() > METHOD_MAX {
+        return Err(Reason::BadRequest);
+    }
+    if out.target().len() > limits.target {
+        return Err(Reason::UriTooLong);
+    }
+    if !out
+        .target()
+        .iter()
+        .all(|byte| matches!(byte, 0x21..=0x7e) && *byte != b'#')
+    {
+        return Err(Reason::BadRequest);
+    }
+    out.length = match framing(&out.head) {
+        Ok(Framing::Unsaid) => Length::None,
+        Ok(Framing::Length(0)) => Length::None,
+        Ok(Framing::Length(length)) => Length::Exactly(length),
+        Ok(Framing::Chunked) if out.version == Version::Http10 => return Err(Reason::BadRequest),
+        Ok(Framing::Chunked) => Length::Chunked,
+        Err(FramingError::Ambiguous) => return Err(Reason::BadRequest),
+        Err(FramingError::UnsupportedCoding) => return Err(Reason::NotImplemented),
+    };
+    authority(out)?;
+    connection(out)?;
+    expectation(out)
+}
+
+/// Host and target form (RFC 9112 §3.2).
+fn authority(out: &mut RequestHead) -> Result<(), Reason> {
+    let mut hosts = out
+        .head
+        .fields
+        .iter()
+        .filter(|field| field.id == Name::Host);
+    let host = hosts.next().map(|field| field.value);
+    if hosts.next().is_some() {
+        return Err(Reason::BadRequest);
+    }
+    match host {
+        Some(host) if !is_authority(host.of(&out.head.bytes)) => return Err(Reason::BadRequest),
+        None if out.version == Version::Http11 => return Err(Reason::BadRequest),
+        _ => {}
+    }
+    out.host = host.unwrap_or_default();
+    if out.method() == b"CONNECT" {
+        return Err(Reason::MethodNotAllowed);
+    }
+    match out.target() {
+        [b'/', ..] => Ok(()),
+        b"*" if out.method() == b"OPTIONS" => Ok(()),
+        _ => absolute_form(out),
+    }
+}
+
+fn absolute_form(out: &mut RequestHead) -> Result<(), Reason> {
+    let target = out.target();
+    let scheme = [&b"http://"[..], b"https://"].into_iter().find(|scheme| {
+        target
+            .get(..scheme.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    });
+    let Some(scheme) = scheme else {
+        return Err(Reason::BadRequest);
+    };
+    let rest = &target[scheme.len()..];
+    let end = memchr::memchr3(b'/', b'?', b'#', rest).unwrap_or(rest.len());
+    let authority = &rest[..end];
+    let host = out.host();
+    if !is_authority(authority) || !(host.is_empty() || same_authority(host, authority, scheme)) {
+        return Err(Reason::BadRequest);
+    }
+    let start = out.target.start as usize + scheme.len();
+    let path = Span::new(start + end, out.target.end as usize);
+    out.host = Span::new(start, start + end);
+    out.target = if path.of(&out.head.bytes).starts_with(b"/") {
+        path
+    } else {
+        // RFC 9112 §3.2.1: an empty path is sent as "/".
+        let at = out.head.bytes.len();
+        out.head.bytes.push(b'/');
+        out.head
+            .bytes
+            .extend_from_within(path.start as usize..path.end as usize);
+        Span::new(at, out.head.bytes.len())
+    };
+    Ok(())
+}
+
+/// Case-insensitive, the scheme's default port stripped.
+fn same_authority(one: &[u8], other: &[u8], scheme: &[u8]) -> bool {
+    let port: &[u8] = if scheme.len() == b"http://".len() {
+        b":80"
+    } else {
+        b":443"
+    };
+    let strip = |authority: &[u8]| {
+        authority.len()
+            - if authority.ends_with(port) {
+                port.len()
+            } else {
+                0
+            }
+    };
+    one[..strip(one)].eq_ignore_ascii_case(&other[..strip(other)])
+}
+
+/// Not empty, and only what a host and a port may be made of (RFC 3986 §3.2.2; no user part).
+fn is_authority(host: &[u8]) -> bool {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte);
+    if host.is_empty() || !host.iter().all(allowed) {
+        return false;
+    }
+    // A port, if there is one, is digits.
+    match host.iter().rposition(|byte| *byte == b':') {
+        Some(colon) if !host[colon..].contains(&b']') => {
+            host[colon + 1..].iter().all(u8::is_ascii_digit) && colon > 0
+        }
+        _ => true,
+    }
+}
+
+/// Hop-by-hop fields (RFC 9110 §7.6.1): what they ask of us, and that they go no further.
+fn connection(out: &mut RequestHead) -> Result<(), Reason> {
+    out.keep_alive = out.version == Version::Http11;
+    out.wants_websocket = false;
+    out.takes_trailers = false;
+    let mut plain = true;
+    for field in &mut out.head.fields {
+        match field.id {
+            Name::Connection | Name::Te | Name::Upgrade => {
+                field.dropped = true;
+                plain = false;
+            }
+            Name::KeepAlive | Name::ProxyConnection | Name::TransferEncoding => {
+                field.dropped = true;
+            }
+            _ => {}
+        }
+    }
+    if plain {
+        return Ok(());
+    }
+    let mut upgrade = false;
+    let mut named = smallvec::SmallVec::<[Span; 4]>::new();
+    for option in out.head.list(Name::Connection) {
+        match option {
+            _ if option.eq_ignore_ascii_case(b"close") => out.keep_alive = false,
+            _ if option.eq_ignore_ascii_case(b"keep-alive") => {
+                // `close` beside it wins.
+                let closes = |o: &[u8]| o.eq_ignore_ascii_case(b"close");
+                out.keep_alive = !out.head.list(Name::Connection).any(closes);
+            }
+            _ if option.eq_ignore_ascii_case(b"upgrade") => upgrade = true,
+            _ if option.eq_ignore_ascii_case(b"te") => {}
+            _ => named.push(span_in(&out.head.bytes, option)),
+        }
+    }
+    drop_named(out, &named)?;
+    let websocket = |token: &[u8]| token.eq_ignore_ascii_case(b"websocket");
+    out.wants_websocket = upgrade
+        && out.version == Version::Http11
+        && out.method() == b"GET"
+        && out.length == Length::None
+        && out.head.list(Name::Upgrade).any(websocket);
+    out.takes_trailers = out
+        .head
+        .list(Name::Te)
+        .any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+    Ok(())
+}
+
+fn drop_named(out: &mut RequestHead, named: &[Span]) -> Result<(), Reason> {
+    for name in named {
+        let name = name.of(&out.head.bytes).to_ascii_lowercase();
+        if PROTECTED
+            .iter()
+            .any(|protected| protected.as_bytes() == name)
+        {
+            return Err(Reason::BadRequest);
+        }
+        out.head.drop_named(&name);
+    }
+    Ok(())
+}
+
+/// RFC 9110 §10.1.1.
+fn expectation(out: &mut RequestHead) -> Result<(), Reason> {
+    let mut expects = false;
+    for member in out.head.list(Name::Expect) {
+        if !member.eq_ignore_ascii_case(b"100-continue") {
+            return Err(Reason::ExpectationFailed);
+        }
+        expects = true;
+    }
+    if expects {
+        out.head.drop_all(Name::Expect);
+    }
+    out.expects_continue = expects && out.version == Version::Http11 && out.length != Length::None;
+    Ok(())
+}
