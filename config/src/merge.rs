@@ -136,7 +136,7 @@ impl Merged {
                 }
                 Content::Gone => continue,
             };
-            self.learn(origin, documents, &mut touched, problems);
+            self.learn(&origin, documents, &mut touched, problems);
         }
         touched
     }
@@ -176,7 +176,7 @@ impl Merged {
 
     fn learn(
         &mut self,
-        origin: Origin,
+        origin: &Origin,
         documents: Vec<Document>,
         touched: &mut Touched,
         problems: &mut Vec<Problem>,
@@ -231,7 +231,7 @@ impl Merged {
                 origin: origin.clone(),
                 documents,
             },
-            |says| says.origin == origin,
+            |says| says.origin == *origin,
         );
     }
 
