@@ -77,6 +77,8 @@ struct Seen {
     endpoint: Duration,
     address: Option<SocketAddr>,
     attempts: u32,
+    /// When it was let in, if there was no endpoint at all when it came.
+    woken: Option<Instant>,
     /// Status the client was sent; 0 = none yet.
     code: u16,
 }
@@ -187,13 +189,13 @@ impl Exchange<'_> {
             Action::Redirect(redirect) => Some(self.redirect(redirect)),
             Action::Respond(respond) => Some(self.respond(respond)),
         };
+        self.routed = Some(routed.clone());
         if let Some(answer) = own {
             self.answer(answer, down).await?;
             return Ok(None);
         }
         let revision = self.revision(&routed).map_err(End::Refused)?;
         self.edit(&routed);
-        self.routed = Some(routed);
         self.revision = Some(revision.clone());
         Ok(Some(revision))
     }

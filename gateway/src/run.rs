@@ -106,6 +106,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
         settings,
         published: published.clone(),
         holding: holding.clone(),
+        first_answers: Arc::default(),
         pseudonym: format!("tidegate-{:08x}", fastrand::u32(..)),
     });
     let local = {
@@ -130,6 +131,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
         registry: registry.clone(),
         local,
         holding,
+        first_answers: shared.first_answers.clone(),
     });
     let (phase, phases) = watch::channel(Phase::Serving);
     let crew = Crew::start(&shared, sockets.workers, &registry, writers, &phases)?;

@@ -148,6 +148,7 @@ fn a_warm_keep_alive_request_allocates_nothing() {
         settings,
         published,
         holding,
+        first_answers: Arc::default(),
         pseudonym: "tidegate-test".into(),
     });
     let (phase, phases) = tokio::sync::watch::channel(Phase::Serving);

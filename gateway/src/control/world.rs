@@ -14,6 +14,7 @@ use config::snapshot::{Action, PathMatch, Route, Target, Visibility};
 
 use crate::live::{Live, Published};
 use crate::observe::averages::Averages;
+use crate::observe::cold::FirstAnswers;
 use crate::observe::facts::{Names, Phases};
 use crate::observe::metrics::Registry;
 use crate::observe::world as view;
@@ -21,6 +22,9 @@ use crate::refusal::Reason;
 
 /// How often demand is read for averages.
 const SAMPLE: Duration = Duration::from_secs(1);
+
+/// How long the record of a cold start waits for its first answer.
+const FIRST_ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 /// How often suspicions are ended.
 const SWEEP: Duration = Duration::from_millis(100);
@@ -100,6 +104,7 @@ pub struct Running {
     pub registry: Arc<Registry>,
     pub local: Arc<Local>,
     pub holding: Arc<Holding>,
+    pub first_answers: Arc<FirstAnswers>,
 }
 
 impl Running {
@@ -146,14 +151,23 @@ impl Running {
         };
         let Key { namespace, name } = &revision.key;
         let (noted, _) = self.registry.starts(namespace, name);
+        if noted >= status.cold_starts {
+            return;
+        }
+        // The first request may still be under way: the count waits for it a little.
+        let first = self.first_answers.take(&revision.key);
+        let age = last.at.elapsed().unwrap_or_default();
+        if first.is_none() && age < FIRST_ANSWER_WAIT {
+            return;
+        }
         for _ in noted..status.cold_starts {
             let phases = Phases {
                 nudge: Some(last.phases.nudge),
                 act: Some(last.phases.act),
                 endpoint: Some(last.phases.endpoint),
                 probe: Some(last.phases.probe),
-                wire: None,
-                first_byte: None,
+                wire: first.map(|first| first.wire),
+                first_byte: first.map(|first| first.first_byte),
             };
             self.registry.cold_start(namespace, name, last.at, phases);
         }

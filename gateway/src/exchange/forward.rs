@@ -69,8 +69,8 @@ struct Progress {
     begun: Instant,
     /// The request's body is sent.
     uploaded: Cell<bool>,
-    /// The final head has come.
-    answered: Cell<bool>,
+    /// When the final head came.
+    answered: Cell<Option<Instant>>,
     /// The final head was given to the client's connection.
     relayed: Cell<bool>,
 }
@@ -204,7 +204,7 @@ impl Exchange<'_> {
         let progress = Progress {
             begun,
             uploaded: Cell::new(false),
-            answered: Cell::new(false),
+            answered: Cell::new(None),
             relayed: Cell::new(false),
         };
         let watch = Watch {
@@ -219,6 +219,14 @@ impl Exchange<'_> {
         let stop = self.both_ways(down, up, up_pace, &progress, &watch).await;
         if progress.relayed.get() {
             self.seen.code = self.response.status;
+        }
+        if let (Some(granted), Some(answered)) = (self.seen.woken.take(), progress.answered.get()) {
+            let wire = begun.saturating_duration_since(granted);
+            let first_byte = answered.saturating_duration_since(begun);
+            self.worker
+                .shared
+                .first_answers
+                .note(&revision.revision.key, wire, first_byte);
         }
         stop
     }
@@ -457,7 +465,7 @@ impl Relay<'_> {
             }
             break;
         }
-        self.progress.answered.set(true);
+        self.progress.answered.set(Some(self.worker.clock.now()));
         edits::response(self.edits, response, self.routed);
         self.progress.relayed.set(true);
         if response.status == 101 {
@@ -504,7 +512,7 @@ impl Watch<'_> {
     fn nearest(&self) -> Option<(Instant, Reason)> {
         let limits = &self.worker.shared.settings.limits;
         let revision = &self.revision.revision;
-        let answered = self.progress.answered.get();
+        let answered = self.progress.answered.get().is_some();
         let mut nearest: Option<(Instant, Reason)> = None;
         let mut consider = |at: Option<Instant>, reason: Reason| {
             if let Some(at) = at

@@ -55,10 +55,13 @@ impl Exchange<'_> {
             .wait(self.arrived, held)
             .map_err(|error| denied(&error))?;
         self.seen.held = true;
+        let cold = revision.gate.throttle().endpoints().is_empty();
         self.timer.set(Some(deadline));
         let result = self.wait(waiting, down).await;
         self.timer.set(None);
-        self.seen.waited += self.worker.tick().saturating_duration_since(begun);
+        let granted = self.worker.tick();
+        self.seen.waited += granted.saturating_duration_since(begun);
+        self.seen.woken = (cold && result.is_ok()).then_some(granted);
         result
     }
 

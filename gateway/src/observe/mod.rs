@@ -5,6 +5,7 @@
 
 pub mod access_log;
 pub mod averages;
+pub mod cold;
 mod encode;
 pub mod facts;
 pub mod families;

@@ -18,6 +18,7 @@ use crate::http::message::{RequestHead, ResponseHead};
 use crate::http::pool::Pool;
 use crate::live::{LocalLive, Published};
 use crate::observe::access_log::AccessWriter;
+use crate::observe::cold::FirstAnswers;
 use crate::observe::facts::{Facts, Names};
 use crate::observe::metrics::{Series, WorkerMetrics};
 
@@ -30,6 +31,7 @@ pub struct Shared {
     pub settings: Settings,
     pub published: Arc<Published>,
     pub holding: Arc<Holding>,
+    pub first_answers: Arc<FirstAnswers>,
     /// How this process calls itself in `Via`; tells a request that came round to us.
     pub pseudonym: String,
 }

@@ -148,9 +148,9 @@ impl Machine {
         }
     }
 
-    /// The process needs no probe any more.
-    pub(super) fn forget(&mut self, id: Id) {
-        self.starts.remove(&id);
+    /// The process needs no probe any more; whether it was starting.
+    pub(super) fn forget(&mut self, id: Id) -> bool {
+        self.starts.remove(&id).is_some()
     }
 
     /// Sends what the link has room for; whether a process was among it.

@@ -19,12 +19,14 @@ const TRIES: u32 = 64;
 /// Two gateways on one machine begin at different places.
 const STRIDE: u32 = 7919;
 
-/// Hands out ports one after the other, so that one is not given again while the process it was
-/// given to has not bound it yet.
+/// Ports are handed out one after the other, so that one is not given again while the process it
+/// was given to has not bound it yet. One counter for the whole program, for the same reason.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
 #[derive(Debug)]
 pub(super) struct Ports {
     stretch: Option<RangeInclusive<u16>>,
-    next: AtomicU32,
+    first: u32,
 }
 
 impl Ports {
@@ -33,7 +35,7 @@ impl Ports {
         let range = range.ok().and_then(|text| parse_range(&text));
         Ports {
             stretch: range.and_then(|range| largest_outside(&range)),
-            next: AtomicU32::new(std::process::id().wrapping_mul(STRIDE)),
+            first: std::process::id().wrapping_mul(STRIDE),
         }
     }
 
@@ -45,7 +47,8 @@ impl Ports {
         if let Some(stretch) = &self.stretch {
             let count = u32::try_from(stretch.len()).unwrap_or(1);
             for _ in 0..TRIES {
-                let place = self.next.fetch_add(1, Ordering::Relaxed) % count;
+                let next = NEXT.fetch_add(1, Ordering::Relaxed);
+                let place = self.first.wrapping_add(next) % count;
                 let port = stretch.start() + u16::try_from(place).unwrap_or(0);
                 if let Ok(address) = bind(port) {
                     return Ok(address);
@@ -102,7 +105,7 @@ mod tests {
         let port = addresses[0].port();
         let busy = Ports {
             stretch: Some(port..=port),
-            next: AtomicU32::new(0),
+            first: 0,
         };
         assert_ne!(busy.free_address().unwrap(), addresses[0]);
         drop(listener);

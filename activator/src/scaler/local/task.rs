@@ -255,17 +255,18 @@ impl Task {
     }
 
     fn ready(&mut self, id: Id, proof: Proof) {
-        self.machine.forget(id);
-        self.fleet.ready(id, now(), &mut self.machine);
-        if self.fleet.ready_count() > 0
-            && let Some(cold_start) = self.cold_start.take()
-        {
+        if !self.machine.forget(id) {
+            return;
+        }
+        // Before the requests that waited for it can ask.
+        if let Some(cold_start) = self.cold_start.take() {
             let last = cold_start.finish(proof);
             let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
             status.cold_starts += 1;
             status.total += last.phases;
             status.last_start = Some(last);
         }
+        self.fleet.ready(id, now(), &mut self.machine);
     }
 
     fn observe(&mut self) -> Observation {

@@ -167,6 +167,7 @@ impl Source for Reader<'_> {
     fn consume(&mut self, count: usize) {
         self.available -= count;
         self.body_bytes += count as u64;
+        self.pace.body_moved(count);
         self.decoder.took(count);
         self.buffer.consume(count);
     }

@@ -11,6 +11,10 @@ use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, kill_proce
 const KILL_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks at who is left.
 const KILL_PAUSE: Duration = Duration::from_millis(2);
+/// How often, and how far apart, [`orphans_of`] looks for what had no environment to tell by or was
+/// being started while it looked.
+const ORPHAN_LOOKS: u32 = 10;
+const ORPHAN_PAUSE: Duration = Duration::from_millis(1);
 
 /// Kills and reaps every descendant. As this process is a subreaper, whatever lost its parent is
 /// a child of ours, so having no child left means that nothing is left.
@@ -49,20 +53,40 @@ pub(super) fn group_of(leader: Pid, signal: Signal) {
 
 /// Kills every process below `ancestor`, but not itself.
 pub(super) fn below(ancestor: Pid) {
-    for pid in descendants(ancestor) {
+    for pid in find_below(ancestor, &[]) {
         one(pid);
     }
 }
 
-/// Kills those descendants of ours whose environment says that they were started for `port`:
-/// daemons that left group and session, and whose parent has exited.
-pub(super) fn started_for(port: u16) {
+/// Kills the orphans that were started for `port`, as their environment says: daemons that left
+/// group and session. Whoever is below one of `leaders` is no orphan.
+pub(super) fn orphans_of(port: u16, leaders: &[Pid]) {
     let marker = format!("PORT={port}");
-    for pid in descendants(getpid()) {
-        if has_in_environment(pid, marker.as_bytes()) {
-            one(pid);
+    for _ in 0..ORPHAN_LOOKS {
+        let mut again = false;
+        for pid in find_below(getpid(), leaders) {
+            match fs::read(format!("/proc/{pid}/environ")) {
+                Ok(environment) if has(&environment, marker.as_bytes()) => {
+                    one(pid);
+                    again = true;
+                }
+                // Perhaps it is about to execute another program, and has none for a moment.
+                Ok(environment) => again |= environment.is_empty() && !is_dead(pid),
+                // It ended, or it is another user's.
+                Err(_) => {}
+            }
         }
+        if !again {
+            return;
+        }
+        std::thread::sleep(ORPHAN_PAUSE);
     }
+}
+
+fn has(environment: &[u8], variable: &[u8]) -> bool {
+    environment
+        .split(|&byte| byte == 0)
+        .any(|it| it == variable)
 }
 
 fn one(pid: Pid) {
@@ -76,14 +100,11 @@ fn complain(pid: Pid, error: Errno) {
     eprintln!("supervise: cannot signal process {pid}: {error}");
 }
 
-fn has_in_environment(pid: Pid, variable: &[u8]) -> bool {
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|v| v == variable))
-}
-
-/// Every process below `ancestor`, in no particular order. Empty where there is no `/proc`.
-fn descendants(ancestor: Pid) -> Vec<Pid> {
+/// Every process below `ancestor`, in no particular order, without those in `except` and
+/// whoever is below them. Empty where there is no `/proc`.
+fn find_below(ancestor: Pid, except: &[Pid]) -> Vec<Pid> {
     let mut others = parents();
+    others.retain(|(pid, _)| !except.contains(pid));
     let mut found = vec![ancestor];
     let mut next = 0;
     while let Some(&parent) = found.get(next) {
@@ -107,18 +128,30 @@ fn parents() -> Vec<(Pid, Pid)> {
     };
     entries
         .filter_map(|entry| {
-            let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
-            let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-            Some((Pid::from_raw(pid)?, Pid::from_raw(parent(&stat)?)?))
+            let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let pid = Pid::from_raw(pid)?;
+            let (_, parent) = state_and_parent(&stat(pid)?)?;
+            Some((pid, Pid::from_raw(parent)?))
         })
         .collect()
 }
 
-/// The parent in `/proc/PID/stat`: `PID (NAME) STATE PARENT …`, where NAME may hold anything.
-fn parent(stat: &[u8]) -> Option<i32> {
+fn is_dead(pid: Pid) -> bool {
+    let state = stat(pid).and_then(|stat| Some(state_and_parent(&stat)?.0));
+    matches!(state, None | Some(b'Z' | b'X'))
+}
+
+fn stat(pid: Pid) -> Option<Vec<u8>> {
+    fs::read(format!("/proc/{pid}/stat")).ok()
+}
+
+/// From `/proc/PID/stat`: `PID (NAME) STATE PARENT …`, where NAME may hold anything.
+fn state_and_parent(stat: &[u8]) -> Option<(u8, i32)> {
     let name_end = stat.iter().rposition(|&byte| byte == b')')?;
     let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
-    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?.bytes().next()?;
+    Some((state, fields.next()?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -126,11 +159,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parent_is_found_behind_any_program_name() {
-        assert_eq!(parent(b"7 (sh) S 42 7 7 0 -1"), Some(42));
-        assert_eq!(parent(b"7 (a) S 1 (b) ) R 9 7 7"), Some(9));
-        assert_eq!(parent(b"7 (a"), None);
-        assert_eq!(parent(b""), None);
+    fn state_and_parent_are_found_behind_any_program_name() {
+        assert_eq!(state_and_parent(b"7 (sh) S 42 7 7 0 -1"), Some((b'S', 42)));
+        assert_eq!(state_and_parent(b"7 (a) S 1 (b) ) R 9 7"), Some((b'R', 9)));
+        assert_eq!(state_and_parent(b"7 (a) S"), None);
+        assert_eq!(state_and_parent(b"7 (a"), None);
+        assert_eq!(state_and_parent(b""), None);
     }
 
     #[test]
@@ -142,13 +176,15 @@ mod tests {
         let shell_pid = Pid::from_child(&shell);
         let mut found = vec![];
         while found.len() < 2 {
-            found = descendants(shell_pid);
+            found = find_below(shell_pid, &[]);
         }
-        assert!(descendants(getpid()).contains(&shell_pid));
+        assert!(find_below(getpid(), &[]).contains(&shell_pid));
+        let without = find_below(getpid(), &[shell_pid]);
+        assert!(!found.iter().any(|pid| without.contains(pid)));
         for pid in found {
             one(pid);
         }
         shell.wait().unwrap();
-        assert!(descendants(shell_pid).is_empty());
+        assert!(find_below(shell_pid, &[]).is_empty());
     }
 }

@@ -246,6 +246,7 @@ impl Running {
 }
 
 impl Keeper {
+    /// The processes that live; each leads the group of its number.
     fn groups(&self) -> Vec<Pid> {
         let alive = self.processes.values().filter(|it| it.exited.is_none());
         alive.map(|running| running.pid).collect()
@@ -280,12 +281,13 @@ impl Keeper {
             let Some((&id, running)) = found else {
                 continue;
             };
-            kill::group_of(pid, Signal::KILL);
-            kill::started_for(running.port);
+            let port = running.port;
             running.exited = Some(Exited {
                 status,
                 give_up: Instant::now() + OUTPUT_WAIT,
             });
+            kill::group_of(pid, Signal::KILL);
+            kill::orphans_of(port, &self.groups());
             self.tell_if_over(id);
         }
     }
