@@ -64,7 +64,7 @@ enum Command {
 /// How the process's own log looks, and how much there is of it.
 #[derive(Debug, Args)]
 struct LogArgs {
-    /// How log lines on standard error look [default: text].
+    /// How the process's own log looks; the access log has a format of its own [default: text].
     #[arg(long, value_enum, value_name = "FORMAT", env = "TIDEGATE_LOG_FORMAT")]
     log_format: Option<Format>,
     /// What is logged: a level, or levels by module like `info,tidegate=debug`.
@@ -147,7 +147,7 @@ impl Cli {
             Command::Explain(args) => {
                 split_variable(&mut args.files, given);
                 args.settle(is_flag(given, "files"), is_flag(given, "admin"))
-                    .map_err(usage)?;
+                    .map_err(|problem| usage("explain", problem))?;
             }
             Command::Demo(_) | Command::Schema | Command::Supervise | Command::DemoService(_) => {}
         }
@@ -179,8 +179,15 @@ fn split_at_commas(files: &[PathBuf]) -> Vec<PathBuf> {
         .collect()
 }
 
-fn usage(problem: &'static str) -> clap::Error {
-    Cli::command().error(ErrorKind::MissingRequiredArgument, problem)
+fn usage(subcommand: &str, problem: &'static str) -> clap::Error {
+    let mut command = Cli::command();
+    // Gives subcommands their whole names.
+    command.build();
+    let command = match command.find_subcommand_mut(subcommand) {
+        Some(found) => found,
+        None => &mut command,
+    };
+    command.error(ErrorKind::MissingRequiredArgument, problem)
 }
 
 /// Reads an address of ours.
