@@ -190,7 +190,10 @@ impl Exchange<'_> {
             Action::Respond(respond) => Some(self.respond(respond)),
         };
         self.routed = Some(routed.clone());
-        if let Some(answer) = own {
+        if let Some(mut answer) = own {
+            for (name, value) in &routed.rule().set_response_headers {
+                answer.set(name, value.as_bytes());
+            }
             self.answer(answer, down).await?;
             return Ok(None);
         }

@@ -175,12 +175,12 @@ impl Reconciler {
         let Some(running) = self.running.remove(key) else {
             return;
         };
+        // Fixed endpoints stay until the last waiter has had its turn at them; a scaler's go.
+        running.throttle.retire();
         if matches!(running.backend, Backend::Process(_)) {
             self.local.release(key);
+            running.throttle.set_supply(Supply::None);
         }
-        running.throttle.set_supply(Supply::None);
-        running.throttle.set_endpoints(&[]);
-        running.throttle.retire();
     }
 }
 
