@@ -120,8 +120,8 @@ pub fn run(options: Options) -> Result<(), RunError> {
         local.clone(),
         runtime.handle().clone(),
     );
-    let live = reconciler.bring_in_line(compiled, &published.load());
-    published.swap(live);
+    let next = reconciler.bring_in_line(compiled, &published.load());
+    published.swap(next.live);
     let status = Status::new(registry.clone(), published.clone());
     status.swapped(published.version());
     let running = Arc::new(Running {
