@@ -1,6 +1,7 @@
 //! The codec over an in-process pipe: what it understands, whatever pieces it comes in.
 
 mod request;
+mod response;
 
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use std::time::Instant;
 use activator::admission::Clock;
 use tokio::io::{AsyncWrite, DuplexStream};
 
+use super::client::Endpoint;
 use super::connection::{Connection, ReadLimits};
 use super::{HeadLimits, request as parser};
 use crate::http::message::{RequestHead, StreamError};
@@ -34,6 +36,16 @@ fn pipe() -> (Connection, DuplexStream) {
     let (io, theirs) = Io::memory(1 << 20);
     let buffers = Buffers::new();
     (Connection::new(io, &buffers), theirs)
+}
+
+fn endpoint() -> (Endpoint, DuplexStream) {
+    let (connection, theirs) = pipe();
+    let endpoint = Endpoint {
+        connection,
+        heads: HEADS,
+        limits: READS,
+    };
+    (endpoint, theirs)
 }
 
 fn pace() -> Pace {
