@@ -5,12 +5,17 @@ use std::mem::MaybeUninit;
 use smallvec::SmallVec;
 
 use super::{
-    FIELDS_MAX, Framing, FramingError, HeadLimits, OPTIONS_MAX, Parsed, framing, has_bare_lf,
-    index, span_in,
+    Framing, FramingError, HeadLimits, OPTIONS_MAX, Parsed, framing, has_bare_lf, index, span_in,
 };
 use crate::http::field::{Name, Span};
 use crate::http::message::{Length, RequestHead, Version};
 use crate::refusal::Reason;
+
+/// Most fields the configuration may allow.
+pub const FIELDS_MAX: usize = 1000;
+
+/// Up to this many are indexed with little of the stack.
+const FIELDS_USUAL: usize = 128;
 
 /// Longest method token.
 const METHOD_MAX: usize = 32;
@@ -41,6 +46,27 @@ const PROTECTED: [&str; 13] = [
 /// # Errors
 /// The reason to refuse it with; the connection cannot be read on after any of them.
 pub fn parse(bytes: &[u8], limits: &HeadLimits, out: &mut RequestHead) -> Result<Parsed, Reason> {
+    if limits.fields <= FIELDS_USUAL {
+        let mut storage = [const { MaybeUninit::uninit() }; FIELDS_USUAL];
+        parse_in(bytes, limits, &mut storage, out)
+    } else {
+        parse_many(bytes, limits, out)
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn parse_many(bytes: &[u8], limits: &HeadLimits, out: &mut RequestHead) -> Result<Parsed, Reason> {
+    let mut storage = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    parse_in(bytes, limits, &mut storage, out)
+}
+
+fn parse_in<'b>(
+    bytes: &'b [u8],
+    limits: &HeadLimits,
+    storage: &mut [MaybeUninit<httparse::Header<'b>>],
+    out: &mut RequestHead,
+) -> Result<Parsed, Reason> {
     // RFC 9112 §2.2: empty lines before the request line are ignored.
     let empty_lines = bytes
         .chunks_exact(2)
@@ -52,9 +78,9 @@ pub fn parse(bytes: &[u8], limits: &HeadLimits, out: &mut RequestHead) -> Result
     if bytes.starts_with(b"\r\n") {
         return Err(Reason::BadRequest);
     }
-    let mut storage = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut []);
-    let fields = &mut storage[..limits.fields.min(FIELDS_MAX)];
+    let most = limits.fields.min(storage.len());
+    let fields = &mut storage[..most];
     let otherwise = |reason| line_too_long(bytes, limits).unwrap_or(reason);
     let length = match request.parse_with_uninit_headers(bytes, fields) {
         Ok(httparse::Status::Complete(length)) if length <= limits.bytes => length,

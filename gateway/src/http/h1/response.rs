@@ -4,11 +4,12 @@ use std::mem::MaybeUninit;
 
 use smallvec::SmallVec;
 
-use super::{
-    FIELDS_MAX, Framing, HeadLimits, OPTIONS_MAX, Parsed, framing, has_bare_lf, index, span_in,
-};
+use super::{Framing, HeadLimits, OPTIONS_MAX, Parsed, framing, has_bare_lf, index, span_in};
 use crate::http::field::{Name, Span};
 use crate::http::message::{Length, ResponseHead, StreamError, Version};
+
+/// Most fields.
+const FIELDS_MAX: usize = 256;
 
 /// Reads a head from the front of `bytes` into `out`. `to_head` says that the request was HEAD.
 ///

@@ -1,5 +1,7 @@
-use super::{Heard, cuts, hear};
-use crate::http::message::{Length, RequestHead, Version};
+use super::{HeadLimits, Heard, READS, cuts, hear, now, pace, pipe, say};
+use crate::http::h1::Parsed;
+use crate::http::h1::request::{FIELDS_MAX, parse};
+use crate::http::message::{Length, RequestHead, StreamError, Version};
 use crate::refusal::Reason;
 
 /// What a head means, in one line.
@@ -405,6 +407,37 @@ fn heads_beyond_a_bound_are_refused_by_the_bound_they_break() {
     assert_refused(sized(3000).as_bytes(), Reason::HeadTooLarge);
     let long_and_large = format!("GET {} HTTP/1.1\r\n{}", target(101), &sized(1025)[16..]);
     assert_refused(long_and_large.as_bytes(), Reason::UriTooLong);
+}
+
+#[test]
+fn a_thousand_fields_are_understood_if_they_are_allowed() {
+    let limits = HeadLimits {
+        bytes: 1 << 20,
+        fields: FIELDS_MAX,
+        target: 8192,
+    };
+    let mut out = RequestHead::default();
+    for (count, wanted) in [(999, true), (1000, false)] {
+        let fields = "x: y\r\n".repeat(count);
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let parsed = parse(head.as_bytes(), &limits, &mut out);
+        let whole = parsed == Ok(Parsed::Head(head.len()));
+        assert_eq!(whole, wanted, "{parsed:?} of {count}");
+    }
+    let large = format!(
+        "GET / HTTP/1.1\r\nHost: a\r\nx: {}\r\n\r\n",
+        "y".repeat(900_000)
+    );
+    let (mut connection, mut theirs) = pipe();
+    let pace = pace();
+    let (mut reader, _writer) = connection.split(&pace, READS);
+    say(&mut theirs, large.as_bytes());
+    let parse = |bytes: &[u8]| {
+        let refused = |_| StreamError::Malformed("refused");
+        parse(bytes, &limits, &mut out).map_err(refused)
+    };
+    now(reader.head(limits.bytes, parse)).unwrap();
+    assert_eq!(out.head.bytes.len(), large.len());
 }
 
 #[test]
