@@ -31,7 +31,7 @@ use crate::serve::worker::Worker;
 const RATE_GRACE: Duration = Duration::from_secs(5);
 
 /// How long a tunnel may stay half closed without a byte.
-const HALF_CLOSED: Duration = Duration::from_secs(60);
+const HALF_CLOSED: Duration = Duration::from_secs(10);
 
 /// What became of one attempt.
 #[derive(Debug)]
