@@ -16,10 +16,8 @@ fn compile(name: &str) -> Snapshot {
         origin: Origin::File(name.into()),
         content: config::parse(name, &text),
     };
-    match Compiler::default().apply(vec![fragment]) {
-        Ok(compiled) => compiled.snapshot,
-        Err(problems) => panic!("{problems:#?}"),
-    }
+    let compiled = Compiler::default().apply(vec![fragment]);
+    compiled.expect("the example is valid").snapshot
 }
 
 /// The first lines of what `explain` says.
