@@ -17,6 +17,8 @@ mod hold;
 mod linger;
 mod path;
 mod record;
+#[cfg(test)]
+mod tests;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
