@@ -3,14 +3,16 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use activator::admission::Slot;
 use tokio::net::TcpStream;
 
-use super::hold::READ_AHEAD;
+use super::hold::{READ_AHEAD, read_ahead};
+use super::watch::{Progress, Watch};
 use super::{End, Exchange, edits, linger};
 use crate::http::h1::HeadLimits;
 use crate::http::h1::client::Endpoint;
@@ -27,18 +29,20 @@ use crate::serve::io::Io;
 use crate::serve::timers::Timer;
 use crate::serve::worker::Worker;
 
-/// Before this much waiting for a body's bytes, its rate is not judged.
-const RATE_GRACE: Duration = Duration::from_secs(5);
-
-/// How long a tunnel may stay half closed without a byte.
-const HALF_CLOSED: Duration = Duration::from_secs(10);
-
 /// What became of one attempt.
 #[derive(Debug)]
 pub(super) enum Attempt {
     Over(End),
     /// Nothing of it can have been done: it may be tried again; the reason, if it may not.
     Again(Reason),
+}
+
+/// Why there is no connection to an endpoint.
+#[derive(Debug)]
+enum Unconnected {
+    Failed(StreamError),
+    /// Nobody waits for one any more.
+    Over(End),
 }
 
 /// Why the two directions stopped.
@@ -58,21 +62,9 @@ enum Stop {
 
 /// A failure of one direction, by the end of it that failed.
 #[derive(Debug)]
-enum Broken {
+pub(super) enum Broken {
     Source(StreamError),
     Sink(StreamError),
-}
-
-/// How far an attempt has come; shared by both directions and the watch over them.
-#[derive(Debug)]
-struct Progress {
-    begun: Instant,
-    /// The request's body is sent.
-    uploaded: Cell<bool>,
-    /// When the final head came.
-    answered: Cell<Option<Instant>>,
-    /// The final head was given to the client's connection.
-    relayed: Cell<bool>,
 }
 
 impl Exchange<'_> {
@@ -85,31 +77,34 @@ impl Exchange<'_> {
     ) -> Attempt {
         self.seen.attempts += 1;
         self.seen.address = Some(slot.address());
-        let mut up = match self.connection(&slot).await {
+        let mut up = match self.connection(&slot, down).await {
             Ok(up) => up,
-            Err(error) => {
+            Err(Unconnected::Over(end)) => return Attempt::Over(end),
+            Err(Unconnected::Failed(error)) => {
                 tracing::debug!(endpoint = %slot.address(), %error, "connect failed");
                 slot.suspect();
                 return Attempt::Again(Reason::ConnectFailed);
             }
         };
-        if self.request.expects_continue && self.say_continue(down).await.is_err() {
+        if self.request.expects_continue && !self.say_continue(down).await {
             return Attempt::Over(End::Cut(Reason::ClientGone));
         }
-        let repeatable = self.request.is_idempotent() && down.keep_body();
+        let whole = down.keep_body();
+        let repeatable = whole && self.request.is_idempotent();
         let pace = Pace::new(&self.worker.clock);
         let begun = self.worker.clock.now();
-        let stop = self.forward(revision, begun, down, &mut up, &pace).await;
+        let stop = self
+            .forward(revision, whole, begun, down, &mut up, &pace)
+            .await;
         let ended = self.worker.tick();
         self.seen.endpoint += ended.saturating_duration_since(begun);
         self.timer.set(None);
         match stop {
             Stop::Done => {
-                down.forget_body();
                 self.settle(up, slot, ended);
                 Attempt::Over(End::Answered)
             }
-            Stop::Upgraded => Attempt::Over(self.tunnel(down, &mut up, &pace).await),
+            Stop::Upgraded => Attempt::Over(self.tunnel(revision, down, &mut up, &pace).await),
             Stop::Endpoint(error) if pace.bytes_read() == 0 && self.seen.code == 0 => {
                 tracing::debug!(endpoint = %slot.address(), %error, "closed before an answer");
                 slot.suspect();
@@ -122,7 +117,11 @@ impl Exchange<'_> {
             }
             stop => {
                 let end = self.broken(&stop);
-                linger::linger(self.worker, up, slot, &pace);
+                let answer = linger::Answer {
+                    begun: self.seen.code != 0,
+                    to_head: self.request.is_head(),
+                };
+                linger::linger(self.worker, up, slot, &pace, answer);
                 Attempt::Over(end)
             }
         }
@@ -158,12 +157,16 @@ impl Exchange<'_> {
     }
 
     /// An idle connection to the slot's endpoint, else a new one.
-    async fn connection(&mut self, slot: &Slot) -> Result<Endpoint, StreamError> {
+    async fn connection<D: Downstream>(
+        &mut self,
+        slot: &Slot,
+        down: &mut D,
+    ) -> Result<Endpoint, Unconnected> {
         let worker = self.worker;
         let limits = &worker.shared.settings.limits;
         let mut connection = match worker.pool.take(slot.endpoint()) {
             Some(connection) => connection,
-            None => connect(worker, self.timer, slot, limits.connect).await?,
+            None => self.connect(slot, down).await?,
         };
         connection.wake(&worker.buffers);
         connection.exchanges += 1;
@@ -181,27 +184,67 @@ impl Exchange<'_> {
         })
     }
 
-    /// The client waits for leave to send its body: slot and connection are there.
-    async fn say_continue<D: Downstream>(&mut self, down: &mut D) -> Result<(), StreamError> {
+    /// Opens a connection to the slot's endpoint, unless the client leaves first.
+    async fn connect<D: Downstream>(
+        &mut self,
+        slot: &Slot,
+        down: &mut D,
+    ) -> Result<Connection, Unconnected> {
+        let (worker, timer) = (self.worker, self.timer);
+        let limit = worker.shared.settings.limits.connect;
+        timer.set(Some(tokio::time::Instant::now() + limit));
+        let (mut source, _sink) = down.split(self.pace);
+        // Boxed: connecting is rare, and its state would make every idle connection's task larger.
+        let mut connecting = Box::pin(TcpStream::connect(slot.address()));
+        let mut departed = Box::pin(source.departed(read_ahead(&self.request)));
+        let stream = poll_fn(|cx| {
+            worker.tick();
+            if let Poll::Ready(stream) = connecting.as_mut().poll(cx) {
+                return Poll::Ready(stream.map_err(|error| Unconnected::Failed(error.into())));
+            }
+            if departed.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(Unconnected::Over(End::Cut(Reason::ClientGone))));
+            }
+            if worker.phase.get() == Phase::Ended {
+                return Poll::Ready(Err(Unconnected::Over(End::Refused(Reason::ShuttingDown))));
+            }
+            let late = || Unconnected::Failed(io::Error::from(io::ErrorKind::TimedOut).into());
+            timer.poll_fired(cx).map(|()| Err(late()))
+        })
+        .await?;
+        timer.set(None);
+        stream
+            .set_nodelay(true)
+            .map_err(|error| Unconnected::Failed(error.into()))?;
+        Ok(Connection::new(Io::Plain(stream), &worker.buffers))
+    }
+
+    /// The client waits for leave to send its body: slot and connection are there. Whether it
+    /// could be told.
+    async fn say_continue<D: Downstream>(&mut self, down: &mut D) -> bool {
         self.request.expects_continue = false;
         self.response.status = 100;
         self.response.head.clear();
         self.response.head.bytes.extend_from_slice(b"Continue");
         self.response.phrase = crate::http::field::Span::new(0, b"Continue".len());
+        let stall = self.worker.shared.settings.limits.write_stall;
+        self.timer.set(Some(tokio::time::Instant::now() + stall));
         let (_source, mut sink) = down.split(self.pace);
         sink.interim(&self.response, b"");
-        sink.flush().await
+        matches!(until(self.timer, sink.flush()).await, Some(Ok(())))
     }
 
     async fn forward<D: Downstream, U: Upstream>(
         &mut self,
         revision: &LocalRevision,
+        whole: bool,
         begun: Instant,
         down: &mut D,
         up: &mut U,
         up_pace: &Pace,
     ) -> Stop {
         let progress = Progress {
+            whole,
             begun,
             uploaded: Cell::new(false),
             answered: Cell::new(None),
@@ -259,18 +302,10 @@ impl Exchange<'_> {
             edits: &mut edits.response,
         };
         let mut download = pin!(relay.download(&mut up_source, &mut down_sink, response));
-        let mut uploading = true;
         poll_fn(|cx| {
             worker.tick();
-            if uploading && let Poll::Ready(broken) = upload.as_mut().poll(cx) {
-                match broken {
-                    Broken::Source(error) => return Poll::Ready(client_failed(&error)),
-                    // It may have answered before it stopped reading: the other direction tells.
-                    Broken::Sink(error) => {
-                        tracing::trace!(%error, "the endpoint stopped reading");
-                        uploading = false;
-                    }
-                }
+            if let Poll::Ready(error) = upload.as_mut().poll(cx) {
+                return Poll::Ready(client_failed(&error));
             }
             if let Poll::Ready(stop) = download.as_mut().poll(cx) {
                 return Poll::Ready(stop);
@@ -301,79 +336,6 @@ impl Exchange<'_> {
         // The connection is back before the slot: who is let in next finds it.
         drop(slot);
     }
-
-    /// Bytes both ways until both sides have ended or nothing moves.
-    async fn tunnel<D: Downstream, U: Upstream>(
-        &mut self,
-        down: &mut D,
-        up: &mut U,
-        up_pace: &Pace,
-    ) -> End {
-        let (mut down_source, mut down_sink) = down.split(self.pace);
-        let (mut up_source, mut up_sink) = up.split(up_pace);
-        down_source.begin_tunnel();
-        down_sink.begin_tunnel();
-        up_source.begin_tunnel();
-        up_sink.begin_tunnel();
-        let mut upward = pin!(pump(&mut down_source, &mut up_sink));
-        let mut downward = pin!(pump(&mut up_source, &mut down_sink));
-        let (mut up_done, mut down_done) = (false, false);
-        let idle = self.worker.shared.settings.limits.tunnel_idle;
-        poll_fn(|cx| {
-            let now = self.worker.tick();
-            if !up_done && let Poll::Ready(result) = upward.as_mut().poll(cx) {
-                up_done = true;
-                if result.is_err() {
-                    return Poll::Ready(End::Answered);
-                }
-            }
-            if !down_done && let Poll::Ready(result) = downward.as_mut().poll(cx) {
-                down_done = true;
-                if result.is_err() {
-                    return Poll::Ready(End::Answered);
-                }
-            }
-            if (up_done && down_done) || self.worker.phase.get() == Phase::Ended {
-                return Poll::Ready(End::Answered);
-            }
-            let idle = if up_done || down_done {
-                idle.min(HALF_CLOSED)
-            } else {
-                idle
-            };
-            let deadline = self.pace.last().max(up_pace.last()) + idle;
-            if now >= deadline {
-                return Poll::Ready(End::Cut(Reason::StreamTimeout));
-            }
-            self.timer
-                .set(Some(tokio::time::Instant::from_std(deadline)));
-            match self.timer.poll_fired(cx) {
-                Poll::Ready(()) => Poll::Ready(End::Cut(Reason::StreamTimeout)),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await
-    }
-}
-
-/// Opens a connection to the slot's endpoint.
-async fn connect(
-    worker: &Worker,
-    timer: &Timer,
-    slot: &Slot,
-    limit: Duration,
-) -> Result<Connection, StreamError> {
-    let deadline = tokio::time::Instant::now() + limit;
-    timer.set(Some(deadline));
-    // Boxed: connecting is rare, and its state would make every idle connection's task larger.
-    let connecting = Box::pin(TcpStream::connect(slot.address()));
-    let stream = match until(timer, connecting).await {
-        Some(stream) => stream?,
-        None => return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
-    };
-    timer.set(None);
-    stream.set_nodelay(true)?;
-    Ok(Connection::new(Io::Plain(stream), &worker.buffers))
 }
 
 /// The future's result, or `None` when the timer fires first.
@@ -397,7 +359,7 @@ fn client_failed(error: &StreamError) -> Stop {
 }
 
 /// Moves a body from one side to the other.
-async fn pump<S: Source, K: Sink>(source: &mut S, sink: &mut K) -> Result<(), Broken> {
+pub(super) async fn pump<S: Source, K: Sink>(source: &mut S, sink: &mut K) -> Result<(), Broken> {
     loop {
         if !source.is_ready() {
             sink.flush().await.map_err(Broken::Sink)?;
@@ -414,14 +376,35 @@ async fn pump<S: Source, K: Sink>(source: &mut S, sink: &mut K) -> Result<(), Br
     }
 }
 
-/// Sends the request's body, then watches whether the client stays. Ends only with a failure.
-async fn upload<S: Source, K: Sink>(source: &mut S, sink: &mut K, progress: &Progress) -> Broken {
-    if let Err(broken) = pump(source, sink).await {
-        return broken;
+/// Sends the request's body, then watches whether the client stays. Ends only when it does not, or
+/// its body is bad.
+async fn upload<S: Source, K: Sink>(
+    source: &mut S,
+    sink: &mut K,
+    progress: &Progress,
+) -> StreamError {
+    match send_body(source, sink, progress.whole).await {
+        Ok(()) => {}
+        Err(Broken::Source(error)) => return error,
+        // It may have answered before it stopped reading: the other direction tells.
+        Err(Broken::Sink(error)) => tracing::trace!(%error, "the endpoint stopped reading"),
     }
     progress.uploaded.set(true);
     source.departed(READ_AHEAD).await;
-    Broken::Source(StreamError::Closed)
+    StreamError::Closed
+}
+
+/// A body that is not whole here cannot be fetched back: none of it is touched before the head is
+/// on its way, so that an attempt of which nothing was written can be made again.
+async fn send_body<S: Source, K: Sink>(
+    source: &mut S,
+    sink: &mut K,
+    whole: bool,
+) -> Result<(), Broken> {
+    if !whole {
+        sink.flush().await.map_err(Broken::Sink)?;
+    }
+    pump(source, sink).await
 }
 
 /// The way of the answer to the client.
@@ -492,78 +475,5 @@ impl Relay<'_> {
             Err(Broken::Source(error)) => Stop::Endpoint(error),
             Err(Broken::Sink(_)) => Stop::Left,
         }
-    }
-}
-
-/// The time limits over one attempt.
-struct Watch<'a> {
-    worker: &'a Worker,
-    revision: &'a LocalRevision,
-    progress: &'a Progress,
-    arrived: Instant,
-    timeout: Option<Duration>,
-    down: &'a Pace,
-    up: &'a Pace,
-}
-
-impl Watch<'_> {
-    /// Ready with the reason when a limit is broken; arms the timer for the nearest otherwise.
-    fn poll(&self, cx: &mut Context<'_>, timer: &Timer) -> Poll<Reason> {
-        if self.worker.phase.get() == Phase::Ended {
-            return Poll::Ready(Reason::ShuttingDown);
-        }
-        let Some((at, reason)) = self.nearest() else {
-            timer.set(None);
-            return Poll::Pending;
-        };
-        // Not the timer but the clock decides: a deadline that has just moved is not the one that
-        // fired.
-        if self.worker.clock.now() >= at {
-            return Poll::Ready(reason);
-        }
-        timer.set(Some(tokio::time::Instant::from_std(at)));
-        timer.poll_fired(cx).map(|()| reason)
-    }
-
-    fn nearest(&self) -> Option<(Instant, Reason)> {
-        let limits = &self.worker.shared.settings.limits;
-        let revision = &self.revision.revision;
-        let answered = self.progress.answered.get().is_some();
-        let mut nearest: Option<(Instant, Reason)> = None;
-        let mut consider = |at: Option<Instant>, reason: Reason| {
-            if let Some(at) = at
-                && nearest.is_none_or(|(nearest, _)| at < nearest)
-            {
-                nearest = Some((at, reason));
-            }
-        };
-        consider(
-            revision.max_duration.map(|most| self.arrived + most),
-            Reason::ResponseTimeout,
-        );
-        if !self.progress.uploaded.get() {
-            let rate = limits.body_min_rate;
-            let body = self.down.body_deadline(limits.body_idle, rate, RATE_GRACE);
-            consider(body, Reason::BodyTimeout);
-        }
-        if answered {
-            let last = self.down.last().max(self.up.last());
-            consider(revision.idle.map(|idle| last + idle), Reason::StreamTimeout);
-        } else {
-            let begun = self.progress.begun;
-            consider(
-                self.timeout.map(|timeout| begun + timeout),
-                Reason::ResponseTimeout,
-            );
-        }
-        consider(
-            self.down.stall_deadline(limits.write_stall),
-            Reason::StreamTimeout,
-        );
-        consider(
-            self.up.stall_deadline(limits.write_stall),
-            Reason::ResponseTimeout,
-        );
-        nearest
     }
 }

@@ -24,8 +24,16 @@ fn an_abandoned_slot_is_free_once_the_endpoint_has_answered() {
     run(async {
         slot_is_free_after(GET, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
         slot_is_free_after(GET, b"HTTP/1.1 204 No Content\r\n\r\n").await;
-        slot_is_free_after(GET, b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 304 No\r\ncontent-length: 7\r\n\r\n").await;
-        slot_is_free_after(GET, b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n").await;
+        slot_is_free_after(
+            GET,
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 304 No\r\ncontent-length: 7\r\n\r\n",
+        )
+        .await;
+        slot_is_free_after(
+            GET,
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        )
+        .await;
         slot_is_free_after(HEAD, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n").await;
     });
 }
@@ -59,7 +67,11 @@ fn a_whole_answer_that_nobody_takes_frees_the_slot() {
         let mut endpoint = world.endpoint();
         say(&mut client, GET).await;
         read_head(&mut endpoint).await;
-        say(&mut endpoint, "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n").await;
+        say(
+            &mut endpoint,
+            "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n",
+        )
+        .await;
         say(&mut endpoint, [b'x'; 100]).await;
         tokio::time::sleep(seconds(1)).await;
         let start = Instant::now();
@@ -85,8 +97,16 @@ fn a_request_of_which_nothing_was_written_is_sent_whole_elsewhere() {
             let head = read_head(&mut endpoint).await;
             assert!(head.starts_with("POST / HTTP/1.1\r\n"), "{head}");
             assert_eq!(read_until(&mut endpoint, "9").await, body);
-            say(&mut endpoint, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
-            assert!(read_until(&mut client, "ok").await.starts_with("HTTP/1.1 200 "));
+            say(
+                &mut endpoint,
+                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+            )
+            .await;
+            assert!(
+                read_until(&mut client, "ok")
+                    .await
+                    .starts_with("HTTP/1.1 200 ")
+            );
         }
     });
 }
@@ -102,7 +122,11 @@ fn a_post_that_was_written_is_never_sent_again() {
         read_until(&mut endpoint, "ab").await;
         drop(endpoint);
         refusal(&mut client, 502, "upstream_closed").await;
-        assert!(tokio::time::timeout(seconds(5), listener.accept()).await.is_err());
+        assert!(
+            tokio::time::timeout(seconds(5), listener.accept())
+                .await
+                .is_err()
+        );
     });
 }
 
@@ -117,8 +141,16 @@ fn a_get_that_was_written_is_sent_again_if_nothing_came_back() {
         drop(endpoint);
         let (mut endpoint, _) = listener.accept().await.unwrap();
         read_head(&mut endpoint).await;
-        say(&mut endpoint, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
-        assert!(read_until(&mut client, "ok").await.starts_with("HTTP/1.1 200 "));
+        say(
+            &mut endpoint,
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        )
+        .await;
+        assert!(
+            read_until(&mut client, "ok")
+                .await
+                .starts_with("HTTP/1.1 200 ")
+        );
     });
 }
 
@@ -128,11 +160,19 @@ fn a_put_whose_body_was_not_whole_here_is_not_sent_again() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let world = World::at(listener.local_addr().unwrap(), "", "");
         let (mut client, mut endpoint) = (world.client(), world.endpoint());
-        say(&mut client, "PUT / HTTP/1.1\r\nhost: a.default.example.com\r\ncontent-length: 4\r\n\r\nab").await;
+        say(
+            &mut client,
+            "PUT / HTTP/1.1\r\nhost: a.default.example.com\r\ncontent-length: 4\r\n\r\nab",
+        )
+        .await;
         read_until(&mut endpoint, "ab").await;
         drop(endpoint);
         refusal(&mut client, 502, "upstream_closed").await;
-        assert!(tokio::time::timeout(seconds(5), listener.accept()).await.is_err());
+        assert!(
+            tokio::time::timeout(seconds(5), listener.accept())
+                .await
+                .is_err()
+        );
     });
 }
 
@@ -147,7 +187,11 @@ fn an_endpoint_that_dies_within_its_head_is_not_asked_again() {
         say(&mut endpoint, "HTTP/1.1 20").await;
         drop(endpoint);
         refusal(&mut client, 502, "upstream_invalid").await;
-        assert!(tokio::time::timeout(seconds(5), listener.accept()).await.is_err());
+        assert!(
+            tokio::time::timeout(seconds(5), listener.accept())
+                .await
+                .is_err()
+        );
     });
 }
 
@@ -179,8 +223,16 @@ fn a_connection_whose_answer_came_before_the_request_ended_is_not_used_again() {
         let (mut client, mut endpoint) = (world.client(), world.endpoint());
         say(&mut client, post(10)).await;
         read_head(&mut endpoint).await;
-        say(&mut endpoint, "HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno").await;
-        assert!(read_until(&mut client, "no").await.starts_with("HTTP/1.1 403 "));
+        say(
+            &mut endpoint,
+            "HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno",
+        )
+        .await;
+        assert!(
+            read_until(&mut client, "no")
+                .await
+                .starts_with("HTTP/1.1 403 ")
+        );
         assert_eq!(read_all(&mut endpoint).await, "");
         // The rest of the body is dropped, and the next request served.
         let mut endpoint = world.endpoint();
@@ -225,7 +277,11 @@ fn a_header_that_a_rule_sets_takes_the_place_of_ours() {
     run(async {
         let world = World::new("", "");
         let (mut client, mut endpoint) = (world.client(), world.endpoint());
-        say(&mut client, "GET /set HTTP/1.1\r\nhost: b.default.example.com\r\n\r\n").await;
+        say(
+            &mut client,
+            "GET /set HTTP/1.1\r\nhost: b.default.example.com\r\n\r\n",
+        )
+        .await;
         let head = read_head(&mut endpoint).await;
         assert_eq!(head.matches("x-forwarded-proto: ").count(), 1, "{head}");
         assert!(head.contains("x-forwarded-proto: https\r\n"), "{head}");

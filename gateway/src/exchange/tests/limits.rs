@@ -36,8 +36,16 @@ fn an_idle_connection_is_closed_after_keep_alive() {
         world.serve(io);
         say(&mut client, GET).await;
         read_head(&mut endpoint).await;
-        say(&mut endpoint, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
-        assert!(read_until(&mut client, "ok").await.starts_with("HTTP/1.1 200 "));
+        say(
+            &mut endpoint,
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        )
+        .await;
+        assert!(
+            read_until(&mut client, "ok")
+                .await
+                .starts_with("HTTP/1.1 200 ")
+        );
         let start = Instant::now();
         assert_eq!(read_all(&mut client).await, "");
         took(start, seconds(75));
@@ -94,8 +102,16 @@ fn a_client_whose_body_is_not_read_is_not_slow() {
         read_head(&mut endpoint).await;
         let mut got = vec![0; body.len()];
         endpoint.read_exact(&mut got).await.unwrap();
-        say(&mut endpoint, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
-        assert!(read_until(&mut client, "ok").await.starts_with("HTTP/1.1 200 "));
+        say(
+            &mut endpoint,
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        )
+        .await;
+        assert!(
+            read_until(&mut client, "ok")
+                .await
+                .starts_with("HTTP/1.1 200 ")
+        );
     });
 }
 
@@ -134,7 +150,11 @@ fn interim_responses_do_not_prolong_the_wait_for_the_answer() {
         let start = Instant::now();
         say(&mut client, GET).await;
         tokio::time::sleep(seconds(5)).await;
-        say(&mut endpoint, "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n").await;
+        say(
+            &mut endpoint,
+            "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n",
+        )
+        .await;
         assert!(read_head(&mut client).await.starts_with("HTTP/1.1 103 "));
         refusal(&mut client, 504, "response_timeout").await;
         took(start, seconds(7));
@@ -148,7 +168,11 @@ fn the_whole_duration_ends_a_stream() {
         let (mut client, mut endpoint) = (world.client(), world.endpoint());
         let start = Instant::now();
         say(&mut client, GET).await;
-        say(&mut endpoint, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        say(
+            &mut endpoint,
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+        )
+        .await;
         let stream = spawn_local(async move {
             while endpoint.write_all(b"1\r\nx\r\n").await.is_ok() {
                 tokio::time::sleep(seconds(1)).await;
@@ -168,7 +192,11 @@ fn silence_after_the_head_ends_a_stream() {
         let world = World::new("", "idle: 5s, timeout: 2s");
         let (mut client, mut endpoint) = (world.client(), world.endpoint());
         say(&mut client, GET).await;
-        say(&mut endpoint, "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nab").await;
+        say(
+            &mut endpoint,
+            "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nab",
+        )
+        .await;
         read_until(&mut client, "ab").await;
         tokio::time::sleep(seconds(4)).await;
         let start = Instant::now();
@@ -186,7 +214,11 @@ fn a_client_that_does_not_read_is_given_up() {
         let (mut client, served) = world.client_holding(1024);
         let mut endpoint = world.endpoint();
         say(&mut client, GET).await;
-        say(&mut endpoint, "HTTP/1.1 200 OK\r\ncontent-length: 300000\r\n\r\n").await;
+        say(
+            &mut endpoint,
+            "HTTP/1.1 200 OK\r\ncontent-length: 300000\r\n\r\n",
+        )
+        .await;
         say(&mut endpoint, vec![b'x'; 300_000]).await;
         let start = Instant::now();
         world.in_flight(1).await;
@@ -245,7 +277,10 @@ fn a_half_closed_tunnel_ends_soon() {
 #[test]
 fn who_waits_too_long_for_a_slot_is_told_so() {
     run(async {
-        let world = World::new("bodyIdle: 1s", "concurrency: 1, queue: { wait: 12s }, timeout: 60s");
+        let world = World::new(
+            "bodyIdle: 1s",
+            "concurrency: 1, queue: { wait: 12s }, timeout: 60s",
+        );
         let (mut first, mut endpoint) = (world.client(), world.endpoint());
         say(&mut first, GET).await;
         read_head(&mut endpoint).await;

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use activator::admission::{Holding, Limits, Supply, Throttle};
 use config::{Compiler, Content, Fragment, Origin};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use socket2::{Domain, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::{JoinHandle, spawn_local};
@@ -123,7 +123,9 @@ impl World {
         let mut connection = Connection::new(io, &self.worker.buffers);
         connection.rest(&self.worker.buffers);
         let endpoint = self.throttle.endpoints()[0].id;
-        self.worker.pool.put(endpoint, connection, self.worker.tick());
+        self.worker
+            .pool
+            .put(endpoint, connection, self.worker.tick());
         theirs
     }
 
@@ -176,7 +178,11 @@ async fn read_until(stream: &mut (impl AsyncReadExt + Unpin), end: &str) -> Stri
     while !seen.ends_with(end.as_bytes()) {
         let mut byte = [0];
         let count = stream.read(&mut byte).await.unwrap();
-        assert!(count > 0, "ended after {:?}", String::from_utf8_lossy(&seen));
+        assert!(
+            count > 0,
+            "ended after {:?}",
+            String::from_utf8_lossy(&seen)
+        );
         seen.push(byte[0]);
     }
     String::from_utf8(seen).unwrap()
@@ -197,7 +203,10 @@ async fn read_all(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
 async fn refusal(client: &mut DuplexStream, status: u16, reason: &str) {
     let head = read_head(client).await;
     assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
-    assert!(head.contains(&format!("tidegate-reason: {reason}\r\n")), "{head}");
+    assert!(
+        head.contains(&format!("tidegate-reason: {reason}\r\n")),
+        "{head}"
+    );
 }
 
 async fn say(stream: &mut (impl AsyncWriteExt + Unpin), bytes: impl AsRef<[u8]>) {
@@ -208,7 +217,10 @@ async fn say(stream: &mut (impl AsyncWriteExt + Unpin), bytes: impl AsRef<[u8]>)
 fn took(since: Instant, wanted: Duration) {
     let took = since.elapsed();
     let late = TICK * 4;
-    assert!(took >= wanted && took <= wanted + late, "{took:?}, not {wanted:?}");
+    assert!(
+        took >= wanted && took <= wanted + late,
+        "{took:?}, not {wanted:?}"
+    );
 }
 
 const fn seconds(seconds: u64) -> Duration {
@@ -234,7 +246,9 @@ impl Full {
     fn new() -> Full {
         let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let listener = socket();
-        listener.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        listener
+            .bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into())
+            .unwrap();
         listener.listen(0).unwrap();
         let address = listener.local_addr().unwrap();
         let queued = (0..4).map(|_| {
@@ -265,7 +279,8 @@ async fn upgraded(client: &mut DuplexStream, endpoint: &mut DuplexStream) {
     )
     .await;
     read_head(endpoint).await;
-    let answer = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    let answer =
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
     say(endpoint, answer).await;
     assert!(read_head(client).await.starts_with("HTTP/1.1 101 "));
 }
