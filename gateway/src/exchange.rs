@@ -17,6 +17,7 @@ mod hold;
 mod linger;
 mod path;
 mod record;
+mod relay;
 #[cfg(test)]
 mod tests;
 mod tunnel;

@@ -11,23 +11,20 @@ use std::time::{Duration, Instant};
 use activator::admission::Slot;
 use tokio::net::TcpStream;
 
-use super::hold::{READ_AHEAD, read_ahead};
+use super::hold::read_ahead;
+use super::relay::{Relay, upload};
 use super::watch::{Progress, Watch};
-use super::{End, Exchange, edits, linger};
+use super::{End, Exchange, linger};
 use crate::http::h1::HeadLimits;
 use crate::http::h1::client::Endpoint;
 use crate::http::h1::connection::{Connection, ReadLimits};
-use crate::http::message::{
-    Downstream, Filled, RequestHead, Requester, Responder, ResponseHead, Responses, Sink, Source,
-    StreamError, Upstream,
-};
+use crate::http::message::{Downstream, Requester, Responder, Sink, Source, StreamError, Upstream};
 use crate::http::pace::Pace;
 use crate::live::LocalRevision;
 use crate::refusal::Reason;
 use crate::serve::drain::Phase;
 use crate::serve::io::Io;
 use crate::serve::timers::Timer;
-use crate::serve::worker::Worker;
 
 /// What became of one attempt.
 #[derive(Debug)]
@@ -47,7 +44,7 @@ enum Unconnected {
 
 /// Why the two directions stopped.
 #[derive(Debug)]
-enum Stop {
+pub(super) enum Stop {
     /// The answer went out whole.
     Done,
     /// The endpoint said 101.
@@ -58,13 +55,6 @@ enum Stop {
     BadBody(Reason),
     Endpoint(StreamError),
     Timeout(Reason),
-}
-
-/// A failure of one direction, by the end of it that failed.
-#[derive(Debug)]
-pub(super) enum Broken {
-    Source(StreamError),
-    Sink(StreamError),
 }
 
 impl Exchange<'_> {
@@ -355,125 +345,5 @@ fn client_failed(error: &StreamError) -> Stop {
         StreamError::Malformed(_) => Stop::BadBody(Reason::BadRequest),
         StreamError::TooLarge => Stop::BadBody(Reason::BodyTooLarge),
         StreamError::Io(_) | StreamError::Closed => Stop::Left,
-    }
-}
-
-/// Moves a body from one side to the other.
-pub(super) async fn pump<S: Source, K: Sink>(source: &mut S, sink: &mut K) -> Result<(), Broken> {
-    loop {
-        if !source.is_ready() {
-            sink.flush().await.map_err(Broken::Sink)?;
-        }
-        match source.fill().await.map_err(Broken::Source)? {
-            Filled::Data => {
-                let data = source.data();
-                let count = data.len();
-                sink.write(data).await.map_err(Broken::Sink)?;
-                source.consume(count);
-            }
-            Filled::End => return sink.finish(source.trailers()).await.map_err(Broken::Sink),
-        }
-    }
-}
-
-/// Sends the request's body, then watches whether the client stays. Ends only when it does not, or
-/// its body is bad.
-async fn upload<S: Source, K: Sink>(
-    source: &mut S,
-    sink: &mut K,
-    progress: &Progress,
-) -> StreamError {
-    match send_body(source, sink, progress.whole).await {
-        Ok(()) => {}
-        Err(Broken::Source(error)) => return error,
-        // It may have answered before it stopped reading: the other direction tells.
-        Err(Broken::Sink(error)) => tracing::trace!(%error, "the endpoint stopped reading"),
-    }
-    progress.uploaded.set(true);
-    source.departed(READ_AHEAD).await;
-    StreamError::Closed
-}
-
-/// A body that is not whole here cannot be fetched back: none of it is touched before the head is
-/// on its way, so that an attempt of which nothing was written can be made again.
-async fn send_body<S: Source, K: Sink>(
-    source: &mut S,
-    sink: &mut K,
-    whole: bool,
-) -> Result<(), Broken> {
-    if !whole {
-        sink.flush().await.map_err(Broken::Sink)?;
-    }
-    pump(source, sink).await
-}
-
-/// The way of the answer to the client.
-struct Relay<'a> {
-    worker: &'a Worker,
-    request: &'a RequestHead,
-    routed: &'a crate::live::Routed,
-    revision: &'a LocalRevision,
-    /// When the request was let in, if it woke its revision.
-    woken: Option<Instant>,
-    progress: &'a Progress,
-    edits: &'a mut Vec<u8>,
-}
-
-impl Relay<'_> {
-    fn answered(&self) {
-        let now = self.worker.clock.now();
-        let begun = self.progress.begun;
-        self.progress.answered.set(Some(now));
-        // Before the client can know that it was answered, and ask how long the start took.
-        if let Some(granted) = self.woken {
-            let wire = begun.saturating_duration_since(granted);
-            let first_byte = now.saturating_duration_since(begun);
-            let key = &self.revision.revision.key;
-            self.worker.shared.first_answers.note(key, wire, first_byte);
-        }
-    }
-
-    async fn download<S: Responses, K: Responder>(
-        self,
-        source: &mut S,
-        sink: &mut K,
-        response: &mut ResponseHead,
-    ) -> Stop {
-        loop {
-            if let Err(error) = source.response(self.request.is_head(), response).await {
-                return Stop::Endpoint(error);
-            }
-            match response.status {
-                101 if self.request.wants_websocket => {}
-                101 => return Stop::Endpoint(StreamError::Malformed("upgrade nobody asked for")),
-                // Ours was sent when the body was wanted.
-                100 => continue,
-                102..200 => {
-                    sink.interim(response, b"");
-                    if sink.flush().await.is_err() {
-                        return Stop::Left;
-                    }
-                    continue;
-                }
-                _ => {}
-            }
-            break;
-        }
-        self.answered();
-        edits::response(self.edits, response, self.routed);
-        self.progress.relayed.set(true);
-        if response.status == 101 {
-            sink.interim(response, self.edits);
-            return match sink.flush().await {
-                Ok(()) => Stop::Upgraded,
-                Err(_) => Stop::Left,
-            };
-        }
-        sink.respond(response, self.edits, self.worker.is_closing());
-        match pump(source, sink).await {
-            Ok(()) => Stop::Done,
-            Err(Broken::Source(error)) => Stop::Endpoint(error),
-            Err(Broken::Sink(_)) => Stop::Left,
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::forward::pump;
+use super::relay::pump;
 use super::{End, Exchange};
 use crate::http::message::{Downstream, Sink, Source, Upstream};
 use crate::http::pace::Pace;

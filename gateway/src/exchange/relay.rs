@@ -1,0 +1,155 @@
+//! The two directions of one attempt: the request's body up, the answer down.
+
+use std::time::Instant;
+
+use super::edits;
+use super::forward::Stop;
+use super::hold::READ_AHEAD;
+use super::watch::Progress;
+use crate::http::message::{
+    Filled, RequestHead, Responder, ResponseHead, Responses, Sink, Source, StreamError,
+};
+use crate::live::LocalRevision;
+use crate::serve::worker::Worker;
+
+/// Most interim responses to one request: an endpoint that says more will never answer.
+const INTERIM_MAX: usize = 100;
+
+/// A failure of one direction, by the end of it that failed.
+#[derive(Debug)]
+pub(super) enum Broken {
+    Source(StreamError),
+    Sink(StreamError),
+}
+
+/// Moves a body from one side to the other.
+pub(super) async fn pump<S: Source, K: Sink>(source: &mut S, sink: &mut K) -> Result<(), Broken> {
+    loop {
+        if !source.is_ready() {
+            sink.flush().await.map_err(Broken::Sink)?;
+        }
+        match source.fill().await.map_err(Broken::Source)? {
+            Filled::Data => {
+                let data = source.data();
+                let count = data.len();
+                sink.write(data).await.map_err(Broken::Sink)?;
+                source.consume(count);
+            }
+            Filled::End => return sink.finish(source.trailers()).await.map_err(Broken::Sink),
+        }
+    }
+}
+
+/// Sends the request's body, then watches whether the client stays. Ends only when it does not, or
+/// its body is bad.
+pub(super) async fn upload<S: Source, K: Sink>(
+    source: &mut S,
+    sink: &mut K,
+    progress: &Progress,
+) -> StreamError {
+    match send_body(source, sink, progress.whole).await {
+        Ok(()) => {}
+        Err(Broken::Source(error)) => return error,
+        // It may have answered before it stopped reading: the other direction tells.
+        Err(Broken::Sink(error)) => tracing::trace!(%error, "the endpoint stopped reading"),
+    }
+    progress.uploaded.set(true);
+    source.departed(READ_AHEAD).await;
+    StreamError::Closed
+}
+
+/// A body that is not whole here cannot be fetched back: none of it is let go before it was
+/// written, so that an attempt of which nothing was written can be made again.
+async fn send_body<S: Source, K: Sink>(
+    source: &mut S,
+    sink: &mut K,
+    whole: bool,
+) -> Result<(), Broken> {
+    if !whole && source.is_ready() && source.fill().await.map_err(Broken::Source)? == Filled::Data {
+        let data = source.data();
+        let count = data.len();
+        sink.write(data).await.map_err(Broken::Sink)?;
+        sink.flush().await.map_err(Broken::Sink)?;
+        source.consume(count);
+    }
+    pump(source, sink).await
+}
+
+/// The way of the answer to the client.
+pub(super) struct Relay<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) request: &'a RequestHead,
+    pub(super) routed: &'a crate::live::Routed,
+    pub(super) revision: &'a LocalRevision,
+    /// When the request was let in, if it woke its revision.
+    pub(super) woken: Option<Instant>,
+    pub(super) progress: &'a Progress,
+    pub(super) edits: &'a mut Vec<u8>,
+}
+
+impl Relay<'_> {
+    fn answered(&self) {
+        let now = self.worker.clock.now();
+        let begun = self.progress.begun;
+        self.progress.answered.set(Some(now));
+        // Before the client can know that it was answered, and ask how long the start took.
+        if let Some(granted) = self.woken {
+            let wire = begun.saturating_duration_since(granted);
+            let first_byte = now.saturating_duration_since(begun);
+            let key = &self.revision.revision.key;
+            self.worker.shared.first_answers.note(key, wire, first_byte);
+        }
+    }
+
+    pub(super) async fn download<S: Responses, K: Responder>(
+        self,
+        source: &mut S,
+        sink: &mut K,
+        response: &mut ResponseHead,
+    ) -> Stop {
+        let mut interims = 0;
+        loop {
+            if let Err(error) = source.response(self.request.is_head(), response).await {
+                return Stop::Endpoint(error);
+            }
+            match response.status {
+                101 if self.request.wants_websocket => {}
+                101 => return Stop::Endpoint(StreamError::Malformed("upgrade nobody asked for")),
+                // Ours was sent when the body was wanted.
+                100..200 if interims == INTERIM_MAX => {
+                    return Stop::Endpoint(StreamError::Malformed("too many interim responses"));
+                }
+                100 => {
+                    interims += 1;
+                    continue;
+                }
+                102..200 => {
+                    interims += 1;
+                    sink.interim(response, b"");
+                    if sink.flush().await.is_err() {
+                        return Stop::Left;
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            break;
+        }
+        self.answered();
+        edits::response(self.edits, response, self.routed);
+        self.progress.relayed.set(true);
+        if response.status == 101 {
+            sink.interim(response, self.edits);
+            return match sink.flush().await {
+                Ok(()) => Stop::Upgraded,
+                Err(_) => Stop::Left,
+            };
+        }
+        sink.respond(response, self.edits, self.worker.is_closing());
+        match pump(source, sink).await {
+            Ok(()) => Stop::Done,
+            Err(Broken::Source(error)) => Stop::Endpoint(error),
+            Err(Broken::Sink(_)) => Stop::Left,
+        }
+    }
+}
