@@ -73,8 +73,8 @@ impl Downstream for Client<'_> {
         whole
     }
 
-    fn rewind_body(&mut self) {
-        self.connection.rewind();
+    fn rewind_body(&mut self) -> bool {
+        self.connection.rewind()
     }
 
     fn forget_body(&mut self) {

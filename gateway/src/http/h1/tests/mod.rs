@@ -1,5 +1,6 @@
 //! The codec over an in-process pipe: what it understands, whatever pieces it comes in.
 
+mod body;
 mod request;
 mod response;
 
