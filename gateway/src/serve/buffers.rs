@@ -352,7 +352,7 @@ mod tests {
                         let count = room.len().min(bytes);
                         prop_assert!(all.len() - used + room.len() <= most || room.is_empty());
                         for place in &mut room[..count] {
-                            let byte = (all.len() % 251) as u8;
+                            let byte = u8::try_from(all.len() % 251).unwrap();
                             *place = byte;
                             all.push(byte);
                         }
