@@ -114,7 +114,7 @@ fn rows(document: &str, heading: &str) -> Vec<Vec<String>> {
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |"))
         .map(|row| {
-            let cells = row.split(" | ").map(|cell| cell.trim().to_owned());
+            let cells = row.split('|').map(|cell| cell.trim().to_owned());
             let mut cells: Vec<String> = cells.collect();
             cells[0] = cells[0].trim_end_matches('`').to_owned();
             cells
@@ -156,11 +156,7 @@ fn every_metric_family_has_its_row_and_every_row_its_family() {
             };
             let labels = family.labels.iter().map(|label| format!("`{label}`"));
             let labels: Vec<String> = labels.collect();
-            [
-                family.name.to_owned(),
-                kind.to_owned(),
-                labels.join(", "),
-            ]
+            [family.name.to_owned(), kind.to_owned(), labels.join(", ")]
         })
         .collect();
     assert_eq!(shown, known, "names, kinds and labels");
@@ -208,7 +204,13 @@ fn the_core_of_config_does_not_know_its_sources() {
         }
         let text = text(&path);
         let text = without_tests(&text);
-        for word in ["crate::source", "tokio", "notify", "std::net::Tcp", "Instant"] {
+        for word in [
+            "crate::source",
+            "tokio",
+            "notify",
+            "std::net::Tcp",
+            "Instant",
+        ] {
             assert!(is_test(&path) || !text.contains(word), "{path}: {word}");
         }
     }
@@ -305,7 +307,10 @@ fn files_that_documents_name_exist() {
 fn links_between_documents_lead_somewhere() {
     for path in documents() {
         let text = text(&path);
-        for (_, after) in text.match_indices("](").map(|(at, _)| text.split_at(at + 2)) {
+        for (_, after) in text
+            .match_indices("](")
+            .map(|(at, _)| text.split_at(at + 2))
+        {
             let target = after.split(')').next().unwrap_or_default();
             let target = target.split('#').next().unwrap_or_default();
             if target.is_empty() || target.contains("://") {
