@@ -5,6 +5,7 @@
 //! ```
 //!
 //! A waiter that nobody wakes is a deadlock, which loom reports.
+#![cfg(tidegate_loom)]
 
 use std::future::Future;
 use std::net::SocketAddr;

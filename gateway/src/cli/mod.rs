@@ -64,9 +64,15 @@ enum Command {
 /// How the process's own log looks, and how much there is of it.
 #[derive(Debug, Args)]
 struct LogArgs {
-    /// How the process's own log looks; the access log has a format of its own [default: text].
-    #[arg(long, value_enum, value_name = "FORMAT", env = "TIDEGATE_LOG_FORMAT")]
-    log_format: Option<Format>,
+    /// How the process's own log looks; the access log has a format of its own.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "text",
+        env = "TIDEGATE_LOG_FORMAT"
+    )]
+    log_format: Format,
     /// What is logged: a level, or levels by module like `info,tidegate=debug`.
     #[arg(long = "log", value_name = "FILTER", env = "TIDEGATE_LOG")]
     filter: Option<String>,
@@ -83,8 +89,8 @@ enum Format {
 impl LogArgs {
     fn init(&self, filter: &str) -> Result<(), observe::log::InitError> {
         let format = match self.log_format {
-            None | Some(Format::Text) => observe::log::Format::Text,
-            Some(Format::Json) => observe::log::Format::Json,
+            Format::Text => observe::log::Format::Text,
+            Format::Json => observe::log::Format::Json,
         };
         observe::log::init(format, self.filter.as_deref().unwrap_or(filter))
     }

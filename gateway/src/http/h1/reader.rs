@@ -64,10 +64,13 @@ impl Reader<'_> {
         // A head that comes in crumbs is parsed again only when it may have become whole or has
         // doubled, so that crumbs cost no more than the bytes they bring.
         let mut parsed_at = 0;
+        let mut seen: usize = 0;
         loop {
             let bytes = self.buffer.bytes();
-            let worth_it =
-                bytes.len() >= parsed_at * 2 || bytes.len() >= max || bytes.ends_with(b"\n");
+            let worth_it = bytes.len() >= parsed_at * 2
+                || bytes.len() >= max
+                || has_empty_line(&bytes[seen.saturating_sub(2)..]);
+            seen = bytes.len();
             if !bytes.is_empty() && worth_it {
                 parsed_at = bytes.len();
                 if let Parsed::Head(length) = parse(bytes)? {
@@ -153,6 +156,12 @@ impl Reader<'_> {
             return Poll::Ready(Err(StreamError::Closed));
         }
     }
+}
+
+/// Whether a line end follows another: every head ends so, also one whose lines lack their CR.
+fn has_empty_line(bytes: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', bytes)
+        .any(|at| matches!(bytes[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
 }
 
 impl Source for Reader<'_> {
