@@ -172,34 +172,7 @@ impl std::ops::Add for Sums {
     }
 }
 
-#[cfg(all(test, not(tidegate_loom)))]
+#[cfg(test)]
+mod loom_models;
+#[cfg(test)]
 mod tests;
-
-#[cfg(all(test, tidegate_loom))]
-mod loom_models {
-    use std::sync::Arc;
-
-    use super::*;
-
-    #[test]
-    fn a_reader_never_sees_half_a_change() {
-        loom::model(|| {
-            let shard = Arc::new(Shard::new());
-            let writer = Arc::clone(&shard);
-            let thread = loom::thread::spawn(move || {
-                writer.change(1, 1, 0);
-                writer.change(3, -1, 1);
-            });
-            let sums = shard.read(10);
-            let whole = [(0, 0, 0, 0), (1, 0, 9, 0), (0, 1, 2, 7)];
-            let seen = (
-                sums.running,
-                sums.waiting,
-                sums.running_integral,
-                sums.waiting_integral,
-            );
-            assert!(whole.contains(&seen), "{seen:?}");
-            thread.join().unwrap();
-        });
-    }
-}

@@ -71,7 +71,9 @@ impl<T: JsonSchema> JsonSchema for At<T> {
 
 /// A mapping whose order is kept and whose keys and values know their places.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pairs(pub Vec<(At<Box<str>>, At<Box<str>>)>);
+pub struct Pairs(pub Vec<Pair>);
+
+pub type Pair = (At<Box<str>>, At<Box<str>>);
 
 impl<'de> Deserialize<'de> for Pairs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -136,7 +136,7 @@ impl Merged {
                 }
                 Content::Gone => continue,
             };
-            self.learn(origin, documents, &mut touched, problems);
+            self.learn(&origin, documents, &mut touched, problems);
         }
         touched
     }
@@ -176,7 +176,7 @@ impl Merged {
 
     fn learn(
         &mut self,
-        origin: Origin,
+        origin: &Origin,
         documents: Vec<Document>,
         touched: &mut Touched,
         problems: &mut Vec<Problem>,
@@ -198,24 +198,18 @@ impl Merged {
                     continue;
                 };
                 touched.routes.insert(key.clone());
-                declare(
-                    &mut self.routes,
-                    Declared { key, item },
-                    problems,
-                    name_of_route,
-                );
+                let declared = Declared { key, item };
+                let surplus = declare(&mut self.routes, declared, problems, name_of_route);
+                touched.surplus_routes.extend(surplus);
             }
             for item in said.items(said.document.revisions.as_deref()) {
                 let Some(key) = item.revision().map(|at| key_of(&at.value)) else {
                     continue;
                 };
                 touched.revisions.insert(key.clone());
-                declare(
-                    &mut self.revisions,
-                    Declared { key, item },
-                    problems,
-                    name_of_revision,
-                );
+                let declared = Declared { key, item };
+                let surplus = declare(&mut self.revisions, declared, problems, name_of_revision);
+                touched.surplus_revisions.extend(surplus);
             }
             if said.document.domain.is_some() {
                 Arc::make_mut(&mut self.domains).push(Arc::clone(said));
@@ -231,7 +225,7 @@ impl Merged {
                 origin: origin.clone(),
                 documents,
             },
-            |says| says.origin == origin,
+            |says| says.origin == *origin,
         );
     }
 

@@ -114,7 +114,7 @@ impl<T: Entry> Table<T> {
 }
 
 /// Values by dense index. A place is taken again once it is free.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Slots<T> {
     chunks: Arc<Vec<Arc<Vec<Option<T>>>>>,
     free: Arc<Vec<u32>>,
@@ -126,6 +126,14 @@ impl<T> Default for Slots<T> {
             chunks: Arc::default(),
             free: Arc::default(),
         }
+    }
+}
+
+impl<T> std::fmt::Debug for Slots<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let places: usize = self.chunks.iter().map(|chunk| chunk.len()).sum();
+        let len = places - self.free.len();
+        f.debug_struct("Slots").field("len", &len).finish()
     }
 }
 

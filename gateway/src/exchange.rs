@@ -40,6 +40,9 @@ use crate::refusal::Reason;
 use crate::serve::timers::Timer;
 use crate::serve::worker::Worker;
 
+/// Most bytes of a body that are read for the sake of the next request.
+pub const SKIP_MAX: u64 = 256 * 1024;
+
 /// Who asks, and through which door.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
@@ -189,13 +192,16 @@ impl Exchange<'_> {
             Action::Redirect(redirect) => Some(self.redirect(redirect)),
             Action::Respond(respond) => Some(self.respond(respond)),
         };
-        if let Some(answer) = own {
+        self.routed = Some(routed.clone());
+        if let Some(mut answer) = own {
+            for (name, value) in &routed.rule().set_response_headers {
+                answer.set(name, value.as_bytes());
+            }
             self.answer(answer, down).await?;
             return Ok(None);
         }
         let revision = self.revision(&routed).map_err(End::Refused)?;
         self.edit(&routed);
-        self.routed = Some(routed);
         self.revision = Some(revision.clone());
         Ok(Some(revision))
     }
@@ -324,8 +330,7 @@ impl Exchange<'_> {
         let phrase = answer::phrase(status).as_bytes();
         answer.head.head.bytes.extend_from_slice(phrase);
         answer.head.phrase = crate::http::field::Span::new(0, phrase.len());
-        // What the client still sends is not read: the connection cannot go on behind it.
-        let last = self.worker.is_closing() || !down.received_all();
+        let last = self.worker.is_closing() || !(down.received_all() || self.may_skip_body());
         let stall = tokio::time::Instant::now() + self.worker.shared.settings.limits.write_stall;
         self.timer.set(Some(stall));
         let (_source, mut sink) = down.split(self.pace);
@@ -338,6 +343,18 @@ impl Exchange<'_> {
             Some(Ok(())) => Ok(()),
             Some(Err(_)) | None => Err(End::Cut(Reason::ClientGone)),
         }
+    }
+
+    /// Whether the rest of a body that nobody wants may be read and dropped, so that the connection
+    /// goes on behind it.
+    fn may_skip_body(&self) -> bool {
+        // Who was not told to continue may send the body or the next request: nobody can tell.
+        let known = !self.request.expects_continue;
+        known
+            && match self.request.length {
+                Length::Exactly(length) => length <= SKIP_MAX,
+                Length::None | Length::Chunked | Length::UntilClose => true,
+            }
     }
 
     /// Tells the client what it may read, then counts and logs.

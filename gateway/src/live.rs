@@ -337,7 +337,8 @@ fn place_of(target: &Target, split: &Split, found: &Found<'_>) -> Option<Place> 
 }
 
 impl LocalRoute {
-    /// Counts one exchange of this route with this revision, and returns its names.
+    /// Counts one exchange of this route with this revision; returns the facts with its names.
+    #[must_use]
     pub fn record<'a>(
         &'a self,
         metrics: &WorkerMetrics,

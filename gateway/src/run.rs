@@ -120,8 +120,8 @@ pub fn run(options: Options) -> Result<(), RunError> {
         local.clone(),
         runtime.handle().clone(),
     );
-    let live = reconciler.bring_in_line(compiled, &published.load());
-    published.swap(live);
+    let next = reconciler.bring_in_line(compiled, &published.load());
+    published.swap(next.live);
     let status = Status::new(registry.clone(), published.clone());
     status.swapped(published.version());
     let running = Arc::new(Running {
@@ -144,8 +144,13 @@ pub fn run(options: Options) -> Result<(), RunError> {
         phase,
     };
     let reread = shift.start(control, source, sockets.admin)?;
+    let signals = {
+        // Heard from before anybody knows that we run.
+        let _context = runtime.enter();
+        Signals::new()?
+    };
     (options.announce)(&addresses);
-    runtime.block_on(shift.serve(crew, &shared.settings, reread))
+    runtime.block_on(shift.serve(crew, &shared.settings, signals, reread))
 }
 
 fn control_runtime() -> io::Result<Runtime> {
@@ -299,9 +304,9 @@ impl Shift<'_> {
         self,
         mut crew: Crew,
         settings: &Settings,
+        mut signals: Signals,
         reread: mpsc::Sender<()>,
     ) -> Result<(), RunError> {
-        let mut signals = Signals::new()?;
         loop {
             tokio::select! {
                 told = signals.next() => match told {

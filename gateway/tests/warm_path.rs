@@ -3,6 +3,8 @@
 //! The whole worker runs on one thread of this test, between a client and an endpoint on plain
 //! sockets, and only that thread's allocations are counted.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Read, Write};

@@ -13,19 +13,27 @@ pub(super) fn choose<T>(
     mut take: impl FnMut(usize) -> Option<T>,
 ) -> Option<T> {
     let (first, second) = two_of(len, random)?;
-    let all = || (first..len).chain(0..first);
-    let loaded = |at| Some((load(at)?, at));
-    let best = match len <= FEW {
-        true => all().filter_map(loaded).min_by_key(|(load, _)| *load),
-        false => [first, second]
-            .into_iter()
-            .filter_map(loaded)
-            .min_by_key(|(load, _)| *load),
-    };
-    if let Some(taken) = best.and_then(|(_, at)| take(at)) {
+    let looks = if len <= FEW { len } else { 2 };
+    let mut best: Option<(u32, usize)> = None;
+    let mut at = first;
+    for _ in 0..looks {
+        if let Some(load) = load(at)
+            && best.is_none_or(|(least, _)| load < least)
+        {
+            best = Some((load, at));
+        }
+        at = match len <= FEW {
+            true if at + 1 == len => 0,
+            true => at + 1,
+            false => second,
+        };
+    }
+    if let Some((_, at)) = best
+        && let Some(taken) = take(at)
+    {
         return Some(taken);
     }
-    all().find_map(take)
+    (first..len).chain(0..first).find_map(take)
 }
 
 /// Two different places below `len`, the same twice when there is only one.

@@ -16,18 +16,24 @@ use crate::demand::nanoseconds;
 /// A worker's cached time; the worker's loop sets it, everything else reads it.
 #[derive(Debug)]
 pub struct Clock {
+    start: Instant,
     now: Cell<Instant>,
+    /// From `start` to `now`, worked out once per turn of the loop and not once per request.
+    nanoseconds: Cell<u64>,
 }
 
 impl Clock {
     pub fn new(now: Instant) -> Rc<Clock> {
         Rc::new(Clock {
+            start: now,
             now: Cell::new(now),
+            nanoseconds: Cell::new(0),
         })
     }
 
     pub fn set(&self, now: Instant) {
         self.now.set(now);
+        self.nanoseconds.set(nanoseconds(self.start, now));
     }
 
     pub fn now(&self) -> Instant {
@@ -42,7 +48,8 @@ pub struct Gate {
     throttle: Arc<Throttle>,
     worker: usize,
     clock: Rc<Clock>,
-    origin: Instant,
+    /// From the throttle's origin to the clock's start, in nanoseconds; it may be negative.
+    offset: i64,
     epoch: Cell<u64>,
     endpoints: RefCell<Rc<[Rc<Local>]>>,
 }
@@ -73,11 +80,14 @@ impl Gate {
     pub fn new(throttle: Arc<Throttle>, worker: usize, clock: Rc<Clock>) -> Rc<Gate> {
         assert!(worker < throttle.workers(), "no such worker: {worker}");
         let origin = throttle.origin(clock.now());
+        let after = nanoseconds(origin, clock.start).cast_signed();
+        let before = nanoseconds(clock.start, origin).cast_signed();
+        let offset = after - before;
         let gate = Gate {
             throttle,
             worker,
             clock,
-            origin,
+            offset,
             epoch: Cell::new(0),
             endpoints: RefCell::new(Rc::new([])),
         };
@@ -128,7 +138,8 @@ impl Gate {
 
     /// Counts the change in this worker's demand.
     pub(super) fn count(&self, running: i32, waiting: i32) {
-        let now = nanoseconds(self.origin, self.clock.now());
+        let since_start = self.clock.nanoseconds.get();
+        let now = since_start.saturating_add_signed(self.offset);
         self.throttle
             .shard(self.worker)
             .change(now, running, waiting);

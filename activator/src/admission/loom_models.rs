@@ -5,6 +5,7 @@
 //! ```
 //!
 //! A waiter that nobody wakes is a deadlock, which loom reports.
+#![cfg(tidegate_loom)]
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -27,6 +28,39 @@ fn explore(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(PREEMPTIONS);
     builder.check(model);
+}
+
+/// What two threads do to one throttle of two workers with one endpoint.
+struct Scene {
+    throttle: Arc<Throttle>,
+    /// How many are at the endpoint.
+    inside: AtomicU32,
+    /// The endpoint's process has ended.
+    stopped: AtomicBool,
+}
+
+/// One thread's part, as worker number so-and-so.
+type Part = fn(&Scene, usize);
+
+/// Plays the parts on two threads, each in turn on the one that starts: loom forgets what another
+/// thread read of what this one read too before writing it, so one way round is not enough.
+fn play(concurrency: u32, one: Part, other: Part) {
+    for (first, second) in [(one, other), (other, one)] {
+        explore(move || {
+            let scene = Arc::new(Scene {
+                throttle: throttle(concurrency),
+                inside: AtomicU32::new(0),
+                stopped: AtomicBool::new(false),
+            });
+            let thread = {
+                let scene = Arc::clone(&scene);
+                thread::spawn(move || second(&scene, 1))
+            };
+            first(&scene, 0);
+            thread.join().unwrap();
+            assert_all_is_free(&scene.throttle);
+        });
+    }
 }
 
 struct Unpark(thread::Thread);
@@ -96,67 +130,101 @@ fn assert_all_is_free(throttle: &Throttle) {
     assert_eq!(throttle.holding().held(), 0);
 }
 
-/// Runs `inside` on two threads that each acquire, and checks that they never meet.
-fn two_threads_one_slot(throttle: Arc<Throttle>) {
-    let inside = Arc::new(AtomicU32::new(0));
-    let visit = |throttle: &Arc<Throttle>, worker, inside: &AtomicU32| {
-        let slot = acquire(&gate(throttle, worker));
-        assert_eq!(inside.fetch_add(1, Ordering::Relaxed), 0, "two at once");
-        inside.fetch_sub(1, Ordering::Relaxed);
-        drop(slot);
-    };
-    let thread = {
-        let (throttle, inside) = (Arc::clone(&throttle), Arc::clone(&inside));
-        thread::spawn(move || visit(&throttle, 1, &inside))
-    };
-    visit(&throttle, 0, &inside);
-    thread.join().unwrap();
-    assert_all_is_free(&throttle);
+/// Works at the endpoint, alone.
+fn visit(scene: &Scene, slot: Slot) {
+    assert!(
+        !scene.stopped.load(Ordering::Relaxed),
+        "sent where nobody is"
+    );
+    assert_eq!(
+        scene.inside.fetch_add(1, Ordering::Relaxed),
+        0,
+        "two at once"
+    );
+    scene.inside.fetch_sub(1, Ordering::Relaxed);
+    drop(slot);
+}
+
+fn acquire_and_visit(scene: &Scene, worker: usize) {
+    visit(scene, acquire(&gate(&scene.throttle, worker)));
+}
+
+/// Comes and goes where there may be no limit yet, so that it need not be alone.
+fn try_and_leave(scene: &Scene, worker: usize) {
+    drop(gate(&scene.throttle, worker).try_acquire(0));
+}
+
+fn try_and_visit(scene: &Scene, worker: usize) {
+    if let Some(slot) = gate(&scene.throttle, worker).try_acquire(0) {
+        visit(scene, slot);
+    }
+}
+
+fn wait_and_leave(scene: &Scene, worker: usize) {
+    let gate = gate(&scene.throttle, worker);
+    let mut waiting = gate.wait(now(), None).unwrap();
+    drop(poll(&mut waiting));
+}
+
+fn limit_and_acquire(scene: &Scene, worker: usize) {
+    scene.throttle.configure(limits(1));
+    drop(acquire(&gate(&scene.throttle, worker)));
+}
+
+fn limit_and_visit(scene: &Scene, worker: usize) {
+    scene.throttle.configure(limits(1));
+    try_and_visit(scene, worker);
+}
+
+/// Stops the endpoint's process once nobody is or comes there.
+fn drain_and_stop(scene: &Scene, _: usize) {
+    scene.throttle.drain(address());
+    if scene.throttle.in_flight_at(address()) == 0 {
+        scene.stopped.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The endpoint goes and another one comes, so that who waits need not wait for ever.
+fn replace(scene: &Scene, _: usize) {
+    scene.throttle.set_endpoints(&[]);
+    scene
+        .throttle
+        .set_endpoints(&[SocketAddr::from(([10, 0, 0, 2], 80))]);
 }
 
 #[test]
 fn a_slot_freed_while_somebody_joins_is_not_lost() {
-    explore(|| two_threads_one_slot(throttle(1)));
+    play(1, acquire_and_visit, acquire_and_visit);
+}
+
+#[test]
+fn a_waiter_that_leaves_as_it_is_let_in_loses_no_slot() {
+    play(1, acquire_and_visit, wait_and_leave);
 }
 
 #[test]
 fn a_slot_without_a_limit_freed_under_a_new_limit_is_not_lost() {
-    explore(|| {
-        let throttle = throttle(0);
-        let thread = {
-            let throttle = Arc::clone(&throttle);
-            thread::spawn(move || drop(gate(&throttle, 1).try_acquire(0)))
-        };
-        throttle.configure(limits(1));
-        drop(acquire(&gate(&throttle, 0)));
-        thread.join().unwrap();
-        assert_all_is_free(&throttle);
-    });
+    play(0, limit_and_acquire, try_and_leave);
 }
 
 #[test]
 fn a_new_limit_counts_who_is_there_without_one() {
-    explore(|| {
-        let throttle = throttle(0);
-        let inside = Arc::new(AtomicU32::new(0));
-        let thread = {
-            let (throttle, inside) = (Arc::clone(&throttle), Arc::clone(&inside));
-            thread::spawn(move || {
-                if let Some(slot) = gate(&throttle, 1).try_acquire(0) {
-                    inside.fetch_add(1, Ordering::Relaxed);
-                    inside.fetch_sub(1, Ordering::Relaxed);
-                    drop(slot);
-                }
-            })
-        };
-        throttle.configure(limits(1));
-        if let Some(slot) = gate(&throttle, 0).try_acquire(0) {
-            assert_eq!(inside.load(Ordering::Relaxed), 0, "two at once");
-            drop(slot);
-        }
-        thread.join().unwrap();
-        assert_all_is_free(&throttle);
-    });
+    play(0, limit_and_visit, try_and_visit);
+}
+
+#[test]
+fn nobody_is_sent_to_an_unlimited_endpoint_that_drained() {
+    play(0, drain_and_stop, try_and_visit);
+}
+
+#[test]
+fn nobody_is_sent_to_a_limited_endpoint_that_drained() {
+    play(1, drain_and_stop, try_and_visit);
+}
+
+#[test]
+fn an_endpoint_that_comes_as_somebody_joins_is_found() {
+    play(0, replace, acquire_and_visit);
 }
 
 #[test]
@@ -173,73 +241,6 @@ fn a_grant_dropped_unseen_passes_on() {
         };
         drop(slot);
         drop(leaver);
-        thread.join().unwrap();
-        assert_all_is_free(&throttle);
-    });
-}
-
-#[test]
-fn a_waiter_that_leaves_as_it_is_let_in_loses_no_slot() {
-    explore(|| {
-        let throttle = throttle(1);
-        let main = gate(&throttle, 0);
-        let slot = main.try_acquire(0).unwrap();
-        let thread = {
-            let throttle = Arc::clone(&throttle);
-            thread::spawn(move || {
-                let gate = gate(&throttle, 1);
-                let mut waiting = gate.wait(now(), None).unwrap();
-                drop(poll(&mut waiting));
-            })
-        };
-        drop(slot);
-        drop(acquire(&main));
-        thread.join().unwrap();
-        assert_all_is_free(&throttle);
-    });
-}
-
-/// Once an endpoint was drained and reads empty, nobody is or comes there.
-fn drain_against_acquire(concurrency: u32) {
-    let throttle = throttle(concurrency);
-    let stopped = Arc::new(AtomicBool::new(false));
-    let thread = {
-        let (throttle, stopped) = (Arc::clone(&throttle), Arc::clone(&stopped));
-        thread::spawn(move || {
-            if let Some(slot) = gate(&throttle, 1).try_acquire(0) {
-                assert!(!stopped.load(Ordering::Relaxed), "sent where nobody is");
-                drop(slot);
-            }
-        })
-    };
-    throttle.drain(address());
-    if throttle.in_flight_at(address()) == 0 {
-        stopped.store(true, Ordering::Relaxed);
-    }
-    thread.join().unwrap();
-    assert_eq!(throttle.in_flight_at(address()), 0);
-}
-
-#[test]
-fn nobody_is_sent_to_an_unlimited_endpoint_that_drained() {
-    explore(|| drain_against_acquire(0));
-}
-
-#[test]
-fn nobody_is_sent_to_a_limited_endpoint_that_drained() {
-    explore(|| drain_against_acquire(1));
-}
-
-#[test]
-fn an_endpoint_that_comes_as_somebody_joins_is_found() {
-    explore(|| {
-        let throttle = throttle(0);
-        throttle.set_endpoints(&[]);
-        let thread = {
-            let throttle = Arc::clone(&throttle);
-            thread::spawn(move || drop(acquire(&gate(&throttle, 1))))
-        };
-        throttle.set_endpoints(&[address()]);
         thread.join().unwrap();
         assert_all_is_free(&throttle);
     });

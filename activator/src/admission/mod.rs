@@ -23,9 +23,9 @@ mod queue;
 mod throttle;
 mod waiting;
 
-#[cfg(all(test, tidegate_loom))]
+#[cfg(test)]
 mod loom_models;
-#[cfg(all(test, not(tidegate_loom)))]
+#[cfg(test)]
 mod tests;
 
 use std::fmt::Debug;

@@ -1,3 +1,5 @@
+#![cfg(not(tidegate_loom))]
+
 use std::time::Duration;
 
 use proptest::collection::vec;

@@ -146,10 +146,12 @@ impl Batch {
             });
             if old.is_some() && old.as_deref() == new.as_ref() {
                 // It may stand elsewhere now, which decides between rules of equal precedence.
-                for host in old.iter().flat_map(|route| &route.hosts) {
-                    if self.state.snapshot.hosts.is_shared(host) {
-                        self.edits.entry(host.to_string()).or_default();
-                    }
+                let hosts = &self.state.snapshot.hosts;
+                let listed = old.iter().flat_map(|route| &route.hosts);
+                let shared = listed.filter(|host| hosts.is_shared(host));
+                let shared = shared.map(|host| (host.to_string(), Edit::default()));
+                for (host, edit) in shared {
+                    self.edits.entry(host).or_insert(edit);
                 }
                 continue;
             }

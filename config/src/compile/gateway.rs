@@ -206,7 +206,7 @@ fn limits(report: &mut Report<'_>, path: &Path<'_>, written: &document::Limits) 
         ),
         ..default
     };
-    let mut counted = counts(report, path, written, timed);
+    let mut counted = counts(report, path, written, &timed);
     if counted.target_bytes > counted.head_bytes {
         let (name, at) = match (&written.target_bytes, &written.head_bytes) {
             (Some(at), _) => ("targetBytes", at),
@@ -225,7 +225,7 @@ fn counts(
     report: &mut Report<'_>,
     path: &Path<'_>,
     written: &document::Limits,
-    timed: Limits,
+    timed: &Limits,
 ) -> Limits {
     let w = written;
     let body_bytes = w.body_bytes.as_ref();
@@ -281,7 +281,7 @@ fn counts(
         ),
         body_bytes: (body_bytes > 0).then_some(body_bytes),
         body_min_rate,
-        ..timed
+        ..timed.clone()
     }
 }
 

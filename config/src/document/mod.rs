@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
-pub use crate::at::{At, Mark, Pairs};
+pub use crate::at::{At, Mark, Pair, Pairs};
 pub use gateway::{
     AccessLog, AccessLogMode, Audience, Certificate, DotSegments, Drain, Gateway, Limits, Listener,
     LogFormat, ProxyProtocol, Tls,

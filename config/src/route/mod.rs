@@ -212,3 +212,6 @@ impl Host {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,4 +37,9 @@ impl Sink {
         self.0.send(Offer { fragments, reply }).await.ok()?;
         verdict.await.ok()
     }
+
+    /// Waits until nobody listens any more.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
 }

@@ -64,9 +64,15 @@ enum Command {
 /// How the process's own log looks, and how much there is of it.
 #[derive(Debug, Args)]
 struct LogArgs {
-    /// How log lines on standard error look [default: text].
-    #[arg(long, value_enum, value_name = "FORMAT", env = "TIDEGATE_LOG_FORMAT")]
-    log_format: Option<Format>,
+    /// How the process's own log looks; the access log has a format of its own.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "text",
+        env = "TIDEGATE_LOG_FORMAT"
+    )]
+    log_format: Format,
     /// What is logged: a level, or levels by module like `info,tidegate=debug`.
     #[arg(long = "log", value_name = "FILTER", env = "TIDEGATE_LOG")]
     filter: Option<String>,
@@ -83,8 +89,8 @@ enum Format {
 impl LogArgs {
     fn init(&self, filter: &str) -> Result<(), observe::log::InitError> {
         let format = match self.log_format {
-            None | Some(Format::Text) => observe::log::Format::Text,
-            Some(Format::Json) => observe::log::Format::Json,
+            Format::Text => observe::log::Format::Text,
+            Format::Json => observe::log::Format::Json,
         };
         observe::log::init(format, self.filter.as_deref().unwrap_or(filter))
     }
@@ -147,7 +153,7 @@ impl Cli {
             Command::Explain(args) => {
                 split_variable(&mut args.files, given);
                 args.settle(is_flag(given, "files"), is_flag(given, "admin"))
-                    .map_err(usage)?;
+                    .map_err(|problem| usage("explain", problem))?;
             }
             Command::Demo(_) | Command::Schema | Command::Supervise | Command::DemoService(_) => {}
         }
@@ -179,8 +185,15 @@ fn split_at_commas(files: &[PathBuf]) -> Vec<PathBuf> {
         .collect()
 }
 
-fn usage(problem: &'static str) -> clap::Error {
-    Cli::command().error(ErrorKind::MissingRequiredArgument, problem)
+fn usage(subcommand: &str, problem: &'static str) -> clap::Error {
+    let mut command = Cli::command();
+    // Gives subcommands their whole names.
+    command.build();
+    let command = match command.find_subcommand_mut(subcommand) {
+        Some(found) => found,
+        None => &mut command,
+    };
+    command.error(ErrorKind::MissingRequiredArgument, problem)
 }
 
 /// Reads an address of ours.

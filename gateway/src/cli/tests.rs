@@ -20,7 +20,7 @@ fn run_takes_everything_or_nothing() {
     };
     assert!(bare.files.is_empty() && bare.listen.is_empty());
     assert_eq!((bare.admin, bare.workers), (None, None));
-    assert_eq!((bare.log.log_format, bare.log.filter), (None, None));
+    assert_eq!((bare.log.log_format, bare.log.filter), (Format::Text, None));
 
     let line = "run -f a,b.yaml c -f d --listen 127.0.0.1:0 [::1]:80 --listen 0.0.0.0:8080 \
                 --admin 127.0.0.1:1 --workers 3 --log-format json --log debug";
@@ -32,7 +32,7 @@ fn run_takes_everything_or_nothing() {
     assert_eq!(listen, ["127.0.0.1:0", "[::1]:80", "0.0.0.0:8080"]);
     assert_eq!(all.admin, Some("127.0.0.1:1".parse().unwrap()));
     assert_eq!(all.workers, Some(3));
-    assert_eq!(all.log.log_format, Some(Format::Json));
+    assert_eq!(all.log.log_format, Format::Json);
     assert_eq!(all.log.filter.as_deref(), Some("debug"));
 }
 

@@ -123,9 +123,12 @@ impl Control {
                 return Err(Vec::new());
             }
         };
-        let live = result?;
-        let version = live.version;
-        let old = self.published.swap(live);
+        let next = result?;
+        let version = next.live.version;
+        let old = self.published.swap(next.live);
+        if let Some(reconciler) = &mut self.reconciler {
+            reconciler.retire(&next.removed);
+        }
         self.retired.push(old);
         self.status.swapped(version);
         Ok(())

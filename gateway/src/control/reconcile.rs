@@ -31,6 +31,14 @@ pub struct Reconciler {
     settings: Option<Settings>,
 }
 
+/// The next version, not yet published.
+#[derive(Debug)]
+pub struct Next {
+    pub live: Live,
+    /// Revisions to retire once it is.
+    pub removed: Vec<Key>,
+}
+
 /// The running side of one revision.
 #[derive(Debug)]
 struct Running {
@@ -68,17 +76,18 @@ impl Reconciler {
         }
     }
 
-    /// Makes the next version out of what has changed. Blocks; takes long for large changes.
+    /// Makes the next version out of what has changed. Blocks; takes long for large changes. Once
+    /// it is published, [`retire`](Reconciler::retire) what is named beside it.
     ///
     /// # Errors
     /// The problems; then nothing has changed.
-    pub fn apply(&mut self, fragments: Vec<Fragment>, old: &Live) -> Result<Live, Vec<Problem>> {
+    pub fn apply(&mut self, fragments: Vec<Fragment>, old: &Live) -> Result<Next, Vec<Problem>> {
         let compiled = self.compiler.apply(fragments)?;
         Ok(self.bring_in_line(compiled, old))
     }
 
     /// The part of [`apply`](Reconciler::apply) behind the compiler; cannot fail.
-    pub fn bring_in_line(&mut self, compiled: Compiled, old: &Live) -> Live {
+    pub fn bring_in_line(&mut self, compiled: Compiled, old: &Live) -> Next {
         let started_with = self
             .settings
             .get_or_insert_with(|| compiled.settings.clone());
@@ -94,7 +103,6 @@ impl Reconciler {
             if let Some(revision) = old.snapshot.revision_by_key(key) {
                 live.throttles.set(revision.id, None);
             }
-            self.remove(key);
         }
         for key in &compiled.changed_revisions {
             if let Some(revision) = live.snapshot.revision_by_key(key).cloned() {
@@ -102,7 +110,10 @@ impl Reconciler {
                 live.throttles.set(revision.id, Some(throttle));
             }
         }
-        live
+        Next {
+            live,
+            removed: compiled.removed_revisions,
+        }
     }
 
     fn run(&mut self, revision: &Arc<Revision>) -> Arc<Throttle> {
@@ -171,16 +182,19 @@ impl Reconciler {
         }
     }
 
-    fn remove(&mut self, key: &Key) {
-        let Some(running) = self.running.remove(key) else {
-            return;
-        };
-        if matches!(running.backend, Backend::Process(_)) {
-            self.local.release(key);
+    /// Lets revisions go that no published version has any more: whoever waits at one without an
+    /// endpoint is routed again, by the new tables.
+    pub fn retire(&mut self, removed: &[Key]) {
+        for key in removed {
+            let Some(running) = self.running.remove(key) else {
+                continue;
+            };
+            // Fixed endpoints stay until the last waiter has had its turn; a scaler's go.
+            running.throttle.retire();
+            if matches!(running.backend, Backend::Process(_)) {
+                self.local.release(key);
+            }
         }
-        running.throttle.set_supply(Supply::None);
-        running.throttle.set_endpoints(&[]);
-        running.throttle.retire();
     }
 }
 

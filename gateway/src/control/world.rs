@@ -174,6 +174,7 @@ impl Running {
     }
 
     fn revision_view(&self, revision: &Revision, throttle: &Throttle) -> view::RevisionView {
+        self.note_starts(revision);
         let Key { namespace, name } = &revision.key;
         let mut endpoints: Vec<_> = throttle
             .endpoints()

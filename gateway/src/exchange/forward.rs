@@ -31,7 +31,7 @@ use crate::serve::worker::Worker;
 const RATE_GRACE: Duration = Duration::from_secs(5);
 
 /// How long a tunnel may stay half closed without a byte.
-const HALF_CLOSED: Duration = Duration::from_secs(60);
+const HALF_CLOSED: Duration = Duration::from_secs(10);
 
 /// What became of one attempt.
 #[derive(Debug)]
@@ -220,14 +220,6 @@ impl Exchange<'_> {
         if progress.relayed.get() {
             self.seen.code = self.response.status;
         }
-        if let (Some(granted), Some(answered)) = (self.seen.woken.take(), progress.answered.get()) {
-            let wire = begun.saturating_duration_since(granted);
-            let first_byte = answered.saturating_duration_since(begun);
-            self.worker
-                .shared
-                .first_answers
-                .note(&revision.revision.key, wire, first_byte);
-        }
         stop
     }
 
@@ -247,6 +239,7 @@ impl Exchange<'_> {
             edits,
             worker,
             pace,
+            seen,
             ..
         } = self;
         let Some(routed) = routed else {
@@ -260,6 +253,8 @@ impl Exchange<'_> {
             worker,
             request,
             routed,
+            revision: watch.revision,
+            woken: seen.woken.take(),
             progress,
             edits: &mut edits.response,
         };
@@ -434,11 +429,27 @@ struct Relay<'a> {
     worker: &'a Worker,
     request: &'a RequestHead,
     routed: &'a crate::live::Routed,
+    revision: &'a LocalRevision,
+    /// When the request was let in, if it woke its revision.
+    woken: Option<Instant>,
     progress: &'a Progress,
     edits: &'a mut Vec<u8>,
 }
 
 impl Relay<'_> {
+    fn answered(&self) {
+        let now = self.worker.clock.now();
+        let begun = self.progress.begun;
+        self.progress.answered.set(Some(now));
+        // Before the client can know that it was answered, and ask how long the start took.
+        if let Some(granted) = self.woken {
+            let wire = begun.saturating_duration_since(granted);
+            let first_byte = now.saturating_duration_since(begun);
+            let key = &self.revision.revision.key;
+            self.worker.shared.first_answers.note(key, wire, first_byte);
+        }
+    }
+
     async fn download<S: Responses, K: Responder>(
         self,
         source: &mut S,
@@ -465,7 +476,7 @@ impl Relay<'_> {
             }
             break;
         }
-        self.progress.answered.set(Some(self.worker.clock.now()));
+        self.answered();
         edits::response(self.edits, response, self.routed);
         self.progress.relayed.set(true);
         if response.status == 101 {
@@ -501,12 +512,17 @@ impl Watch<'_> {
         if self.worker.phase.get() == Phase::Ended {
             return Poll::Ready(Reason::ShuttingDown);
         }
-        let nearest = self.nearest();
-        timer.set(nearest.map(|(at, _)| tokio::time::Instant::from_std(at)));
-        match (timer.poll_fired(cx), nearest) {
-            (Poll::Ready(()), Some((_, reason))) => Poll::Ready(reason),
-            (Poll::Ready(()), None) | (Poll::Pending, _) => Poll::Pending,
+        let Some((at, reason)) = self.nearest() else {
+            timer.set(None);
+            return Poll::Pending;
+        };
+        // Not the timer but the clock decides: a deadline that has just moved is not the one that
+        // fired.
+        if self.worker.clock.now() >= at {
+            return Poll::Ready(reason);
         }
+        timer.set(Some(tokio::time::Instant::from_std(at)));
+        timer.poll_fired(cx).map(|()| reason)
     }
 
     fn nearest(&self) -> Option<(Instant, Reason)> {

@@ -20,7 +20,7 @@ impl Exchange<'_> {
             code: self.seen.code,
             reason,
             attempts: self.seen.attempts,
-            request_bytes: head.bytes.len() as u64 + self.pace.bytes_read(),
+            request_bytes: head.bytes.len() as u64 + self.pace.body_bytes(),
             response_bytes: self.pace.bytes_written(),
             method: self.request.method(),
             host: self.request.host(),
@@ -37,7 +37,7 @@ impl Exchange<'_> {
         match &self.routed {
             Some(routed) => {
                 let revision = self.revision.as_ref().map(|local| &*local.revision);
-                routed.local.record(&self.worker.metrics, revision, facts);
+                let facts = routed.local.record(&self.worker.metrics, revision, facts);
                 self.worker.log(&facts);
             }
             None => self.worker.record_unmatched(&facts),

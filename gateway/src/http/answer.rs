@@ -78,6 +78,19 @@ impl Answer {
         line(&mut self.lines, name, value);
     }
 
+    /// Sets a header line, in place of any with this name.
+    pub fn set(&mut self, name: &str, value: &[u8]) {
+        let mut kept = Vec::with_capacity(self.lines.len());
+        for line in self.lines.split_inclusive(|byte| *byte == b'\n') {
+            let of = line.split(|byte| *byte == b':').next().unwrap_or(line);
+            if !of.eq_ignore_ascii_case(name.as_bytes()) {
+                kept.extend_from_slice(line);
+            }
+        }
+        self.lines = kept;
+        self.line(name, value);
+    }
+
     /// The answer to a HEAD request: the same head, nothing behind it.
     pub fn without_body(&mut self) {
         self.body.clear();

@@ -147,6 +147,15 @@ impl Head {
             field.dropped |= field.name.of(bytes).eq_ignore_ascii_case(name);
         }
     }
+
+    /// Like [`drop_named`](Head::drop_named), for a name that stands in this head itself.
+    pub fn drop_named_at(&mut self, name: Span) {
+        let Head { bytes, fields } = self;
+        let name = name.of(bytes);
+        for field in fields {
+            field.dropped |= field.name.of(bytes).eq_ignore_ascii_case(name);
+        }
+    }
 }
 
 /// Members of a comma-separated list, trimmed, empty ones left out.

@@ -19,6 +19,7 @@ pub struct Pace {
     blocked_since: Cell<Option<Instant>>,
     last: Cell<Instant>,
     read: Cell<u64>,
+    body: Cell<u64>,
     written: Cell<u64>,
 }
 
@@ -32,6 +33,7 @@ impl Pace {
             blocked_since: Cell::new(None),
             last: Cell::new(clock.now()),
             read: Cell::new(0),
+            body: Cell::new(0),
             written: Cell::new(0),
         }
     }
@@ -50,6 +52,17 @@ impl Pace {
         }
         self.read.set(self.read.get() + bytes as u64);
         self.last.set(now);
+    }
+
+    /// Bytes of a body were passed on.
+    pub fn body_moved(&self, bytes: usize) {
+        self.body.set(self.body.get() + bytes as u64);
+    }
+
+    /// Bytes of the body read from this side and passed on.
+    #[must_use]
+    pub fn body_bytes(&self) -> u64 {
+        self.body.get()
     }
 
     pub fn write_waits(&self) {

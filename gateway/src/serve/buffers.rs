@@ -4,8 +4,9 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// Sizes a buffer can have. The smallest holds the head of nearly every request, the largest is
-/// the most that is in flight in one direction of one body.
+/// Sizes that are kept for later use. The smallest holds the head of nearly every request, the
+/// largest is the most that is in flight in one direction of one body. Larger buffers, for heads
+/// that the configuration allows to be larger, are made when needed and freed.
 pub const SIZES: [usize; 3] = [4 * 1024, 16 * 1024, 64 * 1024];
 
 /// Spare buffers kept per size and worker; beyond it they are freed.
@@ -45,9 +46,12 @@ impl Buffers {
         }
     }
 
-    fn take(&self, class: usize) -> Box<[u8]> {
-        let spare = self.spare.borrow_mut()[class].pop();
-        spare.unwrap_or_else(|| vec![0; SIZES[class]].into_boxed_slice())
+    /// Storage for at least `size` bytes.
+    fn take(&self, size: usize) -> Box<[u8]> {
+        let class = SIZES.iter().position(|class| *class >= size);
+        let spare = class.and_then(|class| self.spare.borrow_mut()[class].pop());
+        let size = class.map_or_else(|| size.next_power_of_two(), |class| SIZES[class]);
+        spare.unwrap_or_else(|| vec![0; size].into_boxed_slice())
     }
 
     fn give(&self, storage: Box<[u8]>) {
@@ -110,48 +114,42 @@ impl Buffer {
     }
 
     /// Room to read into, at least one byte unless `max` bytes are already waiting to be used; then
-    /// it is empty. Grows by steps up to `max` rounded up to a size.
+    /// it is empty. Grows by steps up to `max` and what is kept, rounded up to a size.
     pub fn room(&mut self, max: usize) -> &mut [u8] {
-        if self.len() >= max {
+        let Some(wanted) = max.checked_sub(self.len()).filter(|wanted| *wanted > 0) else {
             return &mut [];
-        }
+        };
         if self.end == self.storage.len() {
-            self.compact_or_grow();
+            self.compact_or_grow(max);
         }
-        let limit = self.storage.len().min(self.start + max);
-        &mut self.storage[self.end..limit.max(self.end)]
+        let limit = self.storage.len().min(self.end.saturating_add(wanted));
+        &mut self.storage[self.end..limit]
     }
 
     /// Makes sure the next read can take `size` bytes at once (bounded by the largest size).
     pub fn widen(&mut self, size: usize) {
         if self.kept_from.is_none() && self.storage.len() < size {
-            self.grow(size);
+            self.grow(size.min(SIZES[SIZES.len() - 1]));
         }
     }
 
-    fn compact_or_grow(&mut self) {
+    /// Makes room where there is none: by moving what is there to the front if that is cheap or
+    /// all that `max` asks for, else by taking larger storage.
+    fn compact_or_grow(&mut self, max: usize) {
         let keep = self.kept_from.unwrap_or(self.start);
-        if keep > 0 && (self.end - keep) <= self.storage.len() / 2 {
+        let size = self.storage.len();
+        if keep > 0 && (self.end - keep <= size / 2 || size >= max) {
             self.storage.copy_within(keep..self.end, 0);
             self.shift(keep);
         } else {
-            let next = SIZES.iter().find(|size| **size > self.storage.len());
-            if let Some(size) = next {
-                self.grow(*size);
-            } else if keep > 0 {
-                self.storage.copy_within(keep..self.end, 0);
-                self.shift(keep);
-            }
+            self.grow(size + 1);
         }
     }
 
+    /// Moves to storage for at least `size` bytes, which hold what is here.
     fn grow(&mut self, size: usize) {
-        let class = SIZES
-            .iter()
-            .position(|s| *s >= size)
-            .unwrap_or(SIZES.len() - 1);
         let keep = self.kept_from.unwrap_or(self.start);
-        let mut storage = self.buffers.take(class);
+        let mut storage = self.buffers.take(size);
         storage[..self.end - keep].copy_from_slice(&self.storage[keep..self.end]);
         self.buffers
             .give(std::mem::replace(&mut self.storage, storage));
@@ -213,6 +211,8 @@ impl Drop for Buffer {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn fill(buffer: &mut Buffer, bytes: &[u8]) {
@@ -257,5 +257,125 @@ mod tests {
         buffer.consume(100);
         buffer.release();
         assert_eq!(buffer.storage.len(), 0);
+    }
+
+    #[test]
+    fn what_is_kept_takes_no_room_from_what_comes() {
+        let buffers = Buffers::new();
+        let mut buffer = Buffer::new(&buffers);
+        let largest = SIZES[2];
+        fill(&mut buffer, &vec![1; largest]);
+        buffer.keep();
+        buffer.consume(largest);
+        assert!(!buffer.room(16).is_empty());
+        fill(&mut buffer, b"next");
+        buffer.rewind();
+        assert_eq!(buffer.len(), largest + 4);
+        buffer.forget();
+        buffer.consume(largest);
+        assert_eq!(buffer.bytes(), b"next");
+    }
+
+    #[test]
+    fn more_than_the_largest_spare_size_fits_if_the_bound_allows_it() {
+        let buffers = Buffers::new();
+        let mut buffer = Buffer::new(&buffers);
+        let most = 3 * SIZES[2];
+        while buffer.len() < most {
+            let count = buffer.room(most).len();
+            assert!(count > 0, "no room after {}", buffer.len());
+            buffer.filled(count);
+        }
+        assert_eq!(buffer.len(), most);
+        drop(buffer);
+        assert!(buffers.spare.borrow().iter().all(|spare| spare.len() <= 1));
+    }
+
+    #[test]
+    fn spare_storage_is_used_again() {
+        let buffers = Buffers::new();
+        let mut buffer = Buffer::new(&buffers);
+        fill(&mut buffer, b"x");
+        let place = buffer.storage.as_ptr();
+        buffer.consume(1);
+        buffer.release();
+        let mut next = Buffer::new(&buffers);
+        fill(&mut next, b"y");
+        assert_eq!(next.storage.as_ptr(), place);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Act {
+        Read { most: usize, bytes: usize },
+        Consume(usize),
+        Keep,
+        Rewind,
+        Forget,
+        Widen(usize),
+        Release,
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        let most = prop_oneof![0..64usize, Just(16 * 1024), Just(64 * 1024), Just(100_000)];
+        prop_oneof![
+            6 => (most, prop_oneof![1..64usize, 1..100_000usize])
+                .prop_map(|(most, bytes)| Act::Read { most, bytes }),
+            6 => prop_oneof![0..64usize, 0..100_000usize].prop_map(Act::Consume),
+            2 => Just(Act::Keep),
+            2 => Just(Act::Rewind),
+            2 => Just(Act::Forget),
+            1 => prop_oneof![Just(SIZES[1]), Just(SIZES[2])].prop_map(Act::Widen),
+            1 => Just(Act::Release),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_a_queue_that_can_go_back(acts in proptest::collection::vec(act(), 1..60)) {
+            let buffers = Buffers::new();
+            let mut buffer = Buffer::new(&buffers);
+            // All bytes ever read, how many of them are used, and where `keep` was called.
+            let mut all: Vec<u8> = Vec::new();
+            let mut used = 0;
+            let mut kept: Option<usize> = None;
+            for act in acts {
+                match act {
+                    Act::Read { most, bytes } => {
+                        let room = buffer.room(most);
+                        prop_assert_eq!(room.is_empty(), all.len() - used >= most);
+                        let count = room.len().min(bytes);
+                        prop_assert!(all.len() - used + room.len() <= most || room.is_empty());
+                        for place in &mut room[..count] {
+                            let byte = u8::try_from(all.len() % 251).unwrap();
+                            *place = byte;
+                            all.push(byte);
+                        }
+                        buffer.filled(count);
+                    }
+                    Act::Consume(count) => {
+                        let count = count.min(all.len() - used);
+                        buffer.consume(count);
+                        used += count;
+                    }
+                    Act::Keep => {
+                        buffer.keep();
+                        kept = Some(used);
+                    }
+                    Act::Rewind => {
+                        buffer.rewind();
+                        used = kept.unwrap_or(used);
+                    }
+                    Act::Forget => {
+                        buffer.forget();
+                        kept = None;
+                    }
+                    Act::Widen(size) => buffer.widen(size),
+                    Act::Release => buffer.release(),
+                }
+                prop_assert_eq!(buffer.bytes(), &all[used..]);
+                prop_assert_eq!(buffer.len(), all.len() - used);
+                prop_assert_eq!(buffer.is_empty(), all.len() == used);
+            }
+        }
     }
 }

@@ -77,7 +77,8 @@ pub async fn serve(worker: Rc<Worker>, io: Io, client: Client) {
             Heard::Nothing => return,
         };
         let mut down = server::Client::new(&mut connection, reads, &request);
-        if connection_is_spent(&worker, &down) {
+        // Behind a head that was refused nobody knows where the next one begins.
+        if refused.is_some() || connection_is_spent(&worker, &down) {
             down.closes();
         }
         match refused {
@@ -195,14 +196,14 @@ async fn hear(
 
 /// Reads what is left of a body; whether its end was reached within the bounds.
 async fn discard_body<S: Source>(source: &mut S) -> bool {
-    let mut left = DISCARD_MAX;
+    let mut left = exchange::SKIP_MAX;
     loop {
         match source.fill().await {
             Ok(crate::http::message::Filled::End) => return true,
             Ok(crate::http::message::Filled::Data) => {
                 let count = source.data().len();
                 source.consume(count);
-                let Some(rest) = left.checked_sub(count) else {
+                let Some(rest) = left.checked_sub(count as u64) else {
                     return false;
                 };
                 left = rest;

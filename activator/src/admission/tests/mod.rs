@@ -1,4 +1,5 @@
 //! What the tests of admission share.
+#![cfg(not(tidegate_loom))]
 
 mod behaviour;
 mod simulation;

@@ -72,7 +72,7 @@ struct Entry {
 
 impl Local {
     /// A scaler whose tasks run on the current runtime. `program` with `arguments` must call
-    /// [`supervise`]; it is started with the first revision that is adopted.
+    /// [`supervise()`]; it is started with the first revision that is adopted.
     ///
     /// # Errors
     /// When `program` is not a file.

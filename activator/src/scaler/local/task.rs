@@ -210,6 +210,7 @@ impl Task {
             }
             Order::Release => {
                 self.adopted = false;
+                self.cold_start = None;
                 self.fleet.want(0, now(), &mut self.machine);
             }
             Order::Shutdown => {

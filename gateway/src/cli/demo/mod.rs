@@ -73,6 +73,10 @@ pub(super) fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
             run::run(options)
         })?;
     let watched = watch(&stage, announced, ended);
+    if watched.is_err() {
+        // A demo that nobody can see is over.
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)?;
+    }
     let result = gateway
         .join()
         .map_err(|_panic| anyhow::anyhow!("the gateway panicked"))?;
@@ -80,8 +84,7 @@ pub(super) fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     match result {
         Ok(()) => watched.map(|()| ExitCode::SUCCESS),
         Err(error @ RunError::Bind { .. }) => {
-            let hint = "`tidegate demo --listen 127.0.0.1:0` takes a free port";
-            Err(anyhow::Error::from(error).context(hint))
+            anyhow::bail!("{error}; `tidegate demo --listen 127.0.0.1:0` takes a free port")
         }
         Err(error) => report(error),
     }

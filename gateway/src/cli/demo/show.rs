@@ -79,10 +79,6 @@ pub(super) fn lines(before: &[View], after: &[View]) -> Vec<String> {
 
 fn changes(old: Option<&View>, new: &View) -> impl Iterator<Item = String> {
     let (was, is) = (old.map(View::state), new.state());
-    let started = new.last_start.as_ref().filter(|start| {
-        let last = old.and_then(|old| old.last_start.as_ref());
-        old.is_some() && last.is_none_or(|last| last.at != start.at)
-    });
     let unseen = matches!(
         (was, is),
         (Some(State::AtZero | State::Stopping), State::Ready(_))
@@ -96,13 +92,19 @@ fn changes(old: Option<&View>, new: &View) -> impl Iterator<Item = String> {
             1 => "waking: 1 request is held".to_owned(),
             waiting => format!("waking: {waiting} requests are held"),
         },
-        State::Ready(count) => match started.map(|start| start.phases.milliseconds()) {
-            Some(took) => format!("ready ({count}), {took:.0} ms after the first request"),
-            None => format!("ready ({count})"),
-        },
+        State::Ready(count) => format!("ready ({count})"),
         State::Stopping => "stopping".to_owned(),
     });
-    waking.into_iter().chain(change)
+    // It may be known a look later than that somebody is ready.
+    let start = new.last_start.as_ref().filter(|start| {
+        let last = old.and_then(|old| old.last_start.as_ref());
+        old.is_some() && last.is_none_or(|last| last.at != start.at)
+    });
+    let took = start.map(|start| {
+        let took = start.phases.milliseconds();
+        format!("took requests {took:.0} ms after the first one came")
+    });
+    waking.into_iter().chain(change).chain(took)
 }
 
 impl Phases {
@@ -163,6 +165,7 @@ mod tests {
             view(0, &[]),
             view(1, &[]),
             view(3, &["starting"]),
+            view(0, &["ready"]),
             started(view(0, &["ready"]), "1"),
             started(view(0, &["ready", "starting"]), "1"),
             started(view(0, &["lingering", "suspect"]), "1"),
@@ -173,7 +176,8 @@ mod tests {
         let expected = [
             "hello-00001  at zero",
             "hello-00001  waking: 1 request is held",
-            "hello-00001  ready (1), 22 ms after the first request",
+            "hello-00001  ready (1)",
+            "hello-00001  took requests 22 ms after the first one came",
             "hello-00001  ready (2)",
             "hello-00001  ready (1)",
             "hello-00001  stopping",
@@ -188,7 +192,8 @@ mod tests {
         let expected = [
             "hello-00001  at zero",
             "hello-00001  waking",
-            "hello-00001  ready (1), 22 ms after the first request",
+            "hello-00001  ready (1)",
+            "hello-00001  took requests 22 ms after the first one came",
         ];
         assert_eq!(told(&looks), expected);
     }

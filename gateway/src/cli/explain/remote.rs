@@ -38,7 +38,7 @@ pub(super) fn ask(admin: &Admin, question: &Question) -> anyhow::Result<Answer> 
 }
 
 fn path_and_query(question: &Question) -> String {
-    let mut query = form_urlencoded::Serializer::new("/api/explain?".to_owned());
+    let mut query = form_urlencoded::Serializer::new(String::new());
     let url = format!("http://{}{}", question.host, question.path);
     query.append_pair("url", &url);
     query.append_pair("method", question.method.as_str());
@@ -48,7 +48,7 @@ fn path_and_query(question: &Question) -> String {
     if question.internal {
         query.append_pair("audience", "internal");
     }
-    query.finish()
+    format!("/api/explain?{}", query.finish())
 }
 
 fn answer(status: StatusCode, body: &[u8]) -> anyhow::Result<Answer> {

@@ -11,16 +11,20 @@ pub mod response;
 pub mod server;
 pub mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use super::field::{Field, Head, Name, Span};
 
-/// Most fields a head may ever have, whatever the configuration says.
-pub const FIELDS_MAX: usize = 256;
+/// Most fields that `Connection` may name: each is looked for among all fields.
+const OPTIONS_MAX: usize = 64;
 
 /// What a head may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadLimits {
     /// Bytes from the first of the head to its empty line.
     pub bytes: usize,
+    /// Of a request; at most [`request::FIELDS_MAX`].
     pub fields: usize,
     /// Bytes of a request target.
     pub target: usize,

@@ -64,10 +64,13 @@ impl Reader<'_> {
         // A head that comes in crumbs is parsed again only when it may have become whole or has
         // doubled, so that crumbs cost no more than the bytes they bring.
         let mut parsed_at = 0;
+        let mut seen: usize = 0;
         loop {
             let bytes = self.buffer.bytes();
-            let worth_it =
-                bytes.len() >= parsed_at * 2 || bytes.len() >= max || bytes.ends_with(b"\n");
+            let worth_it = bytes.len() >= parsed_at * 2
+                || bytes.len() >= max
+                || has_empty_line(&bytes[seen.saturating_sub(2)..]);
+            seen = bytes.len();
             if !bytes.is_empty() && worth_it {
                 parsed_at = bytes.len();
                 if let Parsed::Head(length) = parse(bytes)? {
@@ -155,6 +158,12 @@ impl Reader<'_> {
     }
 }
 
+/// Whether a line end follows another: every head ends so, also one whose lines lack their CR.
+fn has_empty_line(bytes: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', bytes)
+        .any(|at| matches!(bytes[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
+}
+
 impl Source for Reader<'_> {
     async fn fill(&mut self) -> Result<Filled, StreamError> {
         poll_fn(|cx| self.poll_fill(cx)).await
@@ -167,6 +176,7 @@ impl Source for Reader<'_> {
     fn consume(&mut self, count: usize) {
         self.available -= count;
         self.body_bytes += count as u64;
+        self.pace.body_moved(count);
         self.decoder.took(count);
         self.buffer.consume(count);
     }

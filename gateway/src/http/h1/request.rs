@@ -2,15 +2,26 @@
 
 use std::mem::MaybeUninit;
 
+use smallvec::SmallVec;
+
 use super::{
-    FIELDS_MAX, Framing, FramingError, HeadLimits, Parsed, framing, has_bare_lf, index, span_in,
+    Framing, FramingError, HeadLimits, OPTIONS_MAX, Parsed, framing, has_bare_lf, index, span_in,
 };
 use crate::http::field::{Name, Span};
 use crate::http::message::{Length, RequestHead, Version};
 use crate::refusal::Reason;
 
+/// Most fields the configuration may allow.
+pub const FIELDS_MAX: usize = 1000;
+
+/// Up to this many are indexed with little of the stack.
+const FIELDS_USUAL: usize = 128;
+
 /// Longest method token.
 const METHOD_MAX: usize = 32;
+
+/// Most empty lines before a request line.
+const EMPTY_LINES_MAX: usize = 4;
 
 /// Fields that `Connection` may not name: taking them away would change who asked, for what, or
 /// where the message ends (RFC 9110 §7.6.1 lets us refuse).
@@ -35,25 +46,52 @@ const PROTECTED: [&str; 13] = [
 /// # Errors
 /// The reason to refuse it with; the connection cannot be read on after any of them.
 pub fn parse(bytes: &[u8], limits: &HeadLimits, out: &mut RequestHead) -> Result<Parsed, Reason> {
-    // RFC 9112 §2.2: an empty line before the request line is ignored.
-    let skipped = bytes
-        .chunks_exact(2)
-        .take_while(|pair| *pair == b"\r\n")
-        .count()
-        * 2;
-    let bytes = &bytes[skipped..];
-    let mut storage = [const { MaybeUninit::uninit() }; FIELDS_MAX];
-    let mut request = httparse::Request::new(&mut []);
-    let fields = &mut storage[..limits.fields.min(FIELDS_MAX)];
-    let length = match request.parse_with_uninit_headers(bytes, fields) {
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => return partial(bytes, limits),
-        Err(httparse::Error::TooManyHeaders) => return Err(Reason::HeadTooLarge),
-        Err(_) => return Err(refuse_line(bytes, limits)),
-    };
-    if length > limits.bytes {
-        return Err(Reason::HeadTooLarge);
+    if limits.fields <= FIELDS_USUAL {
+        let mut storage = [const { MaybeUninit::uninit() }; FIELDS_USUAL];
+        parse_in(bytes, limits, &mut storage, out)
+    } else {
+        parse_many(bytes, limits, out)
     }
+}
+
+#[cold]
+#[inline(never)]
+fn parse_many(bytes: &[u8], limits: &HeadLimits, out: &mut RequestHead) -> Result<Parsed, Reason> {
+    let mut storage = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    parse_in(bytes, limits, &mut storage, out)
+}
+
+fn parse_in<'b>(
+    bytes: &'b [u8],
+    limits: &HeadLimits,
+    storage: &mut [MaybeUninit<httparse::Header<'b>>],
+    out: &mut RequestHead,
+) -> Result<Parsed, Reason> {
+    // RFC 9112 §2.2: empty lines before the request line are ignored.
+    let empty_lines = bytes
+        .chunks_exact(2)
+        .take(EMPTY_LINES_MAX)
+        .take_while(|pair| *pair == b"\r\n")
+        .count();
+    let skipped = empty_lines * 2;
+    let bytes = &bytes[skipped..];
+    if bytes.starts_with(b"\r\n") {
+        return Err(Reason::BadRequest);
+    }
+    let mut request = httparse::Request::new(&mut []);
+    let most = limits.fields.min(storage.len());
+    let fields = &mut storage[..most];
+    let otherwise = |reason| line_too_long(bytes, limits).unwrap_or(reason);
+    let length = match request.parse_with_uninit_headers(bytes, fields) {
+        Ok(httparse::Status::Complete(length)) if length <= limits.bytes => length,
+        Ok(httparse::Status::Partial) if bytes.len() < limits.bytes => {
+            return line_too_long(bytes, limits).map_or(Ok(Parsed::More), Err);
+        }
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => {
+            return Err(otherwise(Reason::HeadTooLarge));
+        }
+        Err(_) => return Err(otherwise(Reason::BadRequest)),
+    };
     let head = &bytes[..length];
     if has_bare_lf(head) {
         return Err(Reason::BadRequest);
@@ -74,34 +112,17 @@ pub fn parse(bytes: &[u8], limits: &HeadLimits, out: &mut RequestHead) -> Result
     Ok(Parsed::Head(skipped + length))
 }
 
-/// Not all there yet: refuse early what can only grow.
-fn partial(bytes: &[u8], limits: &HeadLimits) -> Result<Parsed, Reason> {
-    if bytes.len() < limits.bytes {
-        let line_end = memchr::memchr(b'\n', bytes);
-        let too_long = line_end.is_none() && bytes.len() > limits.target + METHOD_MAX + 16;
-        return if too_long {
-            Err(Reason::UriTooLong)
-        } else {
-            Ok(Parsed::More)
-        };
-    }
-    let one_line = memchr::memchr(b'\n', bytes).is_none();
-    Err(if one_line {
-        Reason::UriTooLong
-    } else {
-        Reason::HeadTooLarge
-    })
-}
-
-/// What exactly is wrong with bytes that are no head.
-fn refuse_line(bytes: &[u8], limits: &HeadLimits) -> Reason {
-    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or(bytes);
-    let long = line.len() > limits.target + METHOD_MAX + 16;
-    if long {
-        Reason::UriTooLong
-    } else {
-        Reason::BadRequest
-    }
+/// What is too long in the request line so far. Asked before anything else is found wrong, so that
+/// the answer does not depend on how many bytes came at once.
+fn line_too_long(bytes: &[u8], limits: &HeadLimits) -> Option<Reason> {
+    let line = memchr::memchr(b'\n', bytes).map_or(bytes, |end| &bytes[..end]);
+    let method_end = line.iter().take(METHOD_MAX + 1).position(|b| *b == b' ');
+    let Some(method_end) = method_end else {
+        return (line.len() > METHOD_MAX).then_some(Reason::BadRequest);
+    };
+    let rest = &line[method_end + 1..];
+    let target = memchr::memchr(b' ', rest).unwrap_or(rest.len());
+    (target > limits.target).then_some(Reason::UriTooLong)
 }
 
 fn check(limits: &HeadLimits, out: &mut RequestHead) -> Result<(), Reason> {
@@ -182,9 +203,10 @@ fn absolute_form(out: &mut RequestHead) -> Result<(), Reason> {
     out.target = if path.of(&out.head.bytes).starts_with(b"/") {
         path
     } else {
-        // RFC 9112 §3.2.1: an empty path is sent as "/".
+        // RFC 9112 §3.2.1: an empty path is sent as "/"; §3.2.4: OPTIONS without one as "*".
+        let whole = path.is_empty() && out.method() == b"OPTIONS";
         let at = out.head.bytes.len();
-        out.head.bytes.push(b'/');
+        out.head.bytes.push(if whole { b'*' } else { b'/' });
         out.head
             .bytes
             .extend_from_within(path.start as usize..path.end as usize);
@@ -211,18 +233,28 @@ fn same_authority(one: &[u8], other: &[u8], scheme: &[u8]) -> bool {
     one[..strip(one)].eq_ignore_ascii_case(&other[..strip(other)])
 }
 
-/// Not empty, and only what a host and a port may be made of (RFC 3986 §3.2.2; no user part).
-fn is_authority(host: &[u8]) -> bool {
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte);
-    if host.is_empty() || !host.iter().all(allowed) {
-        return false;
-    }
-    // A port, if there is one, is digits.
-    match host.iter().rposition(|byte| *byte == b':') {
-        Some(colon) if !host[colon..].contains(&b']') => {
-            host[colon + 1..].iter().all(u8::is_ascii_digit) && colon > 0
-        }
-        _ => true,
+/// A host, perhaps with a port, and nothing else (RFC 3986 §3.2; no user part, no zone).
+fn is_authority(authority: &[u8]) -> bool {
+    let name_end = match authority.first() {
+        Some(b'[') => memchr::memchr(b']', authority).map_or(0, |close| close + 1),
+        _ => memchr::memchr(b':', authority).unwrap_or(authority.len()),
+    };
+    let (name, port) = authority.split_at(name_end);
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    is_port && is_host(name)
+}
+
+fn is_host(name: &[u8]) -> bool {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
+    match name {
+        [] => false,
+        [b'[', address @ .., b']'] => std::str::from_utf8(address)
+            .is_ok_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok()),
+        name => name.iter().all(allowed),
     }
 }
 
@@ -247,22 +279,25 @@ fn connection(out: &mut RequestHead) -> Result<(), Reason> {
     if plain {
         return Ok(());
     }
-    let mut upgrade = false;
-    let mut named = smallvec::SmallVec::<[Span; 4]>::new();
+    let (mut upgrade, mut close, mut keep) = (false, false, false);
+    let mut named = SmallVec::<[Span; 4]>::new();
     for option in out.head.list(Name::Connection) {
         match option {
-            _ if option.eq_ignore_ascii_case(b"close") => out.keep_alive = false,
-            _ if option.eq_ignore_ascii_case(b"keep-alive") => {
-                // `close` beside it wins.
-                let closes = |o: &[u8]| o.eq_ignore_ascii_case(b"close");
-                out.keep_alive = !out.head.list(Name::Connection).any(closes);
-            }
+            _ if option.eq_ignore_ascii_case(b"close") => close = true,
+            _ if option.eq_ignore_ascii_case(b"keep-alive") => keep = true,
             _ if option.eq_ignore_ascii_case(b"upgrade") => upgrade = true,
             _ if option.eq_ignore_ascii_case(b"te") => {}
+            _ if named.len() == OPTIONS_MAX || is_protected(option) => {
+                return Err(Reason::BadRequest);
+            }
             _ => named.push(span_in(&out.head.bytes, option)),
         }
     }
-    drop_named(out, &named)?;
+    // `close` beside `keep-alive` wins.
+    out.keep_alive = !close && (keep || out.keep_alive);
+    for name in named {
+        out.head.drop_named_at(name);
+    }
     let websocket = |token: &[u8]| token.eq_ignore_ascii_case(b"websocket");
     out.wants_websocket = upgrade
         && out.version == Version::Http11
@@ -276,18 +311,10 @@ fn connection(out: &mut RequestHead) -> Result<(), Reason> {
     Ok(())
 }
 
-fn drop_named(out: &mut RequestHead, named: &[Span]) -> Result<(), Reason> {
-    for name in named {
-        let name = name.of(&out.head.bytes).to_ascii_lowercase();
-        if PROTECTED
-            .iter()
-            .any(|protected| protected.as_bytes() == name)
-        {
-            return Err(Reason::BadRequest);
-        }
-        out.head.drop_named(&name);
-    }
-    Ok(())
+fn is_protected(option: &[u8]) -> bool {
+    PROTECTED
+        .iter()
+        .any(|name| name.as_bytes().eq_ignore_ascii_case(option))
 }
 
 /// RFC 9110 §10.1.1.

@@ -2,9 +2,14 @@
 
 use std::mem::MaybeUninit;
 
-use super::{FIELDS_MAX, Framing, HeadLimits, Parsed, framing, has_bare_lf, index, span_in};
+use smallvec::SmallVec;
+
+use super::{Framing, HeadLimits, OPTIONS_MAX, Parsed, framing, has_bare_lf, index, span_in};
 use crate::http::field::{Name, Span};
 use crate::http::message::{Length, ResponseHead, StreamError, Version};
+
+/// Most fields.
+const FIELDS_MAX: usize = 256;
 
 /// Reads a head from the front of `bytes` into `out`. `to_head` says that the request was HEAD.
 ///
@@ -16,6 +21,10 @@ pub fn parse(
     to_head: bool,
     out: &mut ResponseHead,
 ) -> Result<Parsed, StreamError> {
+    if matches!(bytes, [b'\r' | b'\n', ..]) {
+        // Only servers may skip empty lines (RFC 9112 §2.2): this belongs to the answer before.
+        return Err(StreamError::Malformed("bytes between responses"));
+    }
     let mut storage = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut response = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
@@ -49,13 +58,6 @@ pub fn parse(
     } else {
         Version::Http11
     };
-    out.length = length_of(out, to_head)?;
-    connection(out);
-    Ok(Parsed::Head(length))
-}
-
-/// RFC 9112 §6.3.
-fn length_of(out: &ResponseHead, to_head: bool) -> Result<Length, StreamError> {
     let framing = framing(&out.head)
         .map_err(|_ambiguous| StreamError::Malformed("response framing is ambiguous"))?;
     if framing == Framing::Chunked && out.version == Version::Http10 {
@@ -63,56 +65,73 @@ fn length_of(out: &ResponseHead, to_head: bool) -> Result<Length, StreamError> {
             "transfer coding in an HTTP/1.0 response",
         ));
     }
-    if to_head || out.status < 200 || out.status == 204 || out.status == 304 {
-        return Ok(Length::None);
+    out.length = length_of(out.status, framing, to_head);
+    connection(out, framing)?;
+    Ok(Parsed::Head(length))
+}
+
+/// RFC 9112 §6.3.
+fn length_of(status: u16, framing: Framing, to_head: bool) -> Length {
+    if to_head || is_bodiless(status) || status == 304 {
+        return Length::None;
     }
-    Ok(match framing {
+    match framing {
         Framing::Unsaid => Length::UntilClose,
         Framing::Length(0) => Length::None,
         Framing::Length(length) => Length::Exactly(length),
         Framing::Chunked => Length::Chunked,
-    })
+    }
 }
 
-fn connection(out: &mut ResponseHead) {
-    let mut options = false;
+/// These never have a body, nor a field that announces one (RFC 9110 §8.6, RFC 9112 §6.1).
+fn is_bodiless(status: u16) -> bool {
+    status < 200 || status == 204
+}
+
+/// Hop-by-hop fields (RFC 9110 §7.6.1): what they say to us, and that they go no further.
+fn connection(out: &mut ResponseHead, framing: Framing) -> Result<(), StreamError> {
+    let upgrade = |token: &[u8]| token.eq_ignore_ascii_case(b"websocket");
+    if out.status == 101 && !out.head.list(Name::Upgrade).any(upgrade) {
+        return Err(StreamError::Malformed("upgrade to something else"));
+    }
+    let bodiless = is_bodiless(out.status);
     for field in &mut out.head.fields {
         match field.id {
-            Name::Connection => {
-                field.dropped = true;
-                options = true;
-            }
-            Name::KeepAlive
+            Name::Connection
+            | Name::KeepAlive
             | Name::ProxyConnection
             | Name::TransferEncoding
             | Name::Te
             | Name::Upgrade
             // The word is ours to say.
             | Name::TidegateReason => field.dropped = true,
-            // RFC 9110 §8.6: none in 1xx and 204.
-            Name::ContentLength => field.dropped = out.status < 200 || out.status == 204,
+            Name::ContentLength => field.dropped = bodiless,
             _ => {}
         }
     }
-    out.keep_alive = out.version == Version::Http11 && out.length != Length::UntilClose;
-    if !options {
-        return;
-    }
-    let mut named = smallvec::SmallVec::<[Span; 4]>::new();
-    let mut close = false;
-    let mut keep = false;
+    let mut named = SmallVec::<[Span; 4]>::new();
+    let (mut close, mut keep) = (false, false);
     for option in out.head.list(Name::Connection) {
         match option {
             _ if option.eq_ignore_ascii_case(b"close") => close = true,
             _ if option.eq_ignore_ascii_case(b"keep-alive") => keep = true,
+            // It says where the body ends, so it is no option.
             _ if Name::of(option) == Name::ContentLength => {}
+            _ if named.len() == OPTIONS_MAX => {
+                return Err(StreamError::Malformed("too many connection options"));
+            }
             _ => named.push(span_in(&out.head.bytes, option)),
         }
     }
     for name in named {
-        let name = name.of(&out.head.bytes).to_ascii_lowercase();
-        out.head.drop_named(&name);
+        out.head.drop_named_at(name);
     }
-    out.keep_alive =
-        !close && out.length != Length::UntilClose && (keep || out.version == Version::Http11);
+    // A body that must not be there may come all the same.
+    let ends = match framing {
+        Framing::Unsaid => out.length != Length::UntilClose,
+        Framing::Length(0) => true,
+        Framing::Length(_) | Framing::Chunked => !bodiless,
+    };
+    out.keep_alive = ends && !close && (keep || out.version == Version::Http11);
+    Ok(())
 }
