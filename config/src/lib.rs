@@ -15,6 +15,7 @@ mod merge;
 mod nearest;
 mod parse;
 pub mod problem;
+pub mod reference;
 pub mod revision;
 pub mod route;
 pub mod settings;

@@ -16,16 +16,19 @@ use crate::table::{Entry, Table, hash};
 
 const NAMESPACE: &str = "default";
 
-/// A document and who said it.
+/// A document and who said it. Of its revisions, only the names stay once they are compiled.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) origin: Origin,
     /// Position in the stream.
     ordinal: u32,
-    pub(crate) document: Document,
+    domain: Option<At<Text>>,
+    gateway: Option<At<document::Gateway>>,
+    routes: Box<[At<document::Route>]>,
+    revisions: Box<[(Key, Mark)]>,
 }
 
-/// A route or revision within a document. Items order by where they are written.
+/// A route or revision within a document.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
     pub(crate) said: Arc<Said>,
@@ -37,17 +40,14 @@ impl Item {
         self.index as usize
     }
 
-    /// What `Ord` goes by.
+    /// What items are ordered by.
     pub(crate) fn place(&self) -> (&Origin, u32, u32) {
         (&self.said.origin, self.said.ordinal, self.index)
     }
 
+    /// The route, if this is one.
     pub(crate) fn route(&self) -> Option<&At<document::Route>> {
-        self.said.document.routes.as_ref()?.get(self.index())
-    }
-
-    pub(crate) fn revision(&self) -> Option<&At<document::Revision>> {
-        self.said.document.revisions.as_ref()?.get(self.index())
+        self.said.routes.get(self.index())
     }
 }
 
@@ -92,18 +92,28 @@ pub(crate) struct Merged {
     gateways: Arc<Vec<Arc<Said>>>,
 }
 
+/// A revision as it stands in a fragment of this batch.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) item: Item,
+    pub(crate) revision: At<document::Revision>,
+}
+
 /// What a batch may have changed.
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
     pub(crate) routes: BTreeSet<Key>,
-    pub(crate) revisions: BTreeSet<Key>,
+    /// `None`: no longer there, unless another entry says so.
+    pub(crate) revisions: BTreeMap<Key, Option<Written>>,
     pub(crate) domain: bool,
     pub(crate) gateway: bool,
     /// Given twice: checked, so that everything about them is told at once.
     pub(crate) surplus_routes: Vec<Declared>,
-    pub(crate) surplus_revisions: Vec<Declared>,
+    pub(crate) surplus_revisions: Vec<(Key, Written)>,
     /// Some fragment could not be read in full.
     pub(crate) incomplete: bool,
+    /// One copy of each namespace for all names of the batch.
+    namespaces: BTreeSet<Arc<str>>,
 }
 
 impl Merged {
@@ -136,7 +146,15 @@ impl Merged {
                 }
                 Content::Gone => continue,
             };
-            self.learn(&origin, documents, &mut touched, problems);
+            let documents = documents.into_iter().zip(0..);
+            let documents = documents
+                .map(|(document, ordinal)| {
+                    self.learn(&origin, document, ordinal, &mut touched, problems)
+                })
+                .collect();
+            let says = Says { origin, documents };
+            let origin = says.origin.clone();
+            self.says.put(says, |says| says.origin == origin);
         }
         touched
     }
@@ -147,27 +165,22 @@ impl Merged {
             .remove(hash_origin(origin), |says| says.origin == *origin);
         let Some(gone) = gone else { return };
         for said in gone.documents.iter() {
-            for item in said.items(said.document.routes.as_deref()) {
-                let Some(key) = item.route().map(|at| key_of(&at.value)) else {
-                    continue;
-                };
+            for route in &said.routes {
+                let key = key_of(&route.value, &mut touched.namespaces);
                 self.routes
                     .remove(key.hash(), |declared| declared.key == key);
                 touched.routes.insert(key);
             }
-            for item in said.items(said.document.revisions.as_deref()) {
-                let Some(key) = item.revision().map(|at| key_of(&at.value)) else {
-                    continue;
-                };
+            for (key, _) in &said.revisions {
                 self.revisions
-                    .remove(key.hash(), |declared| declared.key == key);
-                touched.revisions.insert(key);
+                    .remove(key.hash(), |declared| declared.key == *key);
+                touched.revisions.insert(key.clone(), None);
             }
-            if said.document.domain.is_some() {
+            if said.domain.is_some() {
                 Arc::make_mut(&mut self.domains).retain(|other| !Arc::ptr_eq(said, other));
                 touched.domain = true;
             }
-            if said.document.gateway.is_some() {
+            if said.gateway.is_some() {
                 Arc::make_mut(&mut self.gateways).retain(|other| !Arc::ptr_eq(said, other));
                 touched.gateway = true;
             }
@@ -177,56 +190,58 @@ impl Merged {
     fn learn(
         &mut self,
         origin: &Origin,
-        documents: Vec<Document>,
+        document: Document,
+        ordinal: u32,
         touched: &mut Touched,
         problems: &mut Vec<Problem>,
-    ) {
-        let said = documents
-            .into_iter()
-            .enumerate()
-            .map(|(ordinal, document)| {
-                Arc::new(Said {
-                    origin: origin.clone(),
-                    ordinal: u32::try_from(ordinal).unwrap_or(u32::MAX),
-                    document,
-                })
-            });
-        let documents: Arc<[Arc<Said>]> = said.collect();
-        for said in documents.iter() {
-            for item in said.items(said.document.routes.as_deref()) {
-                let Some(key) = item.route().map(|at| key_of(&at.value)) else {
-                    continue;
-                };
-                touched.routes.insert(key.clone());
-                let declared = Declared { key, item };
-                let surplus = declare(&mut self.routes, declared, problems, name_of_route);
-                touched.surplus_routes.extend(surplus);
-            }
-            for item in said.items(said.document.revisions.as_deref()) {
-                let Some(key) = item.revision().map(|at| key_of(&at.value)) else {
-                    continue;
-                };
-                touched.revisions.insert(key.clone());
-                let declared = Declared { key, item };
-                let surplus = declare(&mut self.revisions, declared, problems, name_of_revision);
-                touched.surplus_revisions.extend(surplus);
-            }
-            if said.document.domain.is_some() {
-                Arc::make_mut(&mut self.domains).push(Arc::clone(said));
-                touched.domain = true;
-            }
-            if said.document.gateway.is_some() {
-                Arc::make_mut(&mut self.gateways).push(Arc::clone(said));
-                touched.gateway = true;
+    ) -> Arc<Said> {
+        let revisions = document.revisions.unwrap_or_default();
+        let name = |at: &At<document::Revision>| {
+            let key = key_of(&at.value, &mut touched.namespaces);
+            (key, at.value.name.mark)
+        };
+        let said = Arc::new(Said {
+            origin: origin.clone(),
+            ordinal,
+            domain: document.domain,
+            gateway: document.gateway,
+            routes: document.routes.unwrap_or_default().into(),
+            revisions: revisions.iter().map(name).collect(),
+        });
+        let item = |index| Item {
+            said: Arc::clone(&said),
+            index,
+        };
+        for (route, index) in said.routes.iter().zip(0..) {
+            let key = key_of(&route.value, &mut touched.namespaces);
+            touched.routes.insert(key.clone());
+            let item = item(index);
+            let declared = Declared { key, item };
+            let surplus = declare(&mut self.routes, declared, problems, name_of_route);
+            touched.surplus_routes.extend(surplus);
+        }
+        for (((key, _), revision), index) in said.revisions.iter().zip(revisions).zip(0..) {
+            let item = item(index);
+            let declared = Declared {
+                key: key.clone(),
+                item: item.clone(),
+            };
+            let surplus = declare(&mut self.revisions, declared, problems, name_of_revision);
+            let written = Written { item, revision };
+            match surplus {
+                None => drop(touched.revisions.insert(key.clone(), Some(written))),
+                Some(surplus) => touched.surplus_revisions.push((surplus.key, written)),
             }
         }
-        self.says.put(
-            Says {
-                origin: origin.clone(),
-                documents,
-            },
-            |says| says.origin == *origin,
-        );
+        if said.domain.is_some() {
+            Arc::make_mut(&mut self.domains).push(Arc::clone(&said));
+            touched.domain = true;
+        }
+        if said.gateway.is_some() {
+            Arc::make_mut(&mut self.gateways).push(Arc::clone(&said));
+            touched.gateway = true;
+        }
+        said
     }
 
     pub(crate) fn route(&self, key: &Key) -> Option<&Item> {
@@ -234,34 +249,27 @@ impl Merged {
         declared.map(|declared| &declared.item)
     }
 
-    pub(crate) fn revision(&self, key: &Key) -> Option<&Item> {
-        let declared = self
-            .revisions
-            .get(key.hash(), |declared| declared.key == *key);
-        declared.map(|declared| &declared.item)
-    }
-
     /// The one domain that is given, in the words of whoever gives it.
     pub(crate) fn domain(&self, problems: &mut Vec<Problem>) -> Option<(&Origin, &At<Text>)> {
-        let given = |said: &'_ Arc<Said>| said.document.domain.is_some();
+        let given = |said: &'_ Arc<Said>| said.domain.is_some();
         let mut all: Vec<&Arc<Said>> = self.domains.iter().filter(|said| given(said)).collect();
         all.sort_by_key(|said| (&said.origin, said.ordinal));
-        let of = |said: &'_ &Arc<Said>| said.document.domain.as_ref().map(|at| at.value.clone());
+        let of = |said: &'_ &Arc<Said>| said.domain.as_ref().map(|at| at.value.clone());
         let first = all.first()?;
         if all.iter().any(|said| of(said) != of(first)) {
             for said in &all {
                 let other = all.iter().find(|other| of(other) != of(said));
-                let Some((at, other)) = said.document.domain.as_ref().zip(other) else {
+                let Some((at, other)) = said.domain.as_ref().zip(other) else {
                     continue;
                 };
-                let place = other.document.domain.as_ref().map(|at| at.mark);
+                let place = other.domain.as_ref().map(|at| at.mark);
                 let hint = format!("keep one; the other is at {}", other.at(place));
                 let mut report = report_for(&said.origin, problems);
                 let path = Path::Root.key("domain");
                 report.add(&path, at.mark, &at.value, "two different domains", hint);
             }
         }
-        let at = first.document.domain.as_ref()?;
+        let at = first.domain.as_ref()?;
         Some((&first.origin, at))
     }
 
@@ -272,7 +280,7 @@ impl Merged {
     ) -> Option<(&Origin, &document::Gateway)> {
         let mut all: Vec<&Arc<Said>> = self.gateways.iter().collect();
         all.sort_by_key(|said| (&said.origin, said.ordinal));
-        let place = |said: &Said| said.document.gateway.as_ref().map(|at| at.mark);
+        let place = |said: &Said| said.gateway.as_ref().map(|at| at.mark);
         for (position, said) in all.iter().enumerate().filter(|_| all.len() > 1) {
             let other = all[usize::from(position == 0)];
             let hint = format!("merge it with the one at {}", other.at(place(other)));
@@ -288,21 +296,12 @@ impl Merged {
             );
         }
         let first = all.first()?;
-        let at = first.document.gateway.as_ref()?;
+        let at = first.gateway.as_ref()?;
         Some((&first.origin, &at.value))
     }
 }
 
 impl Said {
-    fn items<T>(self: &Arc<Self>, list: Option<&[T]>) -> impl Iterator<Item = Item> + use<T> {
-        let said = Arc::clone(self);
-        let count = u32::try_from(list.map_or(0, <[T]>::len)).unwrap_or(u32::MAX);
-        (0..count).map(move |index| Item {
-            said: Arc::clone(&said),
-            index,
-        })
-    }
-
     /// `file:line` of a place in it.
     pub(crate) fn at(&self, mark: Option<Mark>) -> String {
         let line = mark.unwrap_or_default().line;
@@ -343,22 +342,33 @@ impl Named for document::Revision {
     }
 }
 
-fn key_of(named: &impl Named) -> Key {
+fn key_of(named: &impl Named, namespaces: &mut BTreeSet<Arc<str>>) -> Key {
     let namespace = named.namespace().map_or(NAMESPACE, |at| &at.value);
+    let namespace = match namespaces.get(namespace) {
+        Some(known) => Arc::clone(known),
+        None => {
+            let new: Arc<str> = namespace.into();
+            namespaces.insert(Arc::clone(&new));
+            new
+        }
+    };
     Key {
-        namespace: namespace.into(),
+        namespace,
         name: (*named.name().value).into(),
     }
 }
 
-type NameOf = fn(&Item) -> Option<(&'static str, &At<Text>)>;
+/// The list an item stands in, and where its name is written.
+type NameOf = fn(&Item) -> (&'static str, Mark);
 
-fn name_of_route(item: &Item) -> Option<(&'static str, &At<Text>)> {
-    Some(("routes", &item.route()?.value.name))
+fn name_of_route(item: &Item) -> (&'static str, Mark) {
+    let mark = item.route().map(|at| at.value.name.mark);
+    ("routes", mark.unwrap_or_default())
 }
 
-fn name_of_revision(item: &Item) -> Option<(&'static str, &At<Text>)> {
-    Some(("revisions", &item.revision()?.value.name))
+fn name_of_revision(item: &Item) -> (&'static str, Mark) {
+    let mark = item.said.revisions.get(item.index()).map(|(_, mark)| *mark);
+    ("revisions", mark.unwrap_or_default())
 }
 
 /// Enters a name; one that is there already is an error at both places, and handed back.
@@ -379,17 +389,15 @@ fn declare(
         (&present.item, &declared.item),
         (&declared.item, &present.item),
     ] {
-        let (Some((list, name)), Some((_, elsewhere))) = (name_of(one), name_of(other)) else {
-            continue;
-        };
+        let ((list, mark), (_, elsewhere)) = (name_of(one), name_of(other));
         let what = list.trim_end_matches('s');
         let problem = format!("the {what} {key} is given twice");
-        let place = other.said.at(Some(elsewhere.mark));
+        let place = other.said.at(Some(elsewhere));
         let hint = format!("rename or remove one; the other is at {place}");
         let list = Path::Root.key(list);
         let path = list.item(one.index());
         let mut report = report_for(&one.said.origin, problems);
-        report.add(&path.key("name"), name.mark, &name.value, problem, hint);
+        report.add(&path.key("name"), mark, &key.name, problem, hint);
     }
     Some(declared)
 }

@@ -254,31 +254,30 @@ impl Queue {
     }
 
     fn room_anywhere(&mut self) -> Option<Grant> {
-        if self.suspects_serve() {
-            return self.room_at_a_suspect();
-        }
         // A step of Knuth's congruential generator: spread is all that is asked of it.
         self.dice = self
             .dice
             .wrapping_mul(1_664_525)
             .wrapping_add(1_013_904_223);
-        let members = &self.members;
-        let ready = |at: usize| members[at].is_ready().then_some(&members[at].endpoint);
-        choose(
-            members.len(),
+        let last_resort = self.suspects_serve();
+        // Where all are suspect, the one that failed last comes last: a request repeated because of
+        // it gets another if there is one. The rest share the load, for most have recovered.
+        let failed_last = match last_resort {
+            true => self.members.iter().max_by_key(|m| m.suspect_until),
+            false => None,
+        };
+        let choosable = |at: usize| {
+            let member = &self.members[at];
+            let last = failed_last.is_some_and(|last| std::ptr::eq(last, member));
+            ((member.is_ready() || last_resort) && !last).then_some(&member.endpoint)
+        };
+        let chosen = choose(
+            self.members.len(),
             self.dice,
-            |at| Some(ready(at)?.in_flight()),
-            |at| take(ready(at)?),
-        )
-    }
-
-    /// The one suspected for longest first, so that a repeated request gets another if there is one.
-    fn room_at_a_suspect(&self) -> Option<Grant> {
-        let mut suspects: Vec<&Member> = self.members.iter().collect();
-        suspects.sort_by_key(|member| member.suspect_until);
-        suspects
-            .into_iter()
-            .find_map(|member| take(&member.endpoint))
+            |at| Some(choosable(at)?.in_flight()),
+            |at| take(choosable(at)?),
+        );
+        chosen.or_else(|| take(&failed_last?.endpoint))
     }
 
     /// With a scaler, waiters wait for another endpoint or the end of the suspicion. Without one,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::report::Path;
 use super::{DOMAIN, State, check, gateway, revision, route};
 use crate::fragment::Fragment;
-use crate::merge::{Declared, Item, Touched, report_for};
+use crate::merge::{Declared, Item, Touched, Written, report_for};
 use crate::problem::Problem;
-use crate::revision::{Key, RevisionId};
+use crate::revision::{Key, Revision, RevisionId};
 use crate::route::{Claimant, Edit, claims_of};
 use crate::snapshot::{Known, Route, RouteId};
 
@@ -90,13 +90,10 @@ impl Batch {
     /// Compiles revisions that may have changed; those that are gone go last, when no route can
     /// name them any more.
     fn revisions(&mut self) {
-        let State {
-            merged, snapshot, ..
-        } = &mut self.state;
-        for key in std::mem::take(&mut self.touched.revisions) {
+        for (key, written) in std::mem::take(&mut self.touched.revisions) {
+            let snapshot = &mut self.state.snapshot;
             let known = snapshot.known(&key).cloned();
-            let item = merged.revision(&key);
-            let Some((item, written)) = item.and_then(|item| Some((item, item.revision()?))) else {
+            let Some(written) = written else {
                 if known.is_some() {
                     self.removed_revisions.insert(key);
                 }
@@ -106,31 +103,28 @@ impl Batch {
                 Some(known) => known.revision.id,
                 None => RevisionId(snapshot.revisions.reserve()),
             };
-            let list = Path::Root.key("revisions");
-            let path = list.item(item.index());
-            let mut report = report_for(&item.said.origin, &mut self.problems);
-            let new = revision::compile(&mut report, &path, &written.value, key.clone(), id);
+            let new = self.compile_revision(&written, key.clone(), id);
             if known.as_ref().is_some_and(|known| *known.revision == new) {
                 continue;
             }
             let revision = Arc::new(new);
-            snapshot.revisions.set(id.0, Arc::clone(&revision));
             let uses = known.map_or(0, |known| known.uses);
-            let entry = Known { revision, uses };
-            snapshot
-                .revisions_by_key
-                .put(entry, |known| known.revision.key == key);
+            let snapshot = &mut self.state.snapshot;
+            snapshot.revisions.set(id.0, Arc::clone(&revision));
+            let is = |known: &Known| known.revision.key == key;
+            snapshot.revisions_by_key.put(Known { revision, uses }, is);
             self.changed_revisions.push(key);
         }
-        for Declared { key, item } in std::mem::take(&mut self.touched.surplus_revisions) {
-            let Some(written) = item.revision() else {
-                continue;
-            };
-            let list = Path::Root.key("revisions");
-            let path = list.item(item.index());
-            let mut report = report_for(&item.said.origin, &mut self.problems);
-            revision::compile(&mut report, &path, &written.value, key, RevisionId(0));
+        for (key, written) in std::mem::take(&mut self.touched.surplus_revisions) {
+            self.compile_revision(&written, key, RevisionId(0));
         }
+    }
+
+    fn compile_revision(&mut self, written: &Written, key: Key, id: RevisionId) -> Revision {
+        let list = Path::Root.key("revisions");
+        let path = list.item(written.item.index());
+        let mut report = report_for(&written.item.said.origin, &mut self.problems);
+        revision::compile(&mut report, &path, &written.revision.value, key, id)
     }
 
     fn routes(&mut self) {

@@ -185,7 +185,7 @@ fn explain_targets(
     match &rule.action {
         Action::Redirect(redirect) => why.push(format!("the rule redirects ({})", redirect.status)),
         Action::Respond(respond) => why.push(format!("the rule answers ({})", respond.status)),
-        Action::Forward(forward) => match host.tag_for(rule, route, query) {
+        Action::Forward(forward) => match host.tag_for(|| rule, route, query) {
             Tagged::Target(target) => {
                 let tag = target.tag.as_deref().unwrap_or_default();
                 why.push(format!("tag `{tag}` selects its target"));

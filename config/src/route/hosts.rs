@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::rank::{PathIndex, precedence};
+use super::rank::{PathIndex, matches_everything, precedence};
 use crate::snapshot::{HeaderMatch, PathMatch, Route, RouteId, Rule, Visibility};
 use crate::table::{Entry, Table, hash};
 
@@ -43,6 +43,8 @@ pub(super) enum Claim {
     One {
         route: Arc<Route>,
         public: bool,
+        /// Its first rule matches everything: known without a look at the route.
+        plain: bool,
     },
     /// The first `bytes` of the name are a tag of the route.
     Tag {
@@ -201,7 +203,11 @@ impl Hosts {
                 public,
                 bytes,
             },
-            Kind::Own | Kind::Listed if claimants.len() == 1 => Claim::One { route, public },
+            Kind::Own | Kind::Listed if claimants.len() == 1 => Claim::One {
+                plain: route.rules.first().is_some_and(matches_everything),
+                route,
+                public,
+            },
             Kind::Own | Kind::Listed => {
                 let members = claimants
                     .into_iter()

@@ -112,7 +112,7 @@ impl<'a> Found<'a> {
 pub fn find<'a>(snapshot: &'a Snapshot, query: &Query<'_>) -> Option<Found<'a>> {
     let (host, _) = find_host(snapshot, query)?;
     let (route, rule) = host.find_rule(query)?;
-    let tagged = match host.tag_for(&route.rules[rule], route, query) {
+    let tagged = match host.tag_for(|| &route.rules[rule], route, query) {
         Tagged::Target(target) => Some(target),
         Tagged::No => None,
         Tagged::Missing => return None,
@@ -163,6 +163,9 @@ impl Host {
     #[inline]
     fn find_rule(&self, query: &Query<'_>) -> Option<(&Arc<Route>, usize)> {
         match &self.claim {
+            Claim::One {
+                route, plain: true, ..
+            } => Some((route, 0)),
             Claim::One { route, .. } | Claim::Tag { route, .. } => {
                 let rules = &route.rules;
                 let index = route.index.as_deref();
@@ -188,26 +191,32 @@ impl Host {
         }
     }
 
-    /// A tag names a target of the rule that matched, else of the route.
+    /// A tag names a target of the rule that matched, else of the route. The rule is looked at
+    /// only when there is a tag.
     #[inline]
-    fn tag_for<'a>(&self, rule: &'a Rule, route: &'a Route, query: &Query<'_>) -> Tagged<'a> {
-        let Action::Forward(forward) = &rule.action else {
+    fn tag_for<'a>(
+        &self,
+        rule: impl FnOnce() -> &'a Rule,
+        route: &'a Route,
+        query: &Query<'_>,
+    ) -> Tagged<'a> {
+        let of_host = match self.claim {
+            Claim::Tag { bytes, .. } => Some(&self.name[..usize::from(bytes)]),
+            Claim::One { .. } | Claim::Shared(_) => None,
+        };
+        let Some(tag) = of_host.or_else(|| query.fields.first(TAG_FIELD)) else {
             return Tagged::No;
         };
-        let named = |tag: &[u8]| {
-            forward
-                .split
-                .tagged(tag)
-                .or_else(|| route.split.tagged(tag))
+        let Action::Forward(forward) = &rule().action else {
+            return Tagged::No;
         };
-        if let Claim::Tag { bytes, .. } = self.claim {
-            return match named(&self.name[..usize::from(bytes)]) {
-                Some(target) => Tagged::Target(target),
-                None => Tagged::Missing,
-            };
-        }
-        match query.fields.first(TAG_FIELD).and_then(named) {
+        let target = forward
+            .split
+            .tagged(tag)
+            .or_else(|| route.split.tagged(tag));
+        match target {
             Some(target) => Tagged::Target(target),
+            None if of_host.is_some() => Tagged::Missing,
             None => Tagged::No,
         }
     }

@@ -57,6 +57,13 @@ pub(crate) fn check<'r>(rule: &'r Rule, query: &Query<'_>) -> Result<(), Mismatc
     Ok(())
 }
 
+/// Whether no request fails to match.
+pub(super) fn matches_everything(rule: &Rule) -> bool {
+    let every_path =
+        matches!(&rule.path, PathMatch::Prefix(prefix) if matches!(&**prefix, "" | "/"));
+    every_path && rule.methods.is_empty() && rule.headers.is_empty()
+}
+
 fn path_matches(pattern: &PathMatch, path: &[u8]) -> bool {
     match pattern {
         // Every path begins with "/", but for `OPTIONS *` and `CONNECT`.

@@ -54,12 +54,14 @@ impl Split {
                 .map(|before| u64::from(before.percent))
                 .sum();
             let seed = finalise(key ^ finalise(fnv1a(name.as_bytes())));
-            for ticket in held..held + u64::from(target.percent) {
-                let score = finalise(seed.wrapping_add((ticket + 1).wrapping_mul(GOLDEN)));
-                // The name decides between equal scores, whatever the order of the targets.
-                if best.is_none_or(|(top, top_name, _)| (score, name) > (top, top_name)) {
-                    best = Some((score, name, target));
-                }
+            let tickets = held + 1..=held + u64::from(target.percent);
+            let score = |ticket: u64| finalise(seed.wrapping_add(ticket.wrapping_mul(GOLDEN)));
+            let Some(score) = tickets.map(score).max() else {
+                continue;
+            };
+            // The name decides between equal scores, whatever the order of the targets.
+            if best.is_none_or(|(top, top_name, _)| (score, name) > (top, top_name)) {
+                best = Some((score, name, target));
             }
         }
         best.map(|(_, _, target)| target)

@@ -96,7 +96,7 @@ impl Exchange<'_> {
         if self.request.expects_continue && self.say_continue(down).await.is_err() {
             return Attempt::Over(End::Cut(Reason::ClientGone));
         }
-        let repeatable = self.request.is_idempotent() && down.keep_body();
+        down.keep_body();
         let pace = Pace::new(&self.worker.clock);
         let begun = self.worker.clock.now();
         let stop = self.forward(revision, begun, down, &mut up, &pace).await;
@@ -114,8 +114,8 @@ impl Exchange<'_> {
                 tracing::debug!(endpoint = %slot.address(), %error, "closed before an answer");
                 slot.suspect();
                 self.worker.pool.forget(slot.endpoint());
-                if repeatable || pace.bytes_written() == 0 {
-                    down.rewind_body();
+                let harmless = self.request.is_idempotent() || pace.bytes_written() == 0;
+                if harmless && down.rewind_body() {
                     return Attempt::Again(Reason::UpstreamClosed);
                 }
                 Attempt::Over(End::Refused(Reason::UpstreamClosed))

@@ -1,4 +1,3 @@
-use std::collections::HashSet;
 use std::time::Duration;
 
 use super::super::{EndpointState, SUSPICION};
@@ -202,18 +201,23 @@ fn a_lone_flapping_fixed_endpoint_is_tried_again_at_once() {
 }
 
 #[test]
-fn where_all_are_suspect_the_longest_suspected_is_tried_first() {
-    let bench = Bench::new(0, Supply::Fixed, 3);
-    let mut tried = Vec::new();
-    for turn in 0..4 {
+fn where_all_are_suspect_the_one_that_failed_last_comes_last() {
+    let bench = Bench::new(1, Supply::Fixed, 6);
+    let mut last = None;
+    for turn in 0..100 {
         bench.clock.set(bench.start + Duration::from_millis(turn));
         let slot = ready(&mut bench.wait()).unwrap();
+        assert_ne!(Some(slot.address()), last, "repeated where it failed");
         slot.suspect();
-        tried.push(slot.address());
+        last = Some(slot.address());
     }
-    let different: HashSet<_> = tried[..3].iter().collect();
-    assert_eq!(different.len(), 3);
-    assert_eq!(tried[3], tried[0]);
+    let slots: Vec<_> = (0..6)
+        .map(|_| ready(&mut bench.wait()).unwrap().address())
+        .collect();
+    assert!(slots.iter().all(|at| Some(*at) != last));
+    let slots: Vec<_> = (0..6).map(|_| ready(&mut bench.wait()).unwrap()).collect();
+    assert_eq!(Some(slots[5].address()), last);
+    drop(slots);
 }
 
 #[test]

@@ -1,3 +1,5 @@
+mod incremental;
+
 use std::time::Duration;
 
 use super::*;
@@ -1154,7 +1156,7 @@ fn the_last_fragment_of_an_origin_counts() {
 }
 
 /// Everything a snapshot says, without ids.
-pub(super) fn dump(snapshot: &Snapshot) -> Vec<String> {
+fn dump(snapshot: &Snapshot) -> Vec<String> {
     let mut lines = Vec::new();
     for route in snapshot.routes() {
         lines.push(format!(
