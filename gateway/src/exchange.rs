@@ -17,6 +17,10 @@ mod hold;
 mod linger;
 mod path;
 mod record;
+mod relay;
+mod tunnel;
+mod upstream;
+mod watch;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -30,7 +34,7 @@ use config::route::Query;
 use config::snapshot::{Action, Redirect, Respond};
 
 use self::forward::Attempt;
-pub use self::forward::until;
+pub use self::upstream::until;
 use crate::http::answer::{self, Answer};
 use crate::http::field::Name;
 use crate::http::message::{Downstream, Length, RequestHead, Responder, ResponseHead, Sink};

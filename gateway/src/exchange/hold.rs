@@ -5,6 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use activator::admission::{AcquireError, Slot, Waiting};
+use config::revision::Backend;
 
 use super::Exchange;
 use crate::http::message::{Downstream, Length, Source};
@@ -55,7 +56,8 @@ impl Exchange<'_> {
             .wait(self.arrived, held)
             .map_err(|error| denied(&error))?;
         self.seen.held = true;
-        let cold = revision.gate.throttle().endpoints().is_empty();
+        let started = matches!(revision.revision.backend, Backend::Process(_));
+        let cold = started && revision.gate.throttle().endpoints().is_empty();
         self.timer.set(Some(deadline));
         let result = self.wait(waiting, down).await;
         self.timer.set(None);
