@@ -21,7 +21,7 @@ fn request(length: Length) -> RequestHead {
 
 /// What was read of one body.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Body {
+pub(super) struct Body {
     data: Vec<u8>,
     trailers: Option<Vec<u8>>,
 }
@@ -51,7 +51,7 @@ fn read<S: Source>(source: &mut S, bite: usize, body: &mut Body) -> Result<bool,
 
 /// Reads one body that arrives in these pieces; `None`: more would be needed. Also what stands
 /// behind it.
-fn receive(
+pub(super) fn receive(
     pieces: &[&[u8]],
     length: Length,
     limits: ReadLimits,

@@ -4,6 +4,7 @@ mod body;
 mod encode;
 mod request;
 mod response;
+mod soup;
 mod writer;
 
 use std::pin::{Pin, pin};

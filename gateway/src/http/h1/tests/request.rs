@@ -5,7 +5,7 @@ use crate::http::message::{Length, RequestHead, StreamError, Version};
 use crate::refusal::Reason;
 
 /// What a head means, in one line.
-fn meaning(request: &RequestHead) -> String {
+pub(super) fn meaning(request: &RequestHead) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut out = format!(
         "{} {} @{}",
