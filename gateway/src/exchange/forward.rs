@@ -8,9 +8,11 @@ use std::time::Instant;
 
 use activator::admission::Slot;
 
+use super::linger::{self, Owed};
 use super::relay::{Broken, Relay, Woken, upload};
+use super::upstream::until;
 use super::watch::{Progress, Watch};
-use super::{End, Exchange, linger};
+use super::{End, Exchange};
 use crate::http::h1::client::Endpoint;
 use crate::http::message::{Downstream, Requester, Responder, Sink, StreamError, Upstream};
 use crate::http::pace::Pace;
@@ -87,7 +89,13 @@ impl Exchange<'_> {
             }
             stop => {
                 let end = self.broken(&stop);
-                linger::linger(self.worker, up, slot, &pace);
+                let owed = match self.seen.code {
+                    0 => Owed::Answer {
+                        to_head: self.request.is_head(),
+                    },
+                    _ => Owed::Body,
+                };
+                linger::linger(self.worker, up, slot, &pace, owed);
                 Attempt::Over(end)
             }
         }
@@ -128,9 +136,13 @@ impl Exchange<'_> {
         self.response.head.clear();
         self.response.head.bytes.extend_from_slice(b"Continue");
         self.response.phrase = crate::http::field::Span::new(0, b"Continue".len());
+        // The slot is held meanwhile: a client that does not read must not keep it.
+        let stall = tokio::time::Instant::now() + self.worker.shared.settings.limits.write_stall;
+        self.timer.set(Some(stall));
         let (_source, mut sink) = down.split(self.pace);
         sink.interim(&self.response, b"");
-        sink.flush().await
+        let sent = until(self.timer, sink.flush()).await;
+        sent.unwrap_or(Err(StreamError::Closed))
     }
 
     async fn forward<D: Downstream, U: Upstream>(

@@ -128,138 +128,143 @@ const NEW: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const LAST: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 const HEAD: &str = "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";
 
+const SIZED: &str =
+    "HTTP/1.1 200 Fine by me\r\nB: 2\r\nContent-Length: 5\r\na: 1\r\nKeep-Alive: timeout=1\r\n\r\n";
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\na: 1\r\n\r\n";
+const UNTIL_CLOSE: &str = "HTTP/1.0 404 Gone fishing\r\na: 1\r\n\r\n";
+const BODY: &[&[u8]] = &[b"he", b"", b"llo"];
+
+type Pieces = &'static [&'static [u8]];
+
+/// What is asked, what the endpoint answers in which pieces, what the client reads, and whether it
+/// may ask again.
+const FRAMED: &[(&str, &str, Pieces, &str, bool)] = &[
+    (
+        NEW,
+        SIZED,
+        BODY,
+        "HTTP/1.1 200 Fine by me\r\nB: 2\r\nContent-Length: 5\r\na: 1\r\nadded: 1\r\n\r\nhello",
+        true,
+    ),
+    (
+        LAST,
+        SIZED,
+        BODY,
+        "HTTP/1.1 200 Fine by me\r\nB: 2\r\nContent-Length: 5\r\na: 1\r\nadded: 1\r\nconnection: close\r\n\r\nhello",
+        false,
+    ),
+    (
+        OLD,
+        SIZED,
+        BODY,
+        "HTTP/1.1 200 Fine by me\r\nB: 2\r\nContent-Length: 5\r\na: 1\r\nadded: 1\r\nconnection: close\r\n\r\nhello",
+        false,
+    ),
+    (
+        OLD_KEPT,
+        SIZED,
+        BODY,
+        "HTTP/1.1 200 Fine by me\r\nB: 2\r\nContent-Length: 5\r\na: 1\r\nadded: 1\r\nconnection: keep-alive\r\n\r\nhello",
+        true,
+    ),
+    (
+        HEAD,
+        SIZED,
+        &[],
+        "HTTP/1.1 200 Fine by me\r\nB: 2\r\nContent-Length: 5\r\na: 1\r\nadded: 1\r\n\r\n",
+        true,
+    ),
+    (
+        NEW,
+        CHUNKED,
+        BODY,
+        "HTTP/1.1 200 OK\r\na: 1\r\nadded: 1\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\nsum: 7\r\n\r\n",
+        true,
+    ),
+    (
+        LAST,
+        CHUNKED,
+        BODY,
+        "HTTP/1.1 200 OK\r\na: 1\r\nadded: 1\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\nsum: 7\r\n\r\n",
+        false,
+    ),
+    (
+        OLD,
+        CHUNKED,
+        BODY,
+        "HTTP/1.1 200 OK\r\na: 1\r\nadded: 1\r\nconnection: close\r\n\r\nhello",
+        false,
+    ),
+    (
+        OLD_KEPT,
+        CHUNKED,
+        BODY,
+        "HTTP/1.1 200 OK\r\na: 1\r\nadded: 1\r\nconnection: close\r\n\r\nhello",
+        false,
+    ),
+    (
+        HEAD,
+        CHUNKED,
+        &[],
+        "HTTP/1.1 200 OK\r\na: 1\r\nadded: 1\r\n\r\n",
+        true,
+    ),
+    (
+        NEW,
+        UNTIL_CLOSE,
+        BODY,
+        "HTTP/1.1 404 Gone fishing\r\na: 1\r\nadded: 1\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\nsum: 7\r\n\r\n",
+        true,
+    ),
+    (
+        OLD_KEPT,
+        UNTIL_CLOSE,
+        BODY,
+        "HTTP/1.1 404 Gone fishing\r\na: 1\r\nadded: 1\r\nconnection: close\r\n\r\nhello",
+        false,
+    ),
+    (
+        HEAD,
+        UNTIL_CLOSE,
+        &[],
+        "HTTP/1.1 404 Gone fishing\r\na: 1\r\nadded: 1\r\n\r\n",
+        true,
+    ),
+    (
+        NEW,
+        "HTTP/1.1 204 No\r\nContent-Length: 0\r\n\r\n",
+        &[],
+        "HTTP/1.1 204 No\r\nadded: 1\r\n\r\n",
+        true,
+    ),
+    (
+        NEW,
+        "HTTP/1.1 304 Same\r\nContent-Length: 5\r\n\r\n",
+        &[],
+        "HTTP/1.1 304 Same\r\nContent-Length: 5\r\nadded: 1\r\n\r\n",
+        true,
+    ),
+    (
+        OLD_KEPT,
+        "HTTP/1.1 204\r\nConnection: close\r\n\r\n",
+        &[],
+        "HTTP/1.1 204 \r\nadded: 1\r\nconnection: keep-alive\r\n\r\n",
+        true,
+    ),
+    (
+        NEW,
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        &[],
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nadded: 1\r\n\r\n",
+        true,
+    ),
+];
+
 #[test]
 fn an_answer_is_framed_as_its_client_understands_it() {
-    const SIZED: &str = "HTTP/1.1 200 Fine by me\r\nB: 2\r\nContent-Length: 5\r\na: 1\r\nKeep-Alive: timeout=1\r\n\r\n";
-    const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\na: 1\r\n\r\n";
-    const UNTIL_CLOSE: &str = "HTTP/1.0 404 Gone fishing\r\na: 1\r\n\r\n";
-    let body: &[&[u8]] = &[b"he", b"", b"llo"];
-    for (request, answer, body, wanted, again) in [
-        (
-            NEW,
-            SIZED,
-            body,
-            "HTTP/1.1 200 Fine by me\r\nB: 2\r\nContent-Length: 5\r\na: 1\r\nadded: 1\r\n\r\nhello",
-            true,
-        ),
-        (
-            LAST,
-            SIZED,
-            body,
-            "HTTP/1.1 200 Fine by me\r\nB: 2\r\nContent-Length: 5\r\na: 1\r\nadded: 1\r\nconnection: close\r\n\r\nhello",
-            false,
-        ),
-        (
-            OLD,
-            SIZED,
-            body,
-            "HTTP/1.1 200 Fine by me\r\nB: 2\r\nContent-Length: 5\r\na: 1\r\nadded: 1\r\nconnection: close\r\n\r\nhello",
-            false,
-        ),
-        (
-            OLD_KEPT,
-            SIZED,
-            body,
-            "HTTP/1.1 200 Fine by me\r\nB: 2\r\nContent-Length: 5\r\na: 1\r\nadded: 1\r\nconnection: keep-alive\r\n\r\nhello",
-            true,
-        ),
-        (
-            HEAD,
-            SIZED,
-            &[],
-            "HTTP/1.1 200 Fine by me\r\nB: 2\r\nContent-Length: 5\r\na: 1\r\nadded: 1\r\n\r\n",
-            true,
-        ),
-        (
-            NEW,
-            CHUNKED,
-            body,
-            "HTTP/1.1 200 OK\r\na: 1\r\nadded: 1\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\nsum: 7\r\n\r\n",
-            true,
-        ),
-        (
-            LAST,
-            CHUNKED,
-            body,
-            "HTTP/1.1 200 OK\r\na: 1\r\nadded: 1\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\nsum: 7\r\n\r\n",
-            false,
-        ),
-        (
-            OLD,
-            CHUNKED,
-            body,
-            "HTTP/1.1 200 OK\r\na: 1\r\nadded: 1\r\nconnection: close\r\n\r\nhello",
-            false,
-        ),
-        (
-            OLD_KEPT,
-            CHUNKED,
-            body,
-            "HTTP/1.1 200 OK\r\na: 1\r\nadded: 1\r\nconnection: close\r\n\r\nhello",
-            false,
-        ),
-        (
-            HEAD,
-            CHUNKED,
-            &[],
-            "HTTP/1.1 200 OK\r\na: 1\r\nadded: 1\r\n\r\n",
-            true,
-        ),
-        (
-            NEW,
-            UNTIL_CLOSE,
-            body,
-            "HTTP/1.1 404 Gone fishing\r\na: 1\r\nadded: 1\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\nsum: 7\r\n\r\n",
-            true,
-        ),
-        (
-            OLD_KEPT,
-            UNTIL_CLOSE,
-            body,
-            "HTTP/1.1 404 Gone fishing\r\na: 1\r\nadded: 1\r\nconnection: close\r\n\r\nhello",
-            false,
-        ),
-        (
-            HEAD,
-            UNTIL_CLOSE,
-            &[],
-            "HTTP/1.1 404 Gone fishing\r\na: 1\r\nadded: 1\r\n\r\n",
-            true,
-        ),
-        (
-            NEW,
-            "HTTP/1.1 204 No\r\nContent-Length: 0\r\n\r\n",
-            &[],
-            "HTTP/1.1 204 No\r\nadded: 1\r\n\r\n",
-            true,
-        ),
-        (
-            NEW,
-            "HTTP/1.1 304 Same\r\nContent-Length: 5\r\n\r\n",
-            &[],
-            "HTTP/1.1 304 Same\r\nContent-Length: 5\r\nadded: 1\r\n\r\n",
-            true,
-        ),
-        (
-            OLD_KEPT,
-            "HTTP/1.1 204\r\nConnection: close\r\n\r\n",
-            &[],
-            "HTTP/1.1 204 \r\nadded: 1\r\nconnection: keep-alive\r\n\r\n",
-            true,
-        ),
-        (
-            NEW,
-            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-            &[],
-            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nadded: 1\r\n\r\n",
-            true,
-        ),
-    ] {
-        assert_eq!(
-            answered(request, answer, body),
-            (wanted.to_owned(), again),
-            "{request:?}"
-        );
+    for (request, answer, body, wanted, again) in FRAMED {
+        let read = answered(request, answer, body);
+        assert_eq!(read, ((*wanted).to_owned(), *again), "{request:?}");
     }
 }
 

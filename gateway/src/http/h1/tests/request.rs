@@ -171,6 +171,10 @@ const ACCEPTED: &[(&str, &str)] = &[
         "POST / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
         "POST / @a 1.0 exactly 1 close -Expect",
     ),
+    (
+        "POST / HTTP/1.1\r\nHost: a\r\nExpect: ,\r\nContent-Length: 1\r\n\r\n",
+        "POST / @a exactly 1 -Expect",
+    ),
     // Upgrades: a WebSocket and nothing else.
     (
         "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nsec-websocket-key: x\r\n\r\nearly",

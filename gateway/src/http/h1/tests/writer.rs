@@ -99,7 +99,6 @@ fn a_flush_that_is_given_up_halfway_is_taken_up_where_it_stopped() {
     }
     all.extend(heard(&mut theirs));
     drop((finish, source));
-    drop(sink);
     assert_eq!(
         all,
         b"HTTP/1.1 103 \r\nlink: x\r\n\r\nHTTP/1.1 504 \r\ncontent-length: 0\r\n\r\n"
