@@ -105,6 +105,7 @@ pub struct Running {
     pub local: Arc<Local>,
     pub holding: Arc<Holding>,
     pub first_answers: Arc<FirstAnswers>,
+    pub noting: Mutex<()>,
 }
 
 impl Running {
@@ -152,6 +153,8 @@ impl Running {
             return;
         };
         let Key { namespace, name } = &revision.key;
+        // The sampler and every scrape come here: each start is told once.
+        let _one_at_a_time = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
         let (noted, _) = self.registry.starts(namespace, name);
         if noted >= status.cold_starts {
             return;
