@@ -4,10 +4,10 @@
 //! 2. [`Exchange::run`] looks at what the head asks: a path that climbs, a loop, a body too large.
 //! 3. It is routed: a route, a rule, a target. Some rules answer by themselves.
 //! 4. It takes a slot at an endpoint of the target's revision, or is held until there is one
-//!    ([`hold`]).
+//!    (`exchange/hold.rs`).
 //! 5. It is written to the endpoint and the answer back to the client, both at the same time
-//!    ([`forward`]); if nothing can have been done yet, a failure leads back to 4.
-//! 6. What happened is counted and logged ([`record`]).
+//!    (`exchange/forward.rs`); if nothing can have been done yet, a failure leads back to 4.
+//! 6. What happened is counted and logged (`exchange/record.rs`).
 //!
 //! Every step's effect is owned by a guard: dropping the exchange at any `await` undoes it.
 
