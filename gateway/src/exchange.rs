@@ -1,7 +1,7 @@
 //! The life of one request, for every protocol on either side.
 //!
 //! 1. The head is whole and checked (the codec did that).
-//! 2. [`Exchange::run`] looks at what the head asks: a path that climbs, a loop, a body too large.
+//! 2. `Exchange::run` looks at what the head asks: a path that climbs, a loop, a body too large.
 //! 3. It is routed: a route, a rule, a target. Some rules answer by themselves.
 //! 4. It takes a slot at an endpoint of the target's revision, or is held until there is one
 //!    (`exchange/hold.rs`).

@@ -27,6 +27,8 @@ pub struct Reconciler {
     local: Arc<Local>,
     runtime: Handle,
     running: HashMap<Key, Running>,
+    /// Throttles of removed revisions, until their last slot and waiter are gone.
+    retired: HashMap<Key, Arc<Throttle>>,
     /// What the process was started with.
     settings: Option<Settings>,
 }
@@ -72,6 +74,7 @@ impl Reconciler {
             local,
             runtime,
             running: HashMap::new(),
+            retired: HashMap::new(),
             settings: None,
         }
     }
@@ -127,7 +130,7 @@ impl Reconciler {
                 running.throttle.configure(limits);
                 running.throttle.clone()
             }
-            None => Throttle::new(limits, Supply::None, self.holding.clone(), self.workers),
+            None => self.throttle(&revision.key, limits),
         };
         let same = known
             .as_ref()
@@ -144,6 +147,16 @@ impl Reconciler {
         };
         self.running.insert(revision.key.clone(), running);
         throttle
+    }
+
+    /// The throttle of a revision that comes, perhaps back: slots that are still held from before
+    /// count against its limit.
+    fn throttle(&mut self, key: &Key, limits: Limits) -> Arc<Throttle> {
+        if let Some(throttle) = self.retired.remove(key) {
+            throttle.configure(limits);
+            return throttle;
+        }
+        Throttle::new(limits, Supply::None, self.holding.clone(), self.workers)
     }
 
     /// Says who brings the endpoints from now on.
@@ -191,12 +204,14 @@ impl Reconciler {
     /// Lets revisions go that no published version has any more: whoever waits at one without an
     /// endpoint is routed again, by the new tables.
     pub fn retire(&mut self, removed: &[Key]) {
+        self.retired.retain(|_, throttle| !throttle.is_idle());
         for key in removed {
             let Some(running) = self.running.remove(key) else {
                 continue;
             };
             // Fixed endpoints stay until the last waiter has had its turn; a scaler's go.
             running.throttle.retire();
+            self.retired.insert(key.clone(), running.throttle.clone());
             if matches!(running.backend, Backend::Process(_)) {
                 self.local.release(key);
             }
