@@ -2,4 +2,13 @@
 //!
 //! Start reading at `exchange.rs`, the life of one request.
 
+pub mod admin;
+pub mod cli;
+pub mod control;
+pub mod exchange;
+pub mod http;
+pub mod live;
+pub mod observe;
 pub mod refusal;
+pub mod run;
+pub mod serve;

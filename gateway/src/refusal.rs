@@ -3,44 +3,6 @@
 //! The words are a closed set that clients, the access log and the metrics share; adding one means
 //! a variant here and a row in `docs/operations.md` (a test compares them).
 
-/// Why an exchange did not end with the endpoint's own answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Reason {
-    BadRequest,
-    UriTooLong,
-    HeadTooLarge,
-    MethodNotAllowed,
-    ExpectationFailed,
-    NotImplemented,
-    BodyTooLarge,
-    HeaderTimeout,
-    BodyTimeout,
-    Unauthorized,
-    Forbidden,
-    Misdirected,
-    LoopDetected,
-    RateLimited,
-    NoRoute,
-    QueueFull,
-    Overloaded,
-    ShuttingDown,
-    StartTimeout,
-    StartFailed,
-    NoScaler,
-    ConnectFailed,
-    UpstreamClosed,
-    UpstreamInvalid,
-    ResponseTimeout,
-    /// The client left; only the log and the metrics read it (499).
-    ClientGone,
-    /// A time limit ended it after the head; the status is the endpoint's.
-    StreamTimeout,
-    /// The endpoint ended it after the head; the status is the endpoint's.
-    EndpointGone,
-    Internal,
-}
-
 /// Who has to change something for the next request to fare better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -51,245 +13,76 @@ pub enum Fault {
     Ours,
 }
 
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $word:literal, $status:literal, $grpc:literal, $fault:ident, $sentence:literal;)*) => {
+        /// Why an exchange did not end with the endpoint's own answer.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Reason { $($(#[$doc])* $variant,)* }
+
+        impl Reason {
+            /// In the order of declaration, which is the order of [`index`](Reason::index).
+            pub const ALL: &[Reason] = &[$(Reason::$variant,)*];
+        }
+
+        const ROWS: &[Row] = &[$(Row {
+            word: $word,
+            status: $status,
+            grpc: $grpc,
+            fault: Fault::$fault,
+            sentence: $sentence,
+        },)*];
+    };
+}
+
 struct Row {
     word: &'static str,
     status: u16,
+    /// <https://grpc.github.io/grpc/core/md_doc_statuscodes.html>
     grpc: u8,
     fault: Fault,
     sentence: &'static str,
 }
 
-const fn row(
-    word: &'static str,
-    status: u16,
-    grpc: u8,
-    fault: Fault,
-    sentence: &'static str,
-) -> Row {
-    Row {
-        word,
-        status,
-        grpc,
-        fault,
-        sentence,
-    }
+// variant = word, status, gRPC code, whose fault, what the client reads
+reasons! {
+    BadRequest = "bad_request", 400, 13, Client, "The request is malformed.";
+    UriTooLong = "uri_too_long", 414, 13, Client, "The request target is too long.";
+    HeadTooLarge = "head_too_large", 431, 8, Client, "The request head is too large.";
+    MethodNotAllowed = "method_not_allowed", 405, 12, Client, "The method is not allowed here.";
+    ExpectationFailed = "expectation_failed", 417, 13, Client, "The expectation cannot be met.";
+    NotImplemented = "not_implemented", 501, 12, Client, "The transfer coding is not supported.";
+    BodyTooLarge = "body_too_large", 413, 8, Client, "The request body is too large.";
+    HeaderTimeout = "header_timeout", 408, 4, Client, "The request head took too long.";
+    BodyTimeout = "body_timeout", 408, 4, Client, "The request body took too long.";
+    Unauthorized = "unauthorized", 401, 16, Client, "Credentials are missing or wrong.";
+    Forbidden = "forbidden", 403, 7, Client, "The request is not permitted.";
+    Misdirected = "misdirected", 421, 14, Client, "This connection does not serve that host.";
+    LoopDetected = "loop_detected", 508, 14, Configuration, "The request came round to this gateway.";
+    RateLimited = "rate_limited", 429, 8, Client, "Too many requests.";
+    NoRoute = "no_route", 404, 12, Client, "No route matches this request.";
+    QueueFull = "queue_full", 503, 14, Capacity, "Too many requests are already waiting.";
+    Overloaded = "overloaded", 503, 14, Capacity, "The gateway is overloaded.";
+    ShuttingDown = "shutting_down", 503, 14, Capacity, "The gateway is shutting down.";
+    StartTimeout = "start_timeout", 504, 4, Capacity, "No capacity became ready in time.";
+    StartFailed = "start_failed", 503, 14, Endpoint, "The service could not be started.";
+    NoScaler = "no_scaler", 503, 14, Configuration, "The service has no endpoint and nothing could start one.";
+    ConnectFailed = "connect_failed", 502, 14, Endpoint, "The endpoint could not be reached.";
+    UpstreamClosed = "upstream_closed", 502, 14, Endpoint, "The endpoint closed the connection.";
+    UpstreamInvalid = "upstream_invalid", 502, 14, Endpoint, "The endpoint's answer is malformed.";
+    ResponseTimeout = "response_timeout", 504, 4, Endpoint, "The endpoint took too long to answer.";
+    /// The client left; only the log and the metrics read it (499).
+    ClientGone = "client_gone", 499, 1, Client, "The client left.";
+    /// A time limit ended it after the head; the status is the endpoint's.
+    StreamTimeout = "stream_timeout", 504, 4, Endpoint, "A time limit ended the response.";
+    /// The endpoint ended it after the head; the status is the endpoint's.
+    EndpointGone = "endpoint_gone", 502, 14, Endpoint, "The endpoint ended the response early.";
+    Internal = "internal", 500, 13, Ours, "The gateway failed.";
 }
 
 impl Reason {
-    /// In the order of declaration, which is the order of `index`.
-    pub const ALL: [Reason; 29] = {
-        use Reason::*;
-        [
-            BadRequest,
-            UriTooLong,
-            HeadTooLarge,
-            MethodNotAllowed,
-            ExpectationFailed,
-            NotImplemented,
-            BodyTooLarge,
-            HeaderTimeout,
-            BodyTimeout,
-            Unauthorized,
-            Forbidden,
-            Misdirected,
-            LoopDetected,
-            RateLimited,
-            NoRoute,
-            QueueFull,
-            Overloaded,
-            ShuttingDown,
-            StartTimeout,
-            StartFailed,
-            NoScaler,
-            ConnectFailed,
-            UpstreamClosed,
-            UpstreamInvalid,
-            ResponseTimeout,
-            ClientGone,
-            StreamTimeout,
-            EndpointGone,
-            Internal,
-        ]
-    };
-
-    // gRPC codes: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
-    const fn row(self) -> Row {
-        use Fault::{Capacity, Client, Configuration, Endpoint, Ours};
-        match self {
-            Reason::BadRequest => row("bad_request", 400, 13, Client, "The request is malformed."),
-            Reason::UriTooLong => row(
-                "uri_too_long",
-                414,
-                13,
-                Client,
-                "The request target is too long.",
-            ),
-            Reason::HeadTooLarge => row(
-                "head_too_large",
-                431,
-                8,
-                Client,
-                "The request head is too large.",
-            ),
-            Reason::MethodNotAllowed => row(
-                "method_not_allowed",
-                405,
-                12,
-                Client,
-                "The method is not allowed here.",
-            ),
-            Reason::ExpectationFailed => row(
-                "expectation_failed",
-                417,
-                13,
-                Client,
-                "The expectation cannot be met.",
-            ),
-            Reason::NotImplemented => row(
-                "not_implemented",
-                501,
-                12,
-                Client,
-                "The transfer coding is not supported.",
-            ),
-            Reason::BodyTooLarge => row(
-                "body_too_large",
-                413,
-                8,
-                Client,
-                "The request body is too large.",
-            ),
-            Reason::HeaderTimeout => row(
-                "header_timeout",
-                408,
-                4,
-                Client,
-                "The request head took too long.",
-            ),
-            Reason::BodyTimeout => row(
-                "body_timeout",
-                408,
-                4,
-                Client,
-                "The request body took too long.",
-            ),
-            Reason::Unauthorized => row(
-                "unauthorized",
-                401,
-                16,
-                Client,
-                "Credentials are missing or wrong.",
-            ),
-            Reason::Forbidden => row("forbidden", 403, 7, Client, "The request is not permitted."),
-            Reason::Misdirected => row(
-                "misdirected",
-                421,
-                14,
-                Client,
-                "This connection does not serve that host.",
-            ),
-            Reason::LoopDetected => row(
-                "loop_detected",
-                508,
-                14,
-                Configuration,
-                "The request came round to this gateway.",
-            ),
-            Reason::RateLimited => row("rate_limited", 429, 8, Client, "Too many requests."),
-            Reason::NoRoute => row(
-                "no_route",
-                404,
-                12,
-                Client,
-                "No route matches this request.",
-            ),
-            Reason::QueueFull => row(
-                "queue_full",
-                503,
-                14,
-                Capacity,
-                "Too many requests are already waiting.",
-            ),
-            Reason::Overloaded => row(
-                "overloaded",
-                503,
-                14,
-                Capacity,
-                "The gateway is overloaded.",
-            ),
-            Reason::ShuttingDown => row(
-                "shutting_down",
-                503,
-                14,
-                Capacity,
-                "The gateway is shutting down.",
-            ),
-            Reason::StartTimeout => row(
-                "start_timeout",
-                504,
-                4,
-                Capacity,
-                "No capacity became ready in time.",
-            ),
-            Reason::StartFailed => row(
-                "start_failed",
-                503,
-                14,
-                Endpoint,
-                "The service could not be started.",
-            ),
-            Reason::NoScaler => row(
-                "no_scaler",
-                503,
-                14,
-                Configuration,
-                "The service has no endpoint and nothing could start one.",
-            ),
-            Reason::ConnectFailed => row(
-                "connect_failed",
-                502,
-                14,
-                Endpoint,
-                "The endpoint could not be reached.",
-            ),
-            Reason::UpstreamClosed => row(
-                "upstream_closed",
-                502,
-                14,
-                Endpoint,
-                "The endpoint closed the connection.",
-            ),
-            Reason::UpstreamInvalid => row(
-                "upstream_invalid",
-                502,
-                14,
-                Endpoint,
-                "The endpoint's answer is malformed.",
-            ),
-            Reason::ResponseTimeout => row(
-                "response_timeout",
-                504,
-                4,
-                Endpoint,
-                "The endpoint took too long to answer.",
-            ),
-            Reason::ClientGone => row("client_gone", 499, 1, Client, "The client left."),
-            Reason::StreamTimeout => row(
-                "stream_timeout",
-                504,
-                4,
-                Endpoint,
-                "A time limit ended the response.",
-            ),
-            Reason::EndpointGone => row(
-                "endpoint_gone",
-                502,
-                14,
-                Endpoint,
-                "The endpoint ended the response early.",
-            ),
-            Reason::Internal => row("internal", 500, 13, Ours, "The gateway failed."),
-        }
+    const fn row(self) -> &'static Row {
+        &ROWS[self as usize]
     }
 
     /// The word of `tidegate-reason`, the log and the metrics.

@@ -1,0 +1,229 @@
+//! One worker's side of a throttle: the warm path, and the slot it hands out.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::choice::choose;
+use super::endpoint::{Attempt, Counted, Endpoint};
+use super::queue::Grant;
+use super::throttle::Joined;
+use super::{AcquireError, EndpointId, HeldBytes, Throttle, Waiting};
+use crate::demand::nanoseconds;
+
+/// A worker's cached time; the worker's loop sets it, everything else reads it.
+#[derive(Debug)]
+pub struct Clock {
+    start: Instant,
+    now: Cell<Instant>,
+    /// From `start` to `now`, worked out once per turn of the loop and not once per request.
+    nanoseconds: Cell<u64>,
+}
+
+impl Clock {
+    pub fn new(now: Instant) -> Rc<Clock> {
+        Rc::new(Clock {
+            start: now,
+            now: Cell::new(now),
+            nanoseconds: Cell::new(0),
+        })
+    }
+
+    pub fn set(&self, now: Instant) {
+        self.now.set(now);
+        self.nanoseconds.set(nanoseconds(self.start, now));
+    }
+
+    pub fn now(&self) -> Instant {
+        self.now.get()
+    }
+}
+
+/// One worker's side of one throttle. A worker may have several of the same throttle, all on its
+/// own thread: what a gate keeps is only a copy of the endpoints.
+#[derive(Debug)]
+pub struct Gate {
+    throttle: Arc<Throttle>,
+    worker: usize,
+    clock: Rc<Clock>,
+    /// From the throttle's origin to the clock's start, in nanoseconds; it may be negative.
+    offset: i64,
+    epoch: Cell<u64>,
+    endpoints: RefCell<Rc<[Rc<Local>]>>,
+}
+
+/// A worker's handle of an endpoint, so that taking a slot touches no shared reference count.
+#[derive(Debug)]
+struct Local {
+    endpoint: Arc<Endpoint>,
+}
+
+/// The right to one request in flight at one endpoint; dropping it gives it back.
+#[derive(Debug)]
+#[must_use]
+pub struct Slot {
+    gate: Rc<Gate>,
+    local: Rc<Local>,
+    counted: Counted,
+    limited: bool,
+    lingering: bool,
+}
+
+impl Gate {
+    /// The side of worker number `worker`. All gates with this number must live on one thread.
+    ///
+    /// # Panics
+    ///
+    /// When the throttle was made for fewer workers.
+    pub fn new(throttle: Arc<Throttle>, worker: usize, clock: Rc<Clock>) -> Rc<Gate> {
+        assert!(worker < throttle.workers(), "no such worker: {worker}");
+        let origin = throttle.origin(clock.now());
+        let after = nanoseconds(origin, clock.start).cast_signed();
+        let before = nanoseconds(clock.start, origin).cast_signed();
+        let offset = after - before;
+        let gate = Gate {
+            throttle,
+            worker,
+            clock,
+            offset,
+            epoch: Cell::new(0),
+            endpoints: RefCell::new(Rc::new([])),
+        };
+        gate.refresh();
+        Rc::new(gate)
+    }
+
+    pub fn throttle(&self) -> &Arc<Throttle> {
+        &self.throttle
+    }
+
+    /// The warm path: a slot, if nobody waits and a ready endpoint has room. `random` decides
+    /// between equals. `None` says only that it takes [`Gate::wait`] to know more.
+    pub fn try_acquire(self: &Rc<Self>, random: u32) -> Option<Slot> {
+        if self.throttle.waiting() != 0 {
+            return None;
+        }
+        if self.epoch.get() != self.throttle.epoch() {
+            self.refresh();
+        }
+        // Not borrowed while slots are taken: undoing one may wake a waiter.
+        let endpoints = Rc::clone(&self.endpoints.borrow());
+        choose(
+            endpoints.len(),
+            random,
+            |at| endpoints[at].endpoint.load(self.worker),
+            |at| self.take(&endpoints[at]),
+        )
+    }
+
+    /// Waits for a slot in the order of `arrived`: a repeated request keeps its first arrival, and
+    /// so its place. Looks for room once more first. `held` is what the request pins meanwhile; it
+    /// is given back when the waiting ends.
+    ///
+    /// # Errors
+    ///
+    /// Why it may not wait; the returned future says why it no longer may.
+    pub fn wait(
+        self: &Rc<Self>,
+        arrived: Instant,
+        held: Option<HeldBytes>,
+    ) -> Result<Waiting, AcquireError> {
+        match self.throttle.join(arrived, self.clock.now())? {
+            Joined::Granted(grant) => Ok(Waiting::granted(self.redeem(grant))),
+            Joined::Waits(key) => Ok(Waiting::new(Rc::clone(self), key, held)),
+        }
+    }
+
+    /// Counts the change in this worker's demand.
+    pub(super) fn count(&self, running: i32, waiting: i32) {
+        let since_start = self.clock.nanoseconds.get();
+        let now = since_start.saturating_add_signed(self.offset);
+        self.throttle
+            .shard(self.worker)
+            .change(now, running, waiting);
+    }
+
+    /// Turns a grant into the slot it stands for.
+    pub(super) fn redeem(self: &Rc<Self>, grant: Grant) -> Slot {
+        let endpoint = grant.endpoint;
+        self.slot(Rc::new(Local { endpoint }), Counted::Word, grant.limited)
+    }
+
+    fn refresh(&self) {
+        let (epoch, endpoints) = self.throttle.members();
+        let locals = endpoints
+            .into_iter()
+            .map(|endpoint| Rc::new(Local { endpoint }));
+        *self.endpoints.borrow_mut() = locals.collect();
+        self.epoch.set(epoch);
+    }
+
+    fn take(self: &Rc<Self>, local: &Rc<Local>) -> Option<Slot> {
+        match local.endpoint.take(self.worker) {
+            Attempt::Taken { counted, limited } => {
+                Some(self.slot(Rc::clone(local), counted, limited))
+            }
+            Attempt::Refused => None,
+            Attempt::Undone => {
+                self.throttle.freed(&local.endpoint);
+                None
+            }
+        }
+    }
+
+    fn slot(self: &Rc<Self>, local: Rc<Local>, counted: Counted, limited: bool) -> Slot {
+        self.count(1, 0);
+        Slot {
+            gate: Rc::clone(self),
+            local,
+            counted,
+            limited,
+            lingering: false,
+        }
+    }
+}
+
+impl Slot {
+    pub fn endpoint(&self) -> EndpointId {
+        self.local.endpoint.id
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.local.endpoint.address
+    }
+
+    /// There was a limit when the slot was taken.
+    pub fn limited(&self) -> bool {
+        self.limited
+    }
+
+    /// The endpoint refused a connection or closed one early: it is passed over for
+    /// [`super::SUSPICION`] while another is ready.
+    pub fn suspect(&self) {
+        let now = self.gate.clock.now();
+        self.gate.throttle.suspect(&self.local.endpoint, now);
+    }
+
+    /// The exchange ended early, but the work at the endpoint may go on: the slot shows as lingering
+    /// until it is dropped.
+    pub fn linger(&mut self) {
+        if !self.lingering {
+            self.lingering = true;
+            self.local.endpoint.linger();
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let endpoint = &self.local.endpoint;
+        if self.lingering {
+            endpoint.end_linger();
+        }
+        self.gate.count(-1, 0);
+        endpoint.free(self.counted, self.gate.worker);
+        self.gate.throttle.freed(endpoint);
+    }
+}

@@ -1,0 +1,124 @@
+//! Admission: who may run now, and at which endpoint; everybody else waits for their turn.
+//!
+//! A [`Throttle`] is the running side of one revision, shared by all workers. Each worker reaches it
+//! through its own [`Gate`]: the warm path ([`Gate::try_acquire`]) takes a [`Slot`] with one
+//! compare-and-swap at a limited endpoint, or one store and a fence at an unlimited one. When
+//! somebody waits or nothing has room, [`Gate::wait`] joins the queue under its lock.
+//!
+//! No wake-up is lost because of one exchange of glances (Dekker's). Whoever frees a slot writes the
+//! endpoint's count, passes a sequentially consistent fence, and reads how many wait. Whoever joins
+//! an empty queue writes that number, passes such a fence, and looks at the endpoints. At least one
+//! of them sees the other: either the newcomer finds the slot, or the one who freed it finds the
+//! waiter and settles the queue. From then on, while anybody waits, every event that could let
+//! somebody in settles the queue itself.
+//!
+//! Lock order: a throttle's queue, then the holding's list of throttles with suspects. Wakers and
+//! nudges run with neither.
+
+mod choice;
+mod endpoint;
+mod gate;
+mod holding;
+mod queue;
+mod throttle;
+mod waiting;
+
+#[cfg(test)]
+mod loom_models;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Debug;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use gate::{Clock, Gate, Slot};
+pub use holding::{HeldBytes, Holding};
+pub use throttle::Throttle;
+pub use waiting::Waiting;
+
+/// How long an endpoint that failed a request is passed over while another is ready.
+pub const SUSPICION: Duration = Duration::from_secs(1);
+
+/// What a revision lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most requests in flight per endpoint; 0 = no limit.
+    pub concurrency: u32,
+    /// Most waiting requests.
+    pub queue_depth: u32,
+}
+
+/// Tells a scaler that somebody waits.
+pub trait Nudge: Send + Sync + Debug {
+    /// Called on a worker, so it must neither block nor be slow; and it may be called often, so
+    /// what is not yet heard must be merged.
+    fn nudge(&self);
+}
+
+/// Who brings a revision's endpoints.
+#[derive(Clone, Debug)]
+pub enum Supply {
+    /// Nobody: without an endpoint there is nothing to wait for.
+    None,
+    /// They are written down; they may be late (a name to resolve) but nobody starts them.
+    Fixed,
+    /// A scaler, which is nudged when somebody begins to wait.
+    Scaled(Arc<dyn Nudge>),
+}
+
+/// One endpoint for as long as it is known; unique in the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId(pub u64);
+
+impl EndpointId {
+    fn next() -> EndpointId {
+        // Not through the switch: an id orders nothing, and loom has no statics.
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        EndpointId(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+    }
+}
+
+/// Why a request gets no slot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AcquireError {
+    /// `queue_depth` requests wait for this revision.
+    #[error("the revision's queue is full")]
+    QueueFull,
+    /// The process holds as many requests as it may.
+    #[error("too many requests are held")]
+    Overloaded,
+    /// The scaler says that the revision cannot start, and why.
+    #[error("the revision cannot start: {0}")]
+    StartFailed(Arc<str>),
+    /// There is no endpoint and nobody who could bring one.
+    #[error("no endpoint, and no scaler that could bring one")]
+    NoScaler,
+    /// The revision was removed and has no endpoint left: route the request once more.
+    #[error("the revision was removed")]
+    Removed,
+}
+
+/// What an endpoint is doing, for people and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndpointState {
+    Ready,
+    /// It failed a request less than [`SUSPICION`] ago.
+    Suspect,
+    /// All its slots are held by requests that nobody waits for any more.
+    Lingering,
+    /// It gets no new slot and goes once its last one is free.
+    Draining,
+}
+
+/// One endpoint at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointStatus {
+    pub address: SocketAddr,
+    pub id: EndpointId,
+    pub state: EndpointState,
+    /// Slots held, lingering ones included.
+    pub in_flight: u32,
+    pub lingering: u32,
+}

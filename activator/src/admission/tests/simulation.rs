@@ -1,0 +1,613 @@
+//! Random operations on one throttle, each followed by a comparison with a model that knows the
+//! rules and nothing of how they are kept. The failing seed is printed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use super::super::{
+    AcquireError, Clock, EndpointState, EndpointStatus, Gate, Holding, Limits, SUSPICION, Slot,
+    Supply, Throttle, Waiting,
+};
+use super::{Bell, address, effort, poll};
+
+/// A hundred times as many with `TIDEGATE_LONG`.
+const SEEDS: u64 = 200;
+const STEPS: u32 = 1_000;
+const WORKERS: usize = 3;
+const HELD_MAX: usize = 12;
+const ADDRESSES: u16 = 7;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Supplier {
+    None,
+    Fixed,
+    Scaled,
+}
+
+/// What the rules say about the world outside the counts.
+struct Model {
+    limits: Limits,
+    supplier: Supplier,
+    failed: bool,
+    retired: bool,
+    /// Declared endpoints, and until when each is suspect.
+    declared: BTreeMap<SocketAddr, Option<Instant>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fate {
+    Waits,
+    LetIn,
+    Refused(AcquireError),
+}
+
+struct Waiter {
+    waiting: Waiting,
+    worker: usize,
+    /// By arrival, then by when it joined.
+    turn: (Instant, u64),
+    fate: Fate,
+    /// Rung once when its fate is known, if it was polled before.
+    bell: Option<Arc<Bell>>,
+}
+
+struct World {
+    seed: u64,
+    step: u32,
+    rng: Rng,
+    now: Instant,
+    holding: Arc<Holding>,
+    throttle: Arc<Throttle>,
+    clocks: Vec<Rc<Clock>>,
+    gates: Vec<Rc<Gate>>,
+    nudges: Arc<Bell>,
+    model: Model,
+    /// Each with its first arrival.
+    slots: Vec<(Slot, Instant)>,
+    waiters: Vec<Waiter>,
+    joined: u64,
+    before: BTreeMap<SocketAddr, EndpointStatus>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {} failed at step {}", self.seed, self.step);
+        }
+    }
+}
+
+impl Model {
+    fn refusal(&self) -> Option<AcquireError> {
+        if !self.declared.is_empty() {
+            None
+        } else if self.retired {
+            Some(AcquireError::Removed)
+        } else if self.failed {
+            Some(AcquireError::StartFailed("no".into()))
+        } else if self.supplier == Supplier::None {
+            Some(AcquireError::NoScaler)
+        } else {
+            None
+        }
+    }
+
+    /// Whether a slot may be given there: ready, or suspect where there is nothing better.
+    fn serves(&self, address: SocketAddr) -> bool {
+        let last_resort =
+            self.supplier != Supplier::Scaled && self.declared.values().all(Option::is_some);
+        match self.declared.get(&address) {
+            Some(suspect) => suspect.is_none() || last_resort,
+            None => false,
+        }
+    }
+
+    /// True when there were any to end.
+    fn end_suspicions(&mut self, now: Instant) -> bool {
+        let mut ended = false;
+        for suspect in self.declared.values_mut() {
+            let before = suspect.is_some();
+            *suspect = suspect.filter(|until| *until > now);
+            ended |= suspect.is_some() != before;
+        }
+        ended
+    }
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let now = Instant::now();
+        let limits = Limits {
+            concurrency: 1,
+            queue_depth: 3,
+        };
+        let holding = Holding::new(HELD_MAX, 100);
+        let nudges = Bell::new();
+        let supply = Supply::Scaled(Arc::clone(&nudges) as _);
+        let throttle = Throttle::new(limits, supply, Arc::clone(&holding), WORKERS);
+        let clocks: Vec<_> = (0..WORKERS).map(|_| Clock::new(now)).collect();
+        let gate = |(worker, clock): (usize, &Rc<Clock>)| {
+            Gate::new(Arc::clone(&throttle), worker, Rc::clone(clock))
+        };
+        World {
+            seed,
+            step: 0,
+            rng: Rng::with_seed(seed),
+            now,
+            gates: clocks.iter().enumerate().map(gate).collect(),
+            holding,
+            throttle,
+            clocks,
+            nudges,
+            model: Model {
+                limits,
+                supplier: Supplier::Scaled,
+                failed: false,
+                retired: false,
+                declared: BTreeMap::new(),
+            },
+            slots: Vec::new(),
+            waiters: Vec::new(),
+            joined: 0,
+            before: BTreeMap::new(),
+        }
+    }
+
+    fn step(&mut self) {
+        match self.rng.u32(0..100) {
+            0..20 => self.try_acquire(),
+            20..40 => self.wait(self.now),
+            40..55 => self.poll(),
+            55..72 => self.drop_slot(),
+            72..77 => self.drop_waiter(),
+            77..80 => self.repeat(),
+            80..83 => self.suspect(),
+            83..86 => self.configure(),
+            86..90 => self.set_endpoints(),
+            90..92 => self.drain(),
+            92..95 => self.pass_time(),
+            95 => self.linger(),
+            96 => self.replace_gate(),
+            97 => self.set_supply(),
+            98 => self.fail(),
+            _ => {
+                self.throttle.retire();
+                self.model.retired = true;
+            }
+        }
+    }
+
+    fn worker(&mut self) -> usize {
+        self.rng.usize(0..WORKERS)
+    }
+
+    fn nobody_waits(&self) -> bool {
+        self.waiters.iter().all(|waiter| waiter.fate != Fate::Waits)
+    }
+
+    fn in_flight(&self, address: SocketAddr) -> u32 {
+        self.before
+            .get(&address)
+            .map_or(0, |status| status.in_flight)
+    }
+
+    fn has_room(&self, address: SocketAddr) -> bool {
+        let limit = self.model.limits.concurrency;
+        limit == 0 || self.in_flight(address) < limit
+    }
+
+    /// Room for the next in turn, at ready endpoints or by last resort.
+    fn room(&self) -> Vec<SocketAddr> {
+        let declared = self.model.declared.keys().copied();
+        declared
+            .filter(|at| self.model.serves(*at) && self.has_room(*at))
+            .collect()
+    }
+
+    /// Slots from before there was a limit are left, and the warm path leaves it alone.
+    fn is_mixed(&self, address: SocketAddr) -> bool {
+        let mut slots = self
+            .slots
+            .iter()
+            .filter(|(slot, _)| slot.address() == address);
+        self.model.limits.concurrency != 0 && slots.any(|(slot, _)| !slot.limited())
+    }
+
+    fn try_acquire(&mut self) {
+        let worker = self.worker();
+        let open: Vec<SocketAddr> = self
+            .room()
+            .into_iter()
+            .filter(|at| self.model.declared[at].is_none())
+            .collect();
+        let slot = self.gates[worker].try_acquire(self.rng.u32(..));
+        let Some(slot) = slot else {
+            let warm = open.iter().any(|at| !self.is_mixed(*at));
+            assert!(
+                !warm || !self.nobody_waits(),
+                "the warm path missed a free slot"
+            );
+            return;
+        };
+        assert!(self.nobody_waits(), "a newcomer overtook a waiter");
+        assert!(
+            open.contains(&slot.address()),
+            "no room at {}",
+            slot.address()
+        );
+        assert_eq!(slot.limited(), self.model.limits.concurrency != 0);
+        if slot.limited() && self.model.declared.len() <= 4 {
+            let warm = open.iter().filter(|at| !self.is_mixed(**at));
+            let least = warm.map(|at| self.in_flight(*at)).min().unwrap_or(u32::MAX);
+            let chosen = self.in_flight(slot.address());
+            assert!(chosen <= least, "not the least loaded");
+        }
+        self.slots.push((slot, self.now));
+    }
+
+    fn wait(&mut self, arrived: Instant) {
+        if self.model.end_suspicions(self.now) {
+            self.wait_as_suspicions_end(arrived);
+            return;
+        }
+        let worker = self.worker();
+        let room = self.room();
+        let idle = self.nobody_waits();
+        let expected = self.refusal_to_wait();
+        let nudges = self.nudges.rung();
+        let outcome = self.gates[worker].wait(arrived, self.holding.reserve(1));
+        if idle && !room.is_empty() {
+            let Poll::Ready(Ok(slot)) = poll(&mut outcome.unwrap(), &Bell::new()) else {
+                panic!("had to wait beside a free slot");
+            };
+            assert!(room.contains(&slot.address()));
+            self.slots.push((slot, arrived));
+            return;
+        }
+        let waiting = match outcome {
+            Ok(waiting) => waiting,
+            Err(error) => return assert_eq!(Some(error), expected),
+        };
+        assert_eq!(expected, None);
+        let ready = self.model.declared.values().any(Option::is_none);
+        if idle && !ready && self.model.supplier == Supplier::Scaled {
+            assert_eq!(self.nudges.rung(), nudges + 1, "the scaler was not nudged");
+        }
+        self.join(waiting, worker, arrived, None);
+    }
+
+    /// Joining ends suspicions, and so may first let others in: the outcome cannot be foretold by
+    /// what was seen before, but what is seen after it must still be right.
+    fn wait_as_suspicions_end(&mut self, arrived: Instant) {
+        let worker = self.worker();
+        let Ok(mut waiting) = self.gates[worker].wait(arrived, self.holding.reserve(1)) else {
+            return;
+        };
+        let bell = Bell::new();
+        match poll(&mut waiting, &bell) {
+            Poll::Ready(slot) => self.slots.push((slot.unwrap(), arrived)),
+            Poll::Pending => self.join(waiting, worker, arrived, Some(bell)),
+        }
+    }
+
+    fn join(&mut self, waiting: Waiting, worker: usize, arrived: Instant, bell: Option<Arc<Bell>>) {
+        self.joined += 1;
+        self.waiters.push(Waiter {
+            waiting,
+            worker,
+            turn: (arrived, self.joined),
+            fate: Fate::Waits,
+            bell,
+        });
+    }
+
+    fn refusal_to_wait(&self) -> Option<AcquireError> {
+        let fates = self.waiters.iter().map(|waiter| &waiter.fate);
+        let waits = fates.filter(|fate| **fate == Fate::Waits).count();
+        if let Some(error) = self.model.refusal() {
+            Some(error)
+        } else if waits >= self.model.limits.queue_depth as usize {
+            Some(AcquireError::QueueFull)
+        } else if waits >= HELD_MAX {
+            Some(AcquireError::Overloaded)
+        } else {
+            None
+        }
+    }
+
+    fn poll(&mut self) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        let at = self.rng.usize(0..self.waiters.len());
+        let waiter = &mut self.waiters[at];
+        let bell = match &waiter.bell {
+            Some(bell) if self.rng.bool() => Arc::clone(bell),
+            _ => Bell::new(),
+        };
+        let polled = poll(&mut waiter.waiting, &bell);
+        match (polled, &waiter.fate) {
+            (Poll::Pending, Fate::Waits) => waiter.bell = Some(bell),
+            (Poll::Ready(Ok(slot)), Fate::LetIn) => {
+                let waiter = self.waiters.swap_remove(at);
+                self.slots.push((slot, waiter.turn.0));
+            }
+            (Poll::Ready(Err(error)), Fate::Refused(expected)) => {
+                assert_eq!(error, *expected);
+                self.waiters.swap_remove(at);
+            }
+            (polled, fate) => panic!("{polled:?}, not {fate:?}"),
+        }
+    }
+
+    fn any_slot(&mut self) -> Option<usize> {
+        match self.slots.len() {
+            0 => None,
+            len => Some(self.rng.usize(0..len)),
+        }
+    }
+
+    fn drop_slot(&mut self) {
+        if let Some(at) = self.any_slot() {
+            drop(self.slots.swap_remove(at));
+        }
+    }
+
+    fn drop_waiter(&mut self) {
+        if !self.waiters.is_empty() {
+            let at = self.rng.usize(0..self.waiters.len());
+            self.waiters.swap_remove(at);
+        }
+    }
+
+    /// The endpoint failed the request, which goes back to its place.
+    fn repeat(&mut self) {
+        if let Some(at) = self.any_slot() {
+            self.suspect_endpoint_of(at);
+            self.check();
+            let (slot, arrived) = self.slots.swap_remove(at);
+            drop(slot);
+            self.check();
+            self.wait(arrived);
+        }
+    }
+
+    fn suspect(&mut self) {
+        if let Some(at) = self.any_slot() {
+            self.suspect_endpoint_of(at);
+        }
+    }
+
+    fn suspect_endpoint_of(&mut self, at: usize) {
+        let (slot, _) = &self.slots[at];
+        slot.suspect();
+        if let Some(suspect) = self.model.declared.get_mut(&slot.address()) {
+            *suspect = Some(self.now + SUSPICION);
+        }
+    }
+
+    fn linger(&mut self) {
+        if let Some(at) = self.any_slot() {
+            self.slots[at].0.linger();
+            let address = self.slots[at].0.address();
+            let statuses = self.throttle.endpoints();
+            let status = statuses.iter().find(|s| s.address == address).unwrap();
+            assert!(status.lingering >= 1 && status.lingering <= status.in_flight);
+        }
+    }
+
+    fn configure(&mut self) {
+        let concurrency = self.rng.choice([0, 1, 2, 5]).unwrap();
+        let queue_depth = self.rng.choice([0, 1, 3, 20]).unwrap();
+        self.model.limits = Limits {
+            concurrency,
+            queue_depth,
+        };
+        self.throttle.configure(self.model.limits);
+    }
+
+    fn set_endpoints(&mut self) {
+        let mut all: Vec<SocketAddr> = (0..ADDRESSES).map(address).collect();
+        self.rng.shuffle(&mut all);
+        all.truncate(self.rng.usize(0..=ADDRESSES.into()));
+        if self.rng.u32(0..8) == 0 {
+            all.extend_from_within(..all.len() / 2);
+        }
+        self.throttle.set_endpoints(&all);
+        let known = std::mem::take(&mut self.model.declared);
+        for address in &all {
+            let suspect = known.get(address).copied().flatten();
+            self.model.declared.insert(*address, suspect);
+        }
+        self.model.failed &= all.is_empty();
+    }
+
+    fn drain(&mut self) {
+        let address = address(self.rng.u16(0..ADDRESSES));
+        self.throttle.drain(address);
+        self.model.declared.remove(&address);
+    }
+
+    fn pass_time(&mut self) {
+        self.now += Duration::from_millis(self.rng.u64(0..700));
+        for clock in &self.clocks {
+            clock.set(self.now);
+        }
+        if self.rng.bool() {
+            self.holding.sweep(self.now);
+            self.model.end_suspicions(self.now);
+        }
+    }
+
+    fn replace_gate(&mut self) {
+        let worker = self.worker();
+        let clock = Rc::clone(&self.clocks[worker]);
+        self.gates[worker] = Gate::new(Arc::clone(&self.throttle), worker, clock);
+    }
+
+    fn set_supply(&mut self) {
+        let supplier = [Supplier::None, Supplier::Fixed, Supplier::Scaled];
+        self.model.supplier = self.rng.choice(supplier).unwrap();
+        self.model.retired = false;
+        self.throttle.set_supply(match self.model.supplier {
+            Supplier::None => Supply::None,
+            Supplier::Fixed => Supply::Fixed,
+            Supplier::Scaled => Supply::Scaled(Arc::clone(&self.nudges) as _),
+        });
+    }
+
+    fn fail(&mut self) {
+        if self.rng.bool() {
+            self.throttle.fail("no".into());
+            self.model.failed |= self.model.declared.is_empty();
+        } else {
+            self.throttle.clear_failure();
+            self.model.failed = false;
+        }
+    }
+
+    /// Compares what can be seen with what the rules say, and learns who was let in.
+    fn check(&mut self) {
+        self.check_queue();
+        let statuses = self.throttle.endpoints();
+        let after: BTreeMap<_, _> = statuses.iter().map(|s| (s.address, *s)).collect();
+        assert_eq!(after.len(), statuses.len(), "one endpoint per address");
+        for status in &statuses {
+            self.check_endpoint(status);
+        }
+        let known: BTreeSet<_> = after.keys().copied().collect();
+        assert!(self.model.declared.keys().all(|at| known.contains(at)));
+
+        let let_in = self
+            .waiters
+            .iter()
+            .filter(|w| w.fate == Fate::LetIn)
+            .count();
+        let in_flight: u32 = statuses.iter().map(|s| s.in_flight).sum();
+        assert_eq!(
+            in_flight as usize,
+            self.slots.len() + let_in,
+            "a slot was lost"
+        );
+        assert_eq!(self.throttle.in_flight(), in_flight);
+        self.before = after;
+        if !self.nobody_waits() {
+            assert!(
+                self.room().is_empty(),
+                "somebody waits while a slot is free"
+            );
+            assert_eq!(self.model.refusal(), None, "somebody waits for nothing");
+        }
+
+        let demand = self.throttle.demand(self.now);
+        assert_eq!(demand.running as usize, self.slots.len());
+        assert_eq!(demand.waiting as usize, self.waiters.len());
+        assert_eq!(self.holding.bytes(), self.waiters.len() as u64);
+    }
+
+    fn check_queue(&mut self) {
+        let mut waits: Vec<&mut Waiter> = self
+            .waiters
+            .iter_mut()
+            .filter(|waiter| waiter.fate == Fate::Waits)
+            .collect();
+        waits.sort_by_key(|waiter| waiter.turn);
+        let still = self.throttle.waiting() as usize;
+        assert!(still <= waits.len(), "waiters from nowhere");
+        assert_eq!(self.holding.held(), still);
+        let gone = waits.len() - still;
+        for waiter in waits.into_iter().take(gone) {
+            waiter.fate = match self.model.refusal() {
+                Some(error) => Fate::Refused(error),
+                None => Fate::LetIn,
+            };
+        }
+        for waiter in &self.waiters {
+            let rung = waiter.bell.as_ref().map_or(0, |bell| bell.rung());
+            let told = waiter.bell.is_some() && waiter.fate != Fate::Waits;
+            assert_eq!(rung, u32::from(told), "worker {}", waiter.worker);
+        }
+    }
+
+    fn check_endpoint(&self, status: &EndpointStatus) {
+        let at = status.address;
+        let declared = self.model.declared.get(&at);
+        match status.state {
+            EndpointState::Draining => {
+                assert_eq!(declared, None);
+                assert!(status.in_flight > 0, "nothing drains there");
+            }
+            EndpointState::Suspect => assert!(declared.unwrap().is_some()),
+            EndpointState::Ready | EndpointState::Lingering => {
+                assert_eq!(declared, Some(&None));
+            }
+        }
+        let held = self.slots.iter().filter(|(slot, _)| slot.address() == at);
+        let mut count = 0;
+        for (slot, _) in held {
+            assert_eq!(slot.endpoint(), status.id, "one address, two endpoints");
+            count += 1;
+        }
+        assert!(status.in_flight >= count);
+        assert_eq!(self.throttle.in_flight_at(at), status.in_flight);
+        let before = self.in_flight(at);
+        let limit = self.model.limits.concurrency;
+        if limit != 0 {
+            assert!(
+                status.in_flight <= limit.max(before),
+                "above the limit at {at}"
+            );
+        }
+        if status.in_flight > before {
+            assert!(self.model.serves(at), "a slot was given at {at}");
+        }
+    }
+
+    fn finish(&mut self) {
+        // Half of the waiters see what became of them first.
+        for _ in 0..self.waiters.len() {
+            self.poll();
+            self.check();
+        }
+        while !self.waiters.is_empty() {
+            self.drop_waiter();
+            self.check();
+        }
+        while !self.slots.is_empty() {
+            self.drop_slot();
+            self.check();
+        }
+        assert!(self.throttle.is_idle());
+        assert_eq!(self.holding.held(), 0);
+        assert_eq!(self.holding.bytes(), 0);
+        let statuses = self.throttle.endpoints();
+        assert!(
+            statuses
+                .iter()
+                .all(|s| s.in_flight == 0 && s.lingering == 0)
+        );
+    }
+}
+
+fn run(seed: u64, steps: u32) {
+    let mut world = World::new(seed);
+    for step in 0..steps {
+        world.step = step;
+        world.step();
+        world.check();
+    }
+    world.finish();
+}
+
+#[test]
+fn the_invariants_hold_after_every_step() {
+    for seed in 0..SEEDS * u64::from(effort()) {
+        run(seed, STEPS);
+    }
+}

@@ -1,0 +1,358 @@
+//! The running side of a revision: what all its workers share.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Poll, Waker};
+use std::time::Instant;
+
+use super::endpoint::{Counted, Endpoint};
+use super::queue::{Grant, Key, Queue, Room, Wakers};
+use super::{AcquireError, EndpointState, EndpointStatus, Holding, Limits, Supply};
+use crate::demand::{Reading, Shard, Sums, nanoseconds};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Padded, fence, lock};
+
+/// The running side of one revision: who holds slots, who waits. One per revision name, shared by
+/// all workers and kept across snapshots.
+#[derive(Debug)]
+pub struct Throttle {
+    me: Weak<Throttle>,
+    holding: Arc<Holding>,
+    shards: Box<[Shard]>,
+    /// Where the shards' time begins: the first gate's clock.
+    origin: OnceLock<Instant>,
+    /// Changes with the set of endpoints.
+    epoch: AtomicU64,
+    /// How many wait. Written under the lock; read by everybody who frees a slot or wants one.
+    waiting: Padded<AtomicU32>,
+    queue: Mutex<Queue>,
+}
+
+/// What joining the queue came to.
+#[derive(Debug)]
+pub(super) enum Joined {
+    /// There was room after all.
+    Granted(Grant),
+    Waits(Key),
+}
+
+impl Throttle {
+    /// A throttle without endpoints, for workers `0..workers`.
+    pub fn new(
+        limits: Limits,
+        supply: Supply,
+        holding: Arc<Holding>,
+        workers: usize,
+    ) -> Arc<Throttle> {
+        Arc::new_cyclic(|me| Throttle {
+            me: Weak::clone(me),
+            holding,
+            shards: (0..workers).map(|_| Shard::new()).collect(),
+            origin: OnceLock::new(),
+            epoch: AtomicU64::new(0),
+            waiting: Padded(AtomicU32::new(0)),
+            queue: Mutex::new(Queue::new(limits, supply, workers)),
+        })
+    }
+
+    /// Changes the limits. A raised one lets waiters in at once; a lowered one cuts nobody, new
+    /// slots wait until fewer are held.
+    pub fn configure(&self, limits: Limits) {
+        let mut queue = lock(&self.queue);
+        queue.configure(limits);
+        self.settle(queue, Room::Anywhere);
+    }
+
+    /// Says who brings endpoints from now on, and so also that the revision is there (again, if it
+    /// was retired). With [`Supply::None`] and no endpoint, waiters get [`AcquireError::NoScaler`].
+    pub fn set_supply(&self, supply: Supply) {
+        let mut queue = lock(&self.queue);
+        let before = queue.set_supply(supply);
+        self.settle(queue, Room::Anywhere);
+        drop(before);
+        self.nudge();
+    }
+
+    /// Declares the whole set of ready endpoints. The same address is the same endpoint with its
+    /// count, also one that was draining; those left out drain. A non-empty set ends a failure.
+    pub fn set_endpoints(&self, addresses: &[SocketAddr]) {
+        let mut queue = lock(&self.queue);
+        if queue.set_endpoints(addresses) {
+            self.publish();
+        }
+        self.settle(queue, Room::Anywhere);
+    }
+
+    /// No new slot at this address until it is declared again.
+    pub fn drain(&self, address: SocketAddr) {
+        let mut queue = lock(&self.queue);
+        if queue.drain(address) {
+            self.publish();
+        }
+        self.settle(queue, Room::Anywhere);
+    }
+
+    /// Slots held at this address, draining or not; 0 when it is unknown. Once [`Throttle::drain`]
+    /// has returned and this reads 0, no slot is or will be held there.
+    pub fn in_flight_at(&self, address: SocketAddr) -> u32 {
+        let queue = lock(&self.queue);
+        let found = queue.all_endpoints().find(|e| e.address == address);
+        found.map_or(0, |endpoint| endpoint.in_flight())
+    }
+
+    /// The scaler says that the revision cannot start: those who wait, and newcomers until an
+    /// endpoint comes or [`Throttle::clear_failure`], get [`AcquireError::StartFailed`]. Says
+    /// nothing while there is an endpoint: then only one more could not start.
+    pub fn fail(&self, why: Arc<str>) {
+        let mut queue = lock(&self.queue);
+        queue.fail(why);
+        self.settle(queue, Room::Anywhere);
+    }
+
+    /// Newcomers may wait again.
+    pub fn clear_failure(&self) {
+        lock(&self.queue).clear_failure();
+    }
+
+    /// The revision was removed: whoever waits without an endpoint, now or later, gets
+    /// [`AcquireError::Removed`]. Endpoints that are there go on serving. Ended by
+    /// [`Throttle::set_supply`].
+    pub fn retire(&self) {
+        let mut queue = lock(&self.queue);
+        queue.retire();
+        self.settle(queue, Room::Anywhere);
+    }
+
+    /// Demand up to `now`, over all workers.
+    pub fn demand(&self, now: Instant) -> Reading {
+        let sums = match self.origin.get() {
+            Some(origin) => {
+                let since = nanoseconds(*origin, now);
+                let shards = self.shards.iter().map(|shard| shard.read(since));
+                shards.fold(Sums::default(), |sum, shard| sum + shard)
+            }
+            None => Sums::default(),
+        };
+        Reading {
+            at: now,
+            running: sums.running,
+            waiting: sums.waiting,
+            running_integral: sums.running_integral,
+            waiting_integral: sums.waiting_integral,
+        }
+    }
+
+    /// Every endpoint that is declared or still holds slots.
+    pub fn endpoints(&self) -> Vec<EndpointStatus> {
+        let mut queue = lock(&self.queue);
+        queue.purge();
+        queue.all_endpoints().map(|e| status(e)).collect()
+    }
+
+    /// Slots held, draining endpoints included.
+    pub fn in_flight(&self) -> u32 {
+        let queue = lock(&self.queue);
+        let counts = queue.all_endpoints().map(|endpoint| endpoint.in_flight());
+        counts.fold(0, u32::saturating_add)
+    }
+
+    /// Requests that wait for a slot.
+    pub fn waiting(&self) -> u32 {
+        self.waiting.0.load(Ordering::Relaxed)
+    }
+
+    /// Nobody holds a slot or waits for one.
+    pub fn is_idle(&self) -> bool {
+        self.waiting() == 0 && self.in_flight() == 0
+    }
+
+    /// The process-wide bounds it counts against.
+    pub fn holding(&self) -> &Arc<Holding> {
+        &self.holding
+    }
+
+    // For gates.
+
+    /// Where this throttle's time begins; the first caller decides.
+    pub(super) fn origin(&self, now: Instant) -> Instant {
+        *self.origin.get_or_init(|| now)
+    }
+
+    pub(super) fn shard(&self, worker: usize) -> &Shard {
+        &self.shards[worker]
+    }
+
+    pub(super) fn workers(&self) -> usize {
+        self.shards.len()
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// The declared endpoints, and the epoch they belong to.
+    pub(super) fn members(&self) -> (u64, Vec<Arc<Endpoint>>) {
+        let queue = lock(&self.queue);
+        (self.epoch(), queue.members().cloned().collect())
+    }
+
+    /// Somebody freed a slot there: it goes to the one whose turn it is.
+    pub(super) fn freed(&self, endpoint: &Arc<Endpoint>) {
+        // Pairs with the fence of `join`.
+        fence(Ordering::SeqCst);
+        if self.waiting() != 0 || endpoint.is_mixed() {
+            let queue = lock(&self.queue);
+            endpoint.unmix();
+            self.settle(queue, Room::At(endpoint));
+        }
+    }
+
+    /// Joins the queue, unless there is room after all.
+    pub(super) fn join(&self, arrived: Instant, now: Instant) -> Result<Joined, AcquireError> {
+        let mut queue = lock(&self.queue);
+        if queue.end_suspicions(now) {
+            self.settle(queue, Room::Anywhere);
+            queue = lock(&self.queue);
+        }
+        let first = queue.waiting() == 0;
+        if first {
+            self.announce(1);
+            // Pairs with the fence of `freed`: a slot freed before this is found below, one freed
+            // after it finds us.
+            fence(Ordering::SeqCst);
+            if let Some(grant) = queue.room(Room::Anywhere) {
+                self.announce(0);
+                return Ok(Joined::Granted(grant));
+            }
+        }
+        let joined = self.enqueue(&mut queue, arrived);
+        let nudge = match first && joined.is_ok() {
+            true => queue.first_nudge(now),
+            false => None,
+        };
+        self.announce(queue.waiting());
+        drop(queue);
+        if let Some(nudge) = nudge {
+            nudge.nudge();
+        }
+        joined
+    }
+
+    fn enqueue(&self, queue: &mut Queue, arrived: Instant) -> Result<Joined, AcquireError> {
+        if let Some(error) = queue.refusal() {
+            return Err(error);
+        }
+        if queue.waiting() >= queue.limits.queue_depth as usize {
+            return Err(AcquireError::QueueFull);
+        }
+        let place = self.holding.place().ok_or(AcquireError::Overloaded)?;
+        Ok(Joined::Waits(queue.join(arrived, place)))
+    }
+
+    pub(super) fn poll(&self, key: Key, waker: &Waker) -> Poll<Result<Grant, AcquireError>> {
+        let mut spent = None;
+        let polled = lock(&self.queue).poll(key, waker, &mut spent);
+        drop(spent);
+        polled
+    }
+
+    /// A waiter goes; a grant it had not taken up passes on.
+    pub(super) fn leave(&self, key: Key) {
+        let mut spent = None;
+        let mut queue = lock(&self.queue);
+        match queue.leave(key, &mut spent) {
+            Some(grant) => {
+                // No worker is needed to free what is counted in the word.
+                grant.endpoint.free(Counted::Word, 0);
+                self.settle(queue, Room::At(&grant.endpoint));
+            }
+            None => {
+                self.announce(queue.waiting());
+                drop(queue);
+            }
+        }
+        drop(spent);
+    }
+
+    pub(super) fn suspect(&self, endpoint: &Endpoint, now: Instant) {
+        let mut queue = lock(&self.queue);
+        queue.suspect(endpoint, now);
+        self.watch(&mut queue);
+        let alone = !queue.has_ready();
+        self.settle(queue, Room::Anywhere);
+        if alone {
+            self.nudge();
+        }
+    }
+
+    /// Ends the suspicions that are over.
+    pub(super) fn sweep(&self, now: Instant) {
+        let mut queue = lock(&self.queue);
+        queue.end_suspicions(now);
+        queue.watched = false;
+        self.watch(&mut queue);
+        self.settle(queue, Room::Anywhere);
+    }
+
+    // Under the lock.
+
+    fn watch(&self, queue: &mut Queue) {
+        if queue.has_suspects() && !queue.watched {
+            queue.watched = true;
+            self.holding.watch(Weak::clone(&self.me));
+        }
+    }
+
+    fn publish(&self) {
+        let next = self.epoch.load(Ordering::Relaxed).wrapping_add(1);
+        self.epoch.store(next, Ordering::Release);
+    }
+
+    fn announce(&self, waiting: usize) {
+        let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+        self.waiting.0.store(waiting, Ordering::Relaxed);
+    }
+
+    /// Lets in whoever can be, a batch per turn of the lock, and wakes each batch after it.
+    fn settle<'a>(&'a self, mut queue: MutexGuard<'a, Queue>, room: Room<'_>) {
+        // Ends when nobody waits or nothing has room; each turn but the last serves a full batch.
+        loop {
+            let mut wakers = Wakers::default();
+            let more = queue.settle(room, &mut wakers);
+            self.announce(queue.waiting());
+            drop(queue);
+            wakers.wake();
+            if !more {
+                return;
+            }
+            queue = lock(&self.queue);
+        }
+    }
+
+    fn nudge(&self) {
+        let nudge = lock(&self.queue).nudge();
+        if let Some(nudge) = nudge {
+            nudge.nudge();
+        }
+    }
+}
+
+fn status(endpoint: &Endpoint) -> EndpointStatus {
+    let in_flight = endpoint.in_flight();
+    let lingering = endpoint.lingering();
+    let state = if endpoint.is_closed() {
+        EndpointState::Draining
+    } else if endpoint.is_suspect() {
+        EndpointState::Suspect
+    } else if lingering > 0 && lingering >= in_flight {
+        EndpointState::Lingering
+    } else {
+        EndpointState::Ready
+    };
+    EndpointStatus {
+        address: endpoint.address,
+        id: endpoint.id,
+        state,
+        in_flight,
+        lingering,
+    }
+}

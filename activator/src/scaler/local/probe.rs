@@ -1,0 +1,190 @@
+//! Asks a starting process whether it is ready.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use config::revision::Readiness;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Between probes while nobody listens: a refused connection costs some ten microseconds, and
+/// requests wait.
+const REFUSED_PAUSE: Duration = Duration::from_millis(2);
+/// After this long the pause grows: a slow start gains nothing from a quick notice.
+const EAGER_FOR: Duration = Duration::from_secs(5);
+/// Between probes of a process that answers, but not as it should.
+const ANSWERED_PAUSE: Duration = Duration::from_millis(10);
+const PAUSE_MOST: Duration = Duration::from_millis(100);
+/// How long one probe may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest response head that is understood, and the most fields in it.
+const HEAD_MAX: usize = 16 * 1024;
+const FIELDS_MAX: usize = 128;
+
+/// When an endpoint came to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Proof {
+    /// It took a connection for the first time.
+    pub(super) accepted: Instant,
+    /// It answered as asked.
+    pub(super) ready: Instant,
+}
+
+/// Returns once the process at `address` is ready. The caller bounds the time.
+pub(super) async fn until_ready(address: SocketAddr, readiness: &Readiness) -> Proof {
+    let start = Instant::now();
+    let mut accepted = None;
+    let mut pause = REFUSED_PAUSE;
+    loop {
+        let connected = timeout(PROBE_TIMEOUT, connect(address)).await;
+        if let Ok(Ok(stream)) = connected {
+            let accepted = *accepted.get_or_insert_with(|| {
+                pause = ANSWERED_PAUSE;
+                Instant::now()
+            });
+            if is_ready(stream, address, readiness).await {
+                let ready = Instant::now();
+                return Proof { accepted, ready };
+            }
+        }
+        sleep(pause).await;
+        if accepted.is_some() || start.elapsed() >= EAGER_FOR {
+            pause = (pause * 3 / 2).min(PAUSE_MOST);
+        }
+    }
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    // Where nobody listens the kernel may pick the very port as the source port, and connect the
+    // socket to itself.
+    if stream.local_addr()? == address {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(stream)
+}
+
+async fn is_ready(stream: TcpStream, address: SocketAddr, readiness: &Readiness) -> bool {
+    match readiness {
+        Readiness::Tcp => true,
+        Readiness::Http { path } => {
+            let status = timeout(PROBE_TIMEOUT, get(stream, address, path)).await;
+            matches!(status, Ok(Ok(200..=399)))
+        }
+    }
+}
+
+/// The final status of `GET path`; the body is not read.
+async fn get(mut stream: TcpStream, address: SocketAddr, path: &str) -> io::Result<u16> {
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: tidegate-readiness\r\n\
+         Connection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut head = Vec::new();
+    loop {
+        let room = (HEAD_MAX - head.len()) as u64;
+        if (&mut stream).take(room).read_buf(&mut head).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // Informational responses (RFC 9110 §15.2) come before the final one.
+        while let Some((status, length)) = parse(&head)? {
+            if status >= 200 {
+                return Ok(status);
+            }
+            head.drain(..length);
+        }
+    }
+}
+
+/// Status and length of the first response head, once it is complete.
+fn parse(bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut response = httparse::Response::new(&mut fields);
+    match response.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => Ok(response.code.map(|status| (status, length))),
+        Ok(httparse::Status::Partial) => Ok(None),
+        Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    /// Answers one connection after the other with these bytes, a few at a time, then with the last.
+    async fn serve(listener: TcpListener, answers: &'static [&'static str]) {
+        let mut answers = answers.iter().copied().cycle();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 1024];
+            let count = stream.read(&mut head).await.unwrap_or(0);
+            assert!(count == 0 || head.starts_with(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:"));
+            for part in answers.next().unwrap().as_bytes().chunks(7) {
+                stream.write_all(part).await.unwrap_or(());
+                stream.flush().await.unwrap_or(());
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    async fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    fn healthz() -> Readiness {
+        Readiness::Http {
+            path: "/healthz".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_listener_is_ready_by_tcp() {
+        let (_listener, address) = listener().await;
+        let proof = until_ready(address, &Readiness::Tcp).await;
+        assert!(proof.accepted <= proof.ready);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_ready_where_nobody_listens() {
+        let (listener, address) = listener().await;
+        drop(listener);
+        let probe = until_ready(address, &Readiness::Tcp);
+        timeout(Duration::from_millis(50), probe).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn http_is_ready_at_the_first_success() {
+        let (listener, address) = listener().await;
+        let answers = &[
+            "HTTP/1.1 503 Service Unavailable\r\n\r\n",
+            "HTTP/1.1 404 Not Found\r\nA: b\r\n\r\n",
+            "nonsense\r\n\r\n",
+            "",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 500 Oops\r\n\r\n",
+            "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 302 Found\r\nA: b\r\n\r\nbody",
+        ];
+        let server = tokio::spawn(serve(listener, answers));
+        let proof = until_ready(address, &healthz()).await;
+        assert!(proof.accepted < proof.ready);
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn an_endless_head_is_not_ready_and_not_kept() {
+        let (listener, address) = listener().await;
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
+            while stream.write_all(b"A: bbbbbbbbbbbbbbbb\r\n").await.is_ok() {}
+        });
+        let stream = connect(address).await.unwrap();
+        get(stream, address, "/").await.unwrap_err();
+        server.await.unwrap();
+    }
+}

@@ -1,0 +1,71 @@
+//! Executes a revision's program.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::scaler::local::protocol::Start;
+
+/// What the gateway calls itself; as a command it means this very binary when it is not on `PATH`.
+const OWN_NAME: &str = "tidegate";
+/// What is not passed on of our own environment.
+const OWN_VARIABLES: &[u8] = b"TIDEGATE_";
+
+/// Starts the process in a group of its own, its output in pipes.
+///
+/// # Errors
+/// Why not, as a sentence for the revision's owner.
+pub(super) fn spawn(start: &Start) -> Result<Child, String> {
+    let (program, arguments) = start
+        .command
+        .split_first()
+        .ok_or("there is no command to execute")?;
+    let path = start
+        .env
+        .iter()
+        .rfind(|(name, _)| name == "PATH")
+        .map(|(_, value)| OsString::from(value))
+        .or_else(|| env::var_os("PATH"));
+    let own = (program == OWN_NAME && !is_on_path(program, path.as_deref()))
+        .then(env::current_exe)
+        .and_then(Result::ok);
+    let port = start.port.to_string();
+    let mut command = Command::new(own.as_deref().unwrap_or(Path::new(program)));
+    for (name, _) in env::vars_os() {
+        if name.as_bytes().starts_with(OWN_VARIABLES) {
+            command.env_remove(name);
+        }
+    }
+    command
+        .args(arguments.iter().map(|text| text.replace("$PORT", &port)))
+        .envs(start.env.iter().map(|(name, value)| (name, value)))
+        .env("PORT", &port)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    if let Some(directory) = &start.directory {
+        if !directory.is_dir() {
+            return Err(format!("{} is not a directory", directory.display()));
+        }
+        command.current_dir(directory);
+    }
+    command
+        .spawn()
+        .map_err(|error| format!("cannot execute {program:?}: {error}"))
+}
+
+fn is_on_path(program: &str, path: Option<&OsStr>) -> bool {
+    path.is_some_and(|path| {
+        env::split_paths(path).any(|directory| {
+            directory
+                .join(program)
+                .metadata()
+                .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+        })
+    })
+}

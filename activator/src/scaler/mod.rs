@@ -1,0 +1,7 @@
+//! Scalers: they hear a revision's demand and may bring endpoints.
+//!
+//! [`autoscale`] decides how many (pure, no clock); [`local`] starts and stops that many processes
+//! on this machine.
+
+pub mod autoscale;
+pub mod local;

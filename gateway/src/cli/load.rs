@@ -1,0 +1,36 @@
+//! Configuration files, read once.
+
+use std::path::PathBuf;
+
+use config::problem::{Problem, Sources};
+use config::source::file::FileSource;
+use config::{Compiled, Compiler};
+
+/// What files say, or what is wrong with them.
+pub(super) struct Loaded {
+    pub(super) compiled: Result<Compiled, Vec<Problem>>,
+    /// The texts of the files, to show problems in.
+    pub(super) sources: Sources,
+}
+
+/// Reads and compiles files and directories.
+pub(super) fn load(files: Vec<PathBuf>) -> Loaded {
+    let fragments = FileSource::new(files).load_once();
+    let sources = fragments
+        .iter()
+        .filter_map(|fragment| {
+            let text = fragment.content.text()?;
+            Some((fragment.origin.name().to_string(), text.clone()))
+        })
+        .collect();
+    Loaded {
+        compiled: Compiler::default().apply(fragments),
+        sources,
+    }
+}
+
+/// `1 problem`, `2 problems`.
+pub(super) fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}

@@ -1,0 +1,157 @@
+//! `run`: serve what configuration files say.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use config::problem::render_for_people;
+use config::settings::{Audience, Overrides};
+
+use super::load::counted;
+use super::{LogArgs, address, print, tell};
+use crate::run::{self, Addresses, Options, RunError};
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate run                                 takes ./tidegate.yaml
+  tidegate run -f routes.yaml -f revisions/    files and directories merge
+  tidegate run -f routes.yaml --listen 127.0.0.1:8080 --listen '[::1]:8080'
+  TIDEGATE_FILE=a.yaml,b.yaml TIDEGATE_WORKERS=2 tidegate run
+
+Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGHUP rereads the files.";
+
+/// What `run` takes when no file is named.
+const DEFAULT_FILE: &str = "tidegate.yaml";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct RunArgs {
+    /// A configuration file, or a directory of them; may repeat [default: ./tidegate.yaml].
+    #[arg(
+        short = 'f',
+        long = "file",
+        value_name = "FILE|DIR",
+        num_args = 1..,
+        env = "TIDEGATE_FILE"
+    )]
+    pub(super) files: Vec<PathBuf>,
+    /// Serve plain HTTP to the public here instead of at the files' listeners; may repeat. Port 0
+    /// picks a free one.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        num_args = 1..,
+        value_delimiter = ',',
+        value_parser = address,
+        env = "TIDEGATE_LISTEN"
+    )]
+    pub(super) listen: Vec<SocketAddr>,
+    /// Address of health, metrics and the JSON API, instead of the files'.
+    #[arg(long, value_name = "ADDR", value_parser = address, env = "TIDEGATE_ADMIN")]
+    pub(super) admin: Option<SocketAddr>,
+    /// Worker threads, instead of the files'; 0 = one per core.
+    #[arg(long, value_name = "N", env = "TIDEGATE_WORKERS")]
+    pub(super) workers: Option<usize>,
+    #[command(flatten)]
+    pub(super) log: LogArgs,
+}
+
+pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    args.log.init("info")?;
+    let result = run::run(Options {
+        files: files_or(args.files, Path::new(DEFAULT_FILE))?,
+        overrides: Overrides {
+            listen: args.listen,
+            admin: args.admin,
+            workers: args.workers,
+        },
+        announce: Box::new(|addresses| {
+            // Whoever closed our standard output does not want to know; serving goes on.
+            drop(print(&announcement(addresses)));
+        }),
+    });
+    match result {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => report(error),
+    }
+}
+
+/// One line per listener, one for admin, then `ready`.
+pub(super) fn announcement(addresses: &Addresses) -> String {
+    let mut lines = String::new();
+    for (address, audience) in &addresses.listeners {
+        let audience = match audience {
+            Audience::Public => "public",
+            Audience::Internal => "internal",
+        };
+        lines += &format!("listening http://{address} {audience}\n");
+    }
+    lines += &format!("admin http://{}\nready\n", addresses.admin);
+    lines
+}
+
+/// Tells people why there is nothing to run.
+pub(super) fn report(error: RunError) -> anyhow::Result<ExitCode> {
+    let RunError::Invalid { problems, sources } = error else {
+        return Err(error.into());
+    };
+    tell(&render_for_people(&problems, &sources));
+    let count = counted(problems.len(), "problem");
+    tell(&format!("tidegate: not started: {count}\n"));
+    Ok(ExitCode::FAILURE)
+}
+
+fn files_or(files: Vec<PathBuf>, default: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if !files.is_empty() {
+        return Ok(files);
+    }
+    if !default.try_exists()? {
+        let name = default.display();
+        anyhow::bail!(
+            "there is no {name} here: name a file with `-f FILE`, or try `tidegate demo`, \
+             which needs none"
+        );
+    }
+    Ok(vec![default.to_owned()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_announcement_is_a_line_per_address_then_ready() {
+        let addresses = Addresses {
+            listeners: vec![
+                ("127.0.0.1:8080".parse().unwrap(), Audience::Public),
+                ("[::1]:8081".parse().unwrap(), Audience::Internal),
+            ],
+            admin: "127.0.0.1:9901".parse().unwrap(),
+        };
+        let expected = "listening http://127.0.0.1:8080 public\n\
+                        listening http://[::1]:8081 internal\n\
+                        admin http://127.0.0.1:9901\n\
+                        ready\n";
+        assert_eq!(announcement(&addresses), expected);
+    }
+
+    #[test]
+    fn named_files_are_taken_as_they_are() {
+        let named = vec![PathBuf::from("nowhere.yaml")];
+        let taken = files_or(named.clone(), Path::new("/nowhere/default.yaml"));
+        assert_eq!(taken.unwrap(), named);
+    }
+
+    #[test]
+    fn a_missing_default_file_is_named_and_the_demo_hinted_at() {
+        let directory = tempfile::tempdir().unwrap();
+        let default = directory.path().join("tidegate.yaml");
+        let error = files_or(Vec::new(), &default).unwrap_err().to_string();
+        for part in ["tidegate.yaml", "-f FILE", "tidegate demo"] {
+            assert!(error.contains(part), "{error}");
+        }
+        std::fs::write(&default, "").unwrap();
+        assert_eq!(files_or(Vec::new(), &default).unwrap(), [default]);
+    }
+}

@@ -1,0 +1,223 @@
+//! Fixed endpoints that need looking after: names are resolved again as their TTL ends, and an
+//! optional check takes those that do not answer out of the set.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use activator::admission::Throttle;
+use config::revision::{Address, Health, Key};
+use hickory_resolver::TokioResolver;
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use tokio::task::JoinSet;
+
+/// Bounds of the time between two look-ups, whatever the TTL says.
+const TTL_MIN: Duration = Duration::from_secs(1);
+const TTL_MAX: Duration = Duration::from_secs(300);
+
+/// After a look-up that failed: the first wait, doubled up to `TTL_MAX`.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// Checks that must fail in a row before an endpoint is taken out; one that succeeds brings it
+/// back.
+const FAILURES: u32 = 2;
+
+/// Longest time one check may take.
+const CHECK_MAX: Duration = Duration::from_secs(5);
+
+/// Keeps a throttle's endpoints until it is aborted.
+pub async fn keep(
+    key: Key,
+    endpoints: Vec<Address>,
+    health: Option<Health>,
+    throttle: Arc<Throttle>,
+) {
+    let names = endpoints
+        .iter()
+        .any(|endpoint| matches!(endpoint, Address::Name { .. }));
+    let resolver = if names { resolver(&key) } else { None };
+    let mut kept = Kept {
+        key,
+        throttle,
+        resolved: BTreeSet::new(),
+        failures: BTreeMap::new(),
+    };
+    let mut next_lookup = Some(Instant::now());
+    let mut retry = RETRY_FIRST;
+    let interval = health.as_ref().map(|health| health.interval);
+    let mut checks = interval.map(tokio::time::interval);
+    loop {
+        tokio::select! {
+            () = until(next_lookup) => {
+                match resolve(&endpoints, resolver.as_ref()).await {
+                    Ok((addresses, valid_until)) => {
+                        kept.resolved = addresses;
+                        retry = RETRY_FIRST;
+                        next_lookup = valid_until;
+                        kept.publish();
+                    }
+                    Err(error) => {
+                        tracing::warn!(revision = %kept.key, %error, "cannot resolve an endpoint; what was known stays");
+                        next_lookup = Some(Instant::now() + retry);
+                        retry = (retry * 2).min(TTL_MAX);
+                    }
+                }
+            }
+            () = tick(checks.as_mut()) => {
+                if let Some(health) = &health {
+                    kept.check(health).await;
+                }
+            }
+        }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn tick(interval: Option<&mut tokio::time::Interval>) {
+    match interval {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn resolver(key: &Key) -> Option<TokioResolver> {
+    let built = TokioResolver::builder_tokio().and_then(|builder| builder.build());
+    match built {
+        Ok(resolver) => Some(resolver),
+        Err(error) => {
+            tracing::error!(revision = %key, %error, "no name resolution on this machine");
+            None
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum LookupError {
+    #[error("no name resolution on this machine")]
+    NoResolver,
+    #[error("{name}: {error}")]
+    Failed { name: Arc<str>, error: String },
+}
+
+/// Every address of every endpoint, and until when that holds (for ever if none is a name).
+async fn resolve(
+    endpoints: &[Address],
+    resolver: Option<&TokioResolver>,
+) -> Result<(BTreeSet<SocketAddr>, Option<Instant>), LookupError> {
+    let mut addresses = BTreeSet::new();
+    let mut valid_until: Option<Instant> = None;
+    for endpoint in endpoints {
+        let (host, port) = match endpoint {
+            Address::Ip(address) => {
+                addresses.insert(*address);
+                continue;
+            }
+            Address::Name { host, port } => (host, *port),
+        };
+        let resolver = resolver.ok_or(LookupError::NoResolver)?;
+        let found = resolver
+            .lookup_ip(&**host)
+            .await
+            .map_err(|error| LookupError::Failed {
+                name: host.clone(),
+                error: error.to_string(),
+            })?;
+        let now = Instant::now();
+        let until = found.valid_until().clamp(now + TTL_MIN, now + TTL_MAX);
+        valid_until = Some(valid_until.map_or(until, |known| known.min(until)));
+        addresses.extend(found.iter().map(|ip| SocketAddr::new(ip, port)));
+    }
+    Ok((addresses, valid_until))
+}
+
+struct Kept {
+    key: Key,
+    throttle: Arc<Throttle>,
+    resolved: BTreeSet<SocketAddr>,
+    /// Failures in a row of those that failed last time.
+    failures: BTreeMap<SocketAddr, u32>,
+}
+
+impl Kept {
+    fn publish(&mut self) {
+        self.failures
+            .retain(|address, _| self.resolved.contains(address));
+        let down = |address: &SocketAddr| {
+            self.failures
+                .get(address)
+                .is_some_and(|failures| *failures >= FAILURES)
+        };
+        let up: Vec<_> = self
+            .resolved
+            .iter()
+            .filter(|address| !down(address))
+            .copied()
+            .collect();
+        self.throttle.set_endpoints(&up);
+    }
+
+    async fn check(&mut self, health: &Health) {
+        let mut checks = JoinSet::new();
+        let limit = health.interval.min(CHECK_MAX);
+        for address in self.resolved.iter().copied() {
+            let path = health.path.clone();
+            checks.spawn(async move {
+                let answers = tokio::time::timeout(limit, answers(address, path)).await;
+                (address, answers.unwrap_or(false))
+            });
+        }
+        while let Some(checked) = checks.join_next().await {
+            let Ok((address, healthy)) = checked else {
+                continue;
+            };
+            if healthy {
+                if self
+                    .failures
+                    .remove(&address)
+                    .is_some_and(|failures| failures >= FAILURES)
+                {
+                    tracing::info!(revision = %self.key, %address, "endpoint answers its check again");
+                }
+            } else {
+                let failures = self.failures.entry(address).or_default();
+                *failures = failures.saturating_add(1);
+                if *failures == FAILURES {
+                    tracing::warn!(revision = %self.key, %address, "endpoint fails its check");
+                }
+            }
+        }
+        self.publish();
+    }
+}
+
+/// Whether `GET path` answers 2xx or 3xx.
+async fn answers(address: SocketAddr, path: String) -> bool {
+    let Ok(stream) = tokio::net::TcpStream::connect(address).await else {
+        return false;
+    };
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let Ok((mut sender, connection)) = handshake else {
+        return false;
+    };
+    let request = hyper::Request::get(path)
+        .header("host", address.to_string())
+        .header("user-agent", "tidegate-health")
+        .body(Empty::<Bytes>::new());
+    let Ok(request) = request else { return false };
+    tokio::select! {
+        response = sender.send_request(request) => response
+            .is_ok_and(|response| response.status().is_success() || response.status().is_redirection()),
+        _ = connection => false,
+    }
+}

@@ -1,0 +1,216 @@
+//! From a compiled snapshot to what runs: throttles that live on across versions, and who brings
+//! their endpoints.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use activator::admission::{Holding, Limits, Supply, Throttle};
+use activator::scaler::local::Local;
+use config::problem::Problem;
+use config::revision::{Address, Backend, Key, Revision};
+use config::settings::Settings;
+use config::source::Fragment;
+use config::{Compiled, Compiler};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use super::endpoints;
+use crate::live::Live;
+
+/// Brings what runs in line with what is written.
+#[derive(Debug)]
+pub struct Reconciler {
+    compiler: Compiler,
+    holding: Arc<Holding>,
+    workers: usize,
+    local: Arc<Local>,
+    runtime: Handle,
+    running: HashMap<Key, Running>,
+    /// What the process was started with.
+    settings: Option<Settings>,
+}
+
+/// The next version, not yet published.
+#[derive(Debug)]
+pub struct Next {
+    pub live: Live,
+    /// Revisions to retire once it is.
+    pub removed: Vec<Key>,
+}
+
+/// The running side of one revision.
+#[derive(Debug)]
+struct Running {
+    throttle: Arc<Throttle>,
+    backend: Backend,
+    /// Keeps fixed endpoints resolved and checked, where they need it.
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.abort();
+        }
+    }
+}
+
+impl Reconciler {
+    #[must_use]
+    pub fn new(
+        compiler: Compiler,
+        holding: Arc<Holding>,
+        workers: usize,
+        local: Arc<Local>,
+        runtime: Handle,
+    ) -> Self {
+        Reconciler {
+            compiler,
+            holding,
+            workers,
+            local,
+            runtime,
+            running: HashMap::new(),
+            settings: None,
+        }
+    }
+
+    /// Makes the next version out of what has changed. Blocks; takes long for large changes. Once
+    /// it is published, [`retire`](Reconciler::retire) what is named beside it.
+    ///
+    /// # Errors
+    /// The problems; then nothing has changed.
+    pub fn apply(&mut self, fragments: Vec<Fragment>, old: &Live) -> Result<Next, Vec<Problem>> {
+        let compiled = self.compiler.apply(fragments)?;
+        Ok(self.bring_in_line(compiled, old))
+    }
+
+    /// The part of [`apply`](Reconciler::apply) behind the compiler; cannot fail.
+    pub fn bring_in_line(&mut self, compiled: Compiled, old: &Live) -> Next {
+        let started_with = self
+            .settings
+            .get_or_insert_with(|| compiled.settings.clone());
+        if *started_with != compiled.settings {
+            tracing::warn!("`gateway` options have changed: they take effect at the next start");
+        }
+        let mut live = Live {
+            version: old.version + 1,
+            snapshot: compiled.snapshot,
+            throttles: old.throttles.clone(),
+        };
+        for key in &compiled.removed_revisions {
+            if let Some(revision) = old.snapshot.revision_by_key(key) {
+                live.throttles.set(revision.id, None);
+            }
+        }
+        for key in &compiled.changed_revisions {
+            if let Some(revision) = live.snapshot.revision_by_key(key).cloned() {
+                let throttle = self.run(&revision);
+                live.throttles.set(revision.id, Some(throttle));
+            }
+        }
+        Next {
+            live,
+            removed: compiled.removed_revisions,
+        }
+    }
+
+    fn run(&mut self, revision: &Arc<Revision>) -> Arc<Throttle> {
+        let limits = Limits {
+            concurrency: revision.concurrency,
+            queue_depth: revision.queue_depth,
+        };
+        let known = self.running.remove(&revision.key);
+        let throttle = match &known {
+            Some(running) => {
+                running.throttle.configure(limits);
+                running.throttle.clone()
+            }
+            None => Throttle::new(limits, Supply::None, self.holding.clone(), self.workers),
+        };
+        let same = known
+            .as_ref()
+            .is_some_and(|running| running.backend == revision.backend);
+        let running = match known {
+            Some(running) if same => {
+                if matches!(revision.backend, Backend::Process(_)) {
+                    // Bounds of the revision may have changed that its processes live by.
+                    self.local.adopt(revision.clone(), throttle.clone());
+                }
+                running
+            }
+            known => self.supply(revision, &throttle, known.as_ref()),
+        };
+        self.running.insert(revision.key.clone(), running);
+        throttle
+    }
+
+    /// Says who brings the endpoints from now on.
+    fn supply(
+        &self,
+        revision: &Arc<Revision>,
+        throttle: &Arc<Throttle>,
+        known: Option<&Running>,
+    ) -> Running {
+        let was_process =
+            known.is_some_and(|running| matches!(running.backend, Backend::Process(_)));
+        if was_process && !matches!(revision.backend, Backend::Process(_)) {
+            self.local.release(&revision.key);
+        }
+        let mut keeper = None;
+        match &revision.backend {
+            Backend::None => {
+                throttle.set_supply(Supply::None);
+                throttle.set_endpoints(&[]);
+            }
+            Backend::Fixed { endpoints, health } => {
+                throttle.set_supply(Supply::Fixed);
+                match literal(endpoints) {
+                    Some(addresses) if health.is_none() => throttle.set_endpoints(&addresses),
+                    _ => {
+                        let keep = endpoints::keep(
+                            revision.key.clone(),
+                            endpoints.clone(),
+                            health.clone(),
+                            throttle.clone(),
+                        );
+                        keeper = Some(self.runtime.spawn(keep));
+                    }
+                }
+            }
+            Backend::Process(_) => self.local.adopt(revision.clone(), throttle.clone()),
+        }
+        Running {
+            throttle: throttle.clone(),
+            backend: revision.backend.clone(),
+            keeper,
+        }
+    }
+
+    /// Lets revisions go that no published version has any more: whoever waits at one without an
+    /// endpoint is routed again, by the new tables.
+    pub fn retire(&mut self, removed: &[Key]) {
+        for key in removed {
+            let Some(running) = self.running.remove(key) else {
+                continue;
+            };
+            // Fixed endpoints stay until the last waiter has had its turn; a scaler's go.
+            running.throttle.retire();
+            if matches!(running.backend, Backend::Process(_)) {
+                self.local.release(key);
+            }
+        }
+    }
+}
+
+/// The addresses, if none is a name.
+fn literal(endpoints: &[Address]) -> Option<Vec<SocketAddr>> {
+    endpoints
+        .iter()
+        .map(|endpoint| match endpoint {
+            Address::Ip(address) => Some(*address),
+            Address::Name { .. } => None,
+        })
+        .collect()
+}

@@ -1,0 +1,404 @@
+//! The life of one request, for every protocol on either side.
+//!
+//! 1. The head is whole and checked (the codec did that).
+//! 2. [`Exchange::run`] looks at what the head asks: a path that climbs, a loop, a body too large.
+//! 3. It is routed: a route, a rule, a target. Some rules answer by themselves.
+//! 4. It takes a slot at an endpoint of the target's revision, or is held until there is one
+//!    (`exchange/hold.rs`).
+//! 5. It is written to the endpoint and the answer back to the client, both at the same time
+//!    (`exchange/forward.rs`); if nothing can have been done yet, a failure leads back to 4.
+//! 6. What happened is counted and logged (`exchange/record.rs`).
+//!
+//! Every step's effect is owned by a guard: dropping the exchange at any `await` undoes it.
+
+mod edits;
+mod forward;
+mod hold;
+mod linger;
+mod path;
+mod record;
+mod relay;
+mod tunnel;
+mod upstream;
+mod watch;
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use activator::admission::Slot;
+use config::route::Query;
+use config::snapshot::{Action, Redirect, Respond};
+
+use self::forward::Attempt;
+pub use self::upstream::until;
+use crate::http::answer::{self, Answer};
+use crate::http::field::Name;
+use crate::http::message::{Downstream, Length, RequestHead, Responder, ResponseHead, Sink};
+use crate::http::pace::Pace;
+use crate::live::{LocalRevision, Routed};
+use crate::refusal::Reason;
+use crate::serve::timers::Timer;
+use crate::serve::worker::Worker;
+
+/// Most bytes of a body that are read for the sake of the next request.
+pub const SKIP_MAX: u64 = 256 * 1024;
+
+/// Who asks, and through which door.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    pub address: SocketAddr,
+    /// Index of the listener, for metrics.
+    pub listener: usize,
+    /// Cluster-local routes are served too.
+    pub internal: bool,
+    /// The address is one of `trustedProxies`: what it says of the client before it is believed.
+    pub trusted: bool,
+}
+
+/// What one exchange works with, and what it has learnt so far.
+#[derive(Debug)]
+pub struct Exchange<'a> {
+    worker: &'a Rc<Worker>,
+    client: Client,
+    request: RequestHead,
+    response: ResponseHead,
+    /// The client's side.
+    pace: &'a Pace,
+    timer: &'a Timer,
+    arrived: Instant,
+    routed: Option<Routed>,
+    revision: Option<Rc<LocalRevision>>,
+    edits: edits::Edits,
+    seen: Seen,
+}
+
+/// Observations for the log and the metrics; nothing here steers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    waited: Duration,
+    held: bool,
+    endpoint: Duration,
+    address: Option<SocketAddr>,
+    attempts: u32,
+    /// When it was let in, if there was no endpoint at all when it came.
+    woken: Option<Instant>,
+    /// Status the client was sent; 0 = none yet.
+    code: u16,
+}
+
+/// How an exchange ended.
+#[derive(Debug)]
+enum End {
+    /// The endpoint's answer, or one that a rule gave, went out whole.
+    Answered,
+    /// Nothing was sent: the client is told why.
+    Refused(Reason),
+    /// Ended after the head, or with nobody to tell.
+    Cut(Reason),
+}
+
+/// Runs one request from routing to record. Afterwards the downstream knows whether its connection
+/// may go on.
+pub async fn exchange<D: Downstream>(
+    worker: &Rc<Worker>,
+    client: Client,
+    request: RequestHead,
+    arrived: Instant,
+    down: &mut D,
+    timer: &Timer,
+) {
+    let pace = Pace::new(&worker.clock);
+    let mut exchange = Exchange::new(worker, client, request, arrived, &pace, timer);
+    let end = match caught(exchange.run(down)).await {
+        Some(end) => end,
+        None if pace.bytes_written() == 0 => End::Refused(Reason::Internal),
+        None => End::Cut(Reason::Internal),
+    };
+    exchange.finish(end, down).await;
+}
+
+/// Answers what came instead of a request.
+pub async fn refuse<D: Downstream>(
+    worker: &Rc<Worker>,
+    client: Client,
+    request: RequestHead,
+    arrived: Instant,
+    reason: Reason,
+    down: &mut D,
+    timer: &Timer,
+) {
+    let pace = Pace::new(&worker.clock);
+    let exchange = Exchange::new(worker, client, request, arrived, &pace, timer);
+    exchange.finish(End::Refused(reason), down).await;
+}
+
+/// The future's result, or `None` if it panicked: a fault of ours costs one exchange.
+async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let poll = || future.as_mut().poll(cx);
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll)) {
+            Ok(poll) => poll.map(Some),
+            // The panic hook has logged it. The future is not polled again.
+            Err(_) => Poll::Ready(None),
+        }
+    })
+    .await
+}
+
+impl<'a> Exchange<'a> {
+    fn new(
+        worker: &'a Rc<Worker>,
+        client: Client,
+        request: RequestHead,
+        arrived: Instant,
+        pace: &'a Pace,
+        timer: &'a Timer,
+    ) -> Exchange<'a> {
+        Exchange {
+            worker,
+            client,
+            request,
+            response: worker.take_response(),
+            pace,
+            timer,
+            arrived,
+            routed: None,
+            revision: None,
+            edits: edits::Edits::new(&worker.buffers),
+            seen: Seen::default(),
+        }
+    }
+}
+
+impl Exchange<'_> {
+    async fn run<D: Downstream>(&mut self, down: &mut D) -> End {
+        match self.prepare(down).await {
+            Ok(None) => End::Answered,
+            Err(end) => end,
+            Ok(Some(revision)) => self.serve(revision, down).await,
+        }
+    }
+
+    /// Everything before a slot is wanted. `None`: the rule has answered by itself.
+    async fn prepare<D: Downstream>(
+        &mut self,
+        down: &mut D,
+    ) -> Result<Option<Rc<LocalRevision>>, End> {
+        self.check().map_err(End::Refused)?;
+        let routed = self.route().map_err(End::Refused)?;
+        let own = match &routed.rule().action {
+            Action::Forward(_) => None,
+            Action::Redirect(redirect) => Some(self.redirect(redirect)),
+            Action::Respond(respond) => Some(self.respond(respond)),
+        };
+        self.routed = Some(routed.clone());
+        if let Some(mut answer) = own {
+            for (name, value) in &routed.rule().set_response_headers {
+                answer.set(name, value.as_bytes());
+            }
+            self.answer(answer, down).await?;
+            return Ok(None);
+        }
+        let revision = self.revision(&routed).map_err(End::Refused)?;
+        self.edit(&routed);
+        self.revision = Some(revision.clone());
+        Ok(Some(revision))
+    }
+
+    /// What a head asks that no route can grant.
+    fn check(&mut self) -> Result<(), Reason> {
+        let limits = &self.worker.shared.settings.limits;
+        path::check(&mut self.request, limits.dot_segments)?;
+        if let (Some(most), Length::Exactly(length)) = (limits.body_bytes, self.request.length)
+            && length > most
+        {
+            return Err(Reason::BodyTooLarge);
+        }
+        let ours = self.worker.shared.pseudonym.as_bytes();
+        let is_ours = |hop: &[u8]| hop.split(|byte| *byte == b' ').any(|word| word == ours);
+        if self.request.head.list(Name::Via).any(is_ours) {
+            return Err(Reason::LoopDetected);
+        }
+        Ok(())
+    }
+
+    fn route(&mut self) -> Result<Routed, Reason> {
+        let query = Query {
+            host: self.request.host(),
+            path: self.request.path(),
+            method: self.request.method(),
+            fields: &self.request.head,
+            internal: self.client.internal,
+        };
+        let random = self.worker.random();
+        self.worker
+            .live
+            .route(&query, random)
+            .ok_or(Reason::NoRoute)
+    }
+
+    fn revision(&self, routed: &Routed) -> Result<Rc<LocalRevision>, Reason> {
+        let target = routed.target().ok_or(Reason::NoRoute)?;
+        self.worker.live.revision(target).ok_or(Reason::NoRoute)
+    }
+
+    /// Slot, endpoint, answer; again while nothing can have been done.
+    async fn serve<D: Downstream>(&mut self, revision: Rc<LocalRevision>, down: &mut D) -> End {
+        let mut revision = revision;
+        let mut rerouted = false;
+        loop {
+            let slot = match self.acquire(&revision, down).await {
+                Ok(slot) => slot,
+                // The revision was removed while we waited: whoever routes its traffic now gets
+                // this request too, once.
+                Err(hold::Denied::Removed) if !rerouted => {
+                    rerouted = true;
+                    match self.reroute() {
+                        Ok(other) => revision = other,
+                        Err(reason) => return End::Refused(reason),
+                    }
+                    continue;
+                }
+                Err(hold::Denied::Removed) => return End::Refused(Reason::NoRoute),
+                Err(hold::Denied::Refused(reason)) => return End::Refused(reason),
+                Err(hold::Denied::Left) => return End::Cut(Reason::ClientGone),
+            };
+            match self.attempt(&revision, slot, down).await {
+                Attempt::Over(end) => return end,
+                Attempt::Again(reason) => {
+                    let fixed = matches!(
+                        revision.revision.backend,
+                        config::revision::Backend::Fixed { .. }
+                    );
+                    let most = self.worker.shared.settings.limits.attempts;
+                    if fixed && self.seen.attempts >= most {
+                        return End::Refused(reason);
+                    }
+                }
+            }
+        }
+    }
+
+    fn reroute(&mut self) -> Result<Rc<LocalRevision>, Reason> {
+        let routed = self.route()?;
+        let revision = self.revision(&routed)?;
+        self.routed = Some(routed);
+        self.revision = Some(revision.clone());
+        Ok(revision)
+    }
+
+    async fn acquire<D: Downstream>(
+        &mut self,
+        revision: &LocalRevision,
+        down: &mut D,
+    ) -> Result<Slot, hold::Denied> {
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "any 32 of the bits will do"
+        )]
+        let random = self.worker.random() as u32;
+        match revision.gate.try_acquire(random) {
+            Some(slot) => Ok(slot),
+            None => self.hold(revision, down).await,
+        }
+    }
+
+    fn redirect(&self, redirect: &Redirect) -> Answer {
+        let location = edits::location(redirect, &self.request);
+        let mut answer = self
+            .worker
+            .date(|date| Answer::new(redirect.status, "", Vec::new(), date));
+        answer.line("location", &location);
+        answer
+    }
+
+    fn respond(&self, respond: &Respond) -> Answer {
+        let body = respond.body.as_bytes().to_vec();
+        self.worker
+            .date(|date| Answer::new(respond.status, &respond.content_type, body, date))
+    }
+
+    /// Sends an answer of our own.
+    async fn answer<D: Downstream>(&mut self, mut answer: Answer, down: &mut D) -> Result<(), End> {
+        let status = answer.head.status;
+        let bodiless = matches!(status, 204 | 304);
+        if self.request.is_head() || bodiless {
+            answer.without_body();
+        }
+        self.seen.code = status;
+        let phrase = answer::phrase(status).as_bytes();
+        answer.head.head.bytes.extend_from_slice(phrase);
+        answer.head.phrase = crate::http::field::Span::new(0, phrase.len());
+        let last = self.worker.is_closing() || !(down.received_all() || self.may_skip_body());
+        let stall = tokio::time::Instant::now() + self.worker.shared.settings.limits.write_stall;
+        self.timer.set(Some(stall));
+        let (_source, mut sink) = down.split(self.pace);
+        sink.respond(&answer.head, &answer.lines, last);
+        let send = async {
+            sink.write(&answer.body).await?;
+            sink.finish(None).await
+        };
+        match until(self.timer, send).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) | None => Err(End::Cut(Reason::ClientGone)),
+        }
+    }
+
+    /// Whether the rest of a body that nobody wants may be read and dropped, so that the connection
+    /// goes on behind it.
+    fn may_skip_body(&self) -> bool {
+        // Who was not told to continue may send the body or the next request: nobody can tell.
+        let known = !self.request.expects_continue;
+        known
+            && match self.request.length {
+                Length::Exactly(length) => length <= SKIP_MAX,
+                Length::None | Length::Chunked | Length::UntilClose => true,
+            }
+    }
+
+    /// Tells the client what it may read, then counts and logs.
+    async fn finish<D: Downstream>(mut self, end: End, down: &mut D) {
+        let reason = match end {
+            End::Answered => None,
+            End::Refused(reason) => Some(self.refuse(reason, down).await),
+            End::Cut(reason) => {
+                down.closes();
+                if self.seen.code == 0 {
+                    self.seen.code = Reason::ClientGone.status();
+                }
+                Some(reason)
+            }
+        };
+        self.record(reason);
+        let Exchange {
+            worker,
+            request,
+            response,
+            edits,
+            ..
+        } = self;
+        worker.give_request(request);
+        worker.give_response(response);
+        edits.give_back(&worker.buffers);
+    }
+
+    async fn refuse<D: Downstream>(&mut self, reason: Reason, down: &mut D) -> Reason {
+        let worker = self.worker;
+        let answer = worker.date(|date| Answer::refusal(reason, Some(&self.request), date));
+        if reason.closes() {
+            down.closes();
+        }
+        match self.answer(answer, down).await {
+            Ok(()) => reason,
+            Err(_) => {
+                down.closes();
+                Reason::ClientGone
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What changes in heads on their way: fields we set, fields that must not come from outside,
+//! rewrites.
+
+use config::snapshot::{Action, PathMatch, Redirect, Sticky};
+
+use super::Exchange;
+use crate::http::answer::line;
+use crate::http::field::{Head, Name};
+use crate::http::message::{RequestEdits, RequestHead, ResponseHead};
+use crate::live::{Routed, cookie_value};
+use crate::serve::buffers::Buffers;
+
+/// Edits of one exchange; their memory goes back to the worker.
+#[derive(Debug)]
+pub(super) struct Edits {
+    /// Whole lines put behind the request's fields.
+    lines: Vec<u8>,
+    /// The target that takes the place of the one received; empty = none.
+    target: Vec<u8>,
+    /// The host likewise.
+    host: Option<Box<[u8]>>,
+    /// Where the id that we gave the request stands in `lines`.
+    id: Option<(usize, usize)>,
+    /// Whole lines put behind the response's fields.
+    pub(super) response: Vec<u8>,
+}
+
+impl Edits {
+    pub(super) fn new(buffers: &Buffers) -> Edits {
+        Edits {
+            lines: buffers.take_out(),
+            target: Vec::new(),
+            host: None,
+            id: None,
+            response: buffers.take_out(),
+        }
+    }
+
+    pub(super) fn give_back(self, buffers: &Buffers) {
+        buffers.give_out(self.lines);
+        buffers.give_out(self.response);
+    }
+
+    pub(super) fn request(&self) -> RequestEdits<'_> {
+        RequestEdits {
+            target: (!self.target.is_empty()).then_some(&self.target),
+            host: self.host.as_deref(),
+            lines: &self.lines,
+        }
+    }
+
+    /// The id the endpoint sees: ours, or the one that was kept.
+    pub(super) fn request_id<'a>(&'a self, head: &'a Head) -> &'a [u8] {
+        match self.id {
+            Some((start, end)) => &self.lines[start..end],
+            None => head.first(Name::XRequestId).unwrap_or_default(),
+        }
+    }
+}
+
+impl Exchange<'_> {
+    /// Decides everything that changes in the request's head.
+    pub(super) fn edit(&mut self, routed: &Routed) {
+        self.forwarded();
+        let pseudonym = &self.worker.shared.pseudonym;
+        self.edits.lines.extend_from_slice(b"via: 1.1 ");
+        self.edits.lines.extend_from_slice(pseudonym.as_bytes());
+        self.edits.lines.extend_from_slice(b"\r\n");
+        let Action::Forward(forward) = &routed.rule().action else {
+            return;
+        };
+        let of_target = routed
+            .target()
+            .map_or(&[][..], |target| &target.set_headers);
+        for (name, value) in &forward.set_headers {
+            // A target's own value wins over its rule's.
+            if !of_target
+                .iter()
+                .any(|(other, _)| other.eq_ignore_ascii_case(name))
+            {
+                self.set_header(name, value);
+            }
+        }
+        for (name, value) in of_target {
+            self.set_header(name, value);
+        }
+        if let Some(host) = &forward.rewrite_host {
+            self.edits.host = Some(host.as_bytes().into());
+        }
+        if let Some(path) = &forward.rewrite_path {
+            let (target, matched) = (self.request.target(), &routed.rule().path);
+            self.edits.target = rewritten(target, self.request.path().len(), matched, path);
+        }
+    }
+
+    fn set_header(&mut self, name: &str, value: &str) {
+        self.request.head.drop_named(name.as_bytes());
+        line(&mut self.edits.lines, name, value.as_bytes());
+    }
+
+    /// `X-Forwarded-*` and `X-Request-Id`: ours, unless a trusted proxy speaks for the client.
+    fn forwarded(&mut self) {
+        use std::io::Write as _;
+        let RequestHead { head, host, .. } = &mut self.request;
+        let lines = &mut self.edits.lines;
+        let trusted = self.client.trusted;
+        lines.extend_from_slice(b"x-forwarded-for: ");
+        if trusted {
+            for address in head.list(Name::XForwardedFor) {
+                lines.extend_from_slice(address);
+                lines.extend_from_slice(b", ");
+            }
+        }
+        // Writing to a vector cannot fail.
+        let _infallible = write!(lines, "{}\r\n", self.client.address.ip());
+        head.drop_all(Name::XForwardedFor);
+        if !trusted || head.first(Name::XForwardedProto).is_none() {
+            head.drop_all(Name::XForwardedProto);
+            lines.extend_from_slice(b"x-forwarded-proto: http\r\n");
+        }
+        if !trusted || head.first(Name::XForwardedHost).is_none() {
+            head.drop_all(Name::XForwardedHost);
+            let host = host.of(&head.bytes);
+            if !host.is_empty() {
+                line(lines, "x-forwarded-host", host);
+            }
+        }
+        if !trusted {
+            head.drop_all(Name::Forwarded);
+        }
+        if !trusted || head.first(Name::XRequestId).is_none_or(<[u8]>::is_empty) {
+            head.drop_all(Name::XRequestId);
+            lines.extend_from_slice(b"x-request-id: ");
+            let start = lines.len();
+            lines.extend_from_slice(&cookie_value(self.worker.random()));
+            lines.extend_from_slice(&cookie_value(self.worker.random()));
+            self.edits.id = Some((start, lines.len()));
+            lines.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// Decides everything that changes in the response's head.
+pub(super) fn response(lines: &mut Vec<u8>, response: &mut ResponseHead, routed: &Routed) {
+    lines.clear();
+    for (name, value) in &routed.rule().set_response_headers {
+        response.head.drop_named(name.as_bytes());
+        line(lines, name, value.as_bytes());
+    }
+    if let (Some(random), Some(Sticky::Cookie { name, ttl })) =
+        (routed.new_cookie, &routed.route().sticky)
+    {
+        lines.extend_from_slice(b"set-cookie: ");
+        lines.extend_from_slice(name.as_bytes());
+        lines.push(b'=');
+        lines.extend_from_slice(&cookie_value(random));
+        lines.extend_from_slice(b"; Path=/; HttpOnly; SameSite=Lax; Max-Age=");
+        crate::http::h1::encode::decimal(lines, ttl.as_secs());
+        lines.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The target with the matched part of its path replaced, query kept.
+fn rewritten(target: &[u8], path: usize, matched: &PathMatch, replacement: &str) -> Vec<u8> {
+    let cut = match matched {
+        PathMatch::Prefix(prefix) => prefix.len().min(path),
+        PathMatch::Exact(_) => path,
+    };
+    let mut out = replacement.as_bytes().to_vec();
+    let rest = &target[cut..];
+    // "/" as a prefix takes the slash with it: the rest needs one again, and only one.
+    let needs_slash = !out.ends_with(b"/") && !matches!(rest.first(), None | Some(b'/' | b'?'));
+    if needs_slash && matches!(matched, PathMatch::Prefix(prefix) if prefix.ends_with('/')) {
+        out.push(b'/');
+    }
+    let rest = match rest {
+        [b'/', tail @ ..] if out.ends_with(b"/") => tail,
+        rest => rest,
+    };
+    out.extend_from_slice(rest);
+    out
+}
+
+/// Where a redirect leads: what the rule leaves open stays as it was asked.
+pub(super) fn location(redirect: &Redirect, request: &RequestHead) -> Vec<u8> {
+    let mut out = Vec::new();
+    let host = redirect
+        .host
+        .as_deref()
+        .map_or(request.host(), str::as_bytes);
+    if redirect.scheme.is_some() || redirect.host.is_some() {
+        out.extend_from_slice(redirect.scheme.as_deref().unwrap_or("http").as_bytes());
+        out.extend_from_slice(b"://");
+        // Another scheme has another port: ours means nothing there.
+        let host = match redirect.scheme {
+            Some(_) if redirect.host.is_none() => without_port(host),
+            _ => host,
+        };
+        out.extend_from_slice(host);
+    }
+    match &redirect.path {
+        Some(path) => {
+            out.extend_from_slice(path.as_bytes());
+            out.extend_from_slice(&request.target()[request.path().len()..]);
+        }
+        None => out.extend_from_slice(request.target()),
+    }
+    out
+}
+
+fn without_port(host: &[u8]) -> &[u8] {
+    match host.iter().rposition(|byte| *byte == b':') {
+        Some(colon) if !host[colon..].contains(&b']') => &host[..colon],
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rewriting_replaces_the_matched_part_and_keeps_the_query() {
+        let prefix = |p: &str| PathMatch::Prefix(p.into());
+        for (target, path, matched, with, wanted) in [
+            ("/api/x?y=1", 6, prefix("/api"), "/v2", "/v2/x?y=1"),
+            ("/api", 4, prefix("/api"), "/v2", "/v2"),
+            ("/api?q", 4, prefix("/api"), "/", "/?q"),
+            ("/api/x", 6, prefix("/api/"), "/v2", "/v2/x"),
+            ("/api/x", 6, prefix("/api"), "/", "/x"),
+            ("/x", 2, prefix("/"), "/v2", "/v2/x"),
+            ("/x", 2, prefix(""), "/v2", "/v2/x"),
+            (
+                "/one?q",
+                4,
+                PathMatch::Exact("/one".into()),
+                "/two",
+                "/two?q",
+            ),
+        ] {
+            let out = rewritten(target.as_bytes(), path, &matched, with);
+            assert_eq!(
+                String::from_utf8_lossy(&out),
+                wanted,
+                "{target} {matched:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! One attempt at one endpoint: the request up and the answer down at the same time, and the clock
+//! over both.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Instant;
+
+use activator::admission::Slot;
+
+use super::linger::{self, Owed};
+use super::relay::{Broken, Relay, Woken, upload};
+use super::upstream::until;
+use super::watch::{Progress, Watch};
+use super::{End, Exchange};
+use crate::http::h1::client::Endpoint;
+use crate::http::message::{Downstream, Requester, Responder, Sink, StreamError, Upstream};
+use crate::http::pace::Pace;
+use crate::live::LocalRevision;
+use crate::refusal::Reason;
+
+/// What became of one attempt.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    Over(End),
+    /// Nothing of it can have been done: it may be tried again; the reason, if it may not.
+    Again(Reason),
+}
+
+/// Why the two directions stopped.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The answer went out whole.
+    Done,
+    /// The endpoint said 101.
+    Upgraded,
+    /// The client left or could not be written to.
+    Left,
+    /// The request's body is malformed or too large.
+    BadBody(Reason),
+    Endpoint(StreamError),
+    Timeout(Reason),
+}
+
+impl Exchange<'_> {
+    /// Tries one endpoint. Cold parts (connect, linger, tunnel) are functions of their own.
+    pub(super) async fn attempt<D: Downstream>(
+        &mut self,
+        revision: &LocalRevision,
+        slot: Slot,
+        down: &mut D,
+    ) -> Attempt {
+        let begun = self.worker.tick();
+        self.seen.attempts += 1;
+        self.seen.address = Some(slot.address());
+        let mut up = match self.connection(&slot).await {
+            Ok(up) => up,
+            Err(error) => {
+                tracing::debug!(endpoint = %slot.address(), %error, "connect failed");
+                slot.suspect();
+                return Attempt::Again(Reason::ConnectFailed);
+            }
+        };
+        if self.request.expects_continue && self.say_continue(down).await.is_err() {
+            return Attempt::Over(End::Cut(Reason::ClientGone));
+        }
+        down.keep_body();
+        let pace = Pace::new(&self.worker.clock);
+        let stop = self.forward(revision, begun, down, &mut up, &pace).await;
+        let ended = self.worker.tick();
+        self.seen.endpoint += ended.saturating_duration_since(begun);
+        self.timer.set(None);
+        match stop {
+            Stop::Done => {
+                down.forget_body();
+                self.settle(up, slot, ended);
+                Attempt::Over(End::Answered)
+            }
+            Stop::Upgraded => Attempt::Over(self.tunnel(revision, down, &mut up, &pace).await),
+            Stop::Endpoint(error) if pace.bytes_read() == 0 && self.seen.code == 0 => {
+                tracing::debug!(endpoint = %slot.address(), %error, "closed before an answer");
+                slot.suspect();
+                self.worker.pool.forget(slot.endpoint());
+                let harmless = self.request.is_idempotent() || pace.bytes_written() == 0;
+                if harmless && down.rewind_body() {
+                    return Attempt::Again(Reason::UpstreamClosed);
+                }
+                Attempt::Over(End::Refused(Reason::UpstreamClosed))
+            }
+            stop => {
+                let end = self.broken(&stop);
+                let owed = match self.seen.code {
+                    0 => Owed::Answer {
+                        to_head: self.request.is_head(),
+                    },
+                    _ => Owed::Body,
+                };
+                linger::linger(self.worker, up, slot, &pace, owed);
+                Attempt::Over(end)
+            }
+        }
+    }
+
+    /// What an attempt that failed half-way means for the client.
+    fn broken(&self, stop: &Stop) -> End {
+        let head_sent = self.seen.code != 0;
+        match stop {
+            Stop::Left => End::Cut(Reason::ClientGone),
+            Stop::BadBody(reason) if head_sent => End::Cut(match reason {
+                Reason::BodyTimeout => Reason::StreamTimeout,
+                _ => Reason::ClientGone,
+            }),
+            Stop::BadBody(reason) => End::Refused(*reason),
+            Stop::Endpoint(error) => {
+                tracing::debug!(address = ?self.seen.address, %error, "endpoint failed");
+                match error {
+                    _ if head_sent => End::Cut(Reason::EndpointGone),
+                    StreamError::Malformed(_) | StreamError::TooLarge => {
+                        End::Refused(Reason::UpstreamInvalid)
+                    }
+                    StreamError::Io(_) | StreamError::Closed => {
+                        End::Refused(Reason::UpstreamClosed)
+                    }
+                }
+            }
+            Stop::Timeout(_) if head_sent => End::Cut(Reason::StreamTimeout),
+            Stop::Timeout(reason) => End::Refused(*reason),
+            Stop::Done | Stop::Upgraded => End::Answered,
+        }
+    }
+
+    /// The client waits for leave to send its body: slot and connection are there.
+    async fn say_continue<D: Downstream>(&mut self, down: &mut D) -> Result<(), StreamError> {
+        self.request.expects_continue = false;
+        self.response.status = 100;
+        self.response.head.clear();
+        self.response.head.bytes.extend_from_slice(b"Continue");
+        self.response.phrase = crate::http::field::Span::new(0, b"Continue".len());
+        // The slot is held meanwhile: a client that does not read must not keep it.
+        let stall = tokio::time::Instant::now() + self.worker.shared.settings.limits.write_stall;
+        self.timer.set(Some(stall));
+        let (_source, mut sink) = down.split(self.pace);
+        sink.interim(&self.response, b"");
+        let sent = until(self.timer, sink.flush()).await;
+        sent.unwrap_or(Err(StreamError::Closed))
+    }
+
+    async fn forward<D: Downstream, U: Upstream>(
+        &mut self,
+        revision: &LocalRevision,
+        begun: Instant,
+        down: &mut D,
+        up: &mut U,
+        up_pace: &Pace,
+    ) -> Stop {
+        let progress = Progress::new(begun);
+        let watch = Watch {
+            worker: self.worker,
+            revision,
+            progress: &progress,
+            arrived: self.arrived,
+            timeout: self.timeout(revision),
+            down: self.pace,
+            up: up_pace,
+        };
+        let stop = self.both_ways(down, up, up_pace, &progress, &watch).await;
+        if progress.relayed.get() {
+            self.seen.code = self.response.status;
+        }
+        stop
+    }
+
+    async fn both_ways<D: Downstream, U: Upstream>(
+        &mut self,
+        down: &mut D,
+        up: &mut U,
+        up_pace: &Pace,
+        progress: &Progress,
+        watch: &Watch<'_>,
+    ) -> Stop {
+        let timer = self.timer;
+        let Exchange {
+            request,
+            response,
+            routed,
+            edits,
+            worker,
+            pace,
+            seen,
+            arrived,
+            ..
+        } = self;
+        let Some(routed) = routed else {
+            return Stop::Done;
+        };
+        let (mut down_source, mut down_sink) = down.split(pace);
+        let (mut up_source, mut up_sink) = up.split(up_pace);
+        up_sink.request(request, &edits.request());
+        let mut upload = pin!(upload(&mut down_source, &mut up_sink, progress));
+        let relay = Relay {
+            worker,
+            request,
+            routed,
+            revision: watch.revision,
+            woken: seen.woken.take().map(|granted| Woken {
+                arrived: *arrived,
+                granted,
+                written: worker.tick(),
+            }),
+            progress,
+            edits: &mut edits.response,
+        };
+        let mut download = pin!(relay.download(&mut up_source, &mut down_sink, response));
+        let mut uploading = true;
+        poll_fn(|cx| {
+            worker.tick();
+            if uploading && let Poll::Ready(broken) = upload.as_mut().poll(cx) {
+                match broken {
+                    Broken::Source(error) => return Poll::Ready(client_failed(&error)),
+                    // It may have answered before it stopped reading: the other direction tells.
+                    Broken::Sink(error) => {
+                        tracing::trace!(%error, "the endpoint stopped reading");
+                        uploading = false;
+                    }
+                }
+            }
+            if let Poll::Ready(stop) = download.as_mut().poll(cx) {
+                return Poll::Ready(stop);
+            }
+            watch.poll(cx, timer).map(Stop::Timeout)
+        })
+        .await
+    }
+
+    /// The answer is whole: the connection may be used again, if both sides are done with it.
+    fn settle(&self, mut up: Endpoint, slot: Slot, now: Instant) {
+        let reusable = self.response.keep_alive && up.is_clean();
+        if reusable {
+            up.connection.rest(&self.worker.buffers);
+            self.worker.pool.put(slot.endpoint(), up.connection, now);
+        }
+        // The connection is back before the slot: who is let in next finds it.
+        drop(slot);
+    }
+}
+
+fn client_failed(error: &StreamError) -> Stop {
+    match error {
+        StreamError::Malformed(_) => Stop::BadBody(Reason::BadRequest),
+        StreamError::TooLarge => Stop::BadBody(Reason::BodyTooLarge),
+        StreamError::Io(_) | StreamError::Closed => Stop::Left,
+    }
+}

@@ -1,0 +1,128 @@
+//! Waiting for a slot: what ends it, and what it may pin meanwhile.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+
+use activator::admission::{AcquireError, Slot, Waiting};
+use config::revision::Backend;
+
+use super::Exchange;
+use crate::http::message::{Downstream, Length, Source};
+use crate::live::LocalRevision;
+use crate::refusal::Reason;
+use crate::serve::drain::Phase;
+
+/// Most bytes of a body read while its request is held. Most API calls are then whole: the
+/// client's departure is visible and the attempt can be repeated.
+pub(super) const READ_AHEAD: usize = 16 * 1024;
+
+/// Most bytes a held body is charged: what we read ahead and what the kernel buffers for it.
+const CHARGE_MAX: u64 = 64 * 1024;
+
+/// Why a request got no slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denied {
+    Refused(Reason),
+    /// Its revision is no more.
+    Removed,
+    /// The client left.
+    Left,
+}
+
+impl Exchange<'_> {
+    /// Holds the request until there is a slot, the deadline is over, or somebody gives up.
+    pub(super) async fn hold<D: Downstream>(
+        &mut self,
+        revision: &LocalRevision,
+        down: &mut D,
+    ) -> Result<Slot, Denied> {
+        let begun = self.worker.tick();
+        let deadline = self.wait_deadline(revision);
+        let charge = match self.request.length {
+            Length::None => 0,
+            Length::Exactly(length) => length.min(CHARGE_MAX),
+            Length::Chunked | Length::UntilClose => CHARGE_MAX,
+        };
+        let held = match charge {
+            0 => None,
+            bytes => {
+                let held = self.worker.shared.holding.reserve(bytes);
+                Some(held.ok_or(Denied::Refused(Reason::Overloaded))?)
+            }
+        };
+        // Before we wait: waiting is what wakes it.
+        let started = matches!(revision.revision.backend, Backend::Process(_));
+        let cold = started && revision.gate.throttle().endpoints().is_empty();
+        let waiting = revision
+            .gate
+            .wait(self.arrived, held)
+            .map_err(|error| denied(&error))?;
+        self.seen.held = true;
+        self.timer.set(Some(deadline));
+        let result = self.wait(waiting, down).await;
+        self.timer.set(None);
+        let granted = self.worker.tick();
+        self.seen.waited += granted.saturating_duration_since(begun);
+        self.seen.woken = (cold && result.is_ok()).then_some(granted);
+        result
+    }
+
+    fn wait_deadline(&self, revision: &LocalRevision) -> tokio::time::Instant {
+        let revision = &revision.revision;
+        let wait = match revision.max_duration {
+            Some(whole) => revision.queue_wait.min(whole),
+            None => revision.queue_wait,
+        };
+        tokio::time::Instant::from_std(self.arrived + wait)
+    }
+
+    async fn wait<D: Downstream>(
+        &mut self,
+        mut waiting: Waiting,
+        down: &mut D,
+    ) -> Result<Slot, Denied> {
+        let Exchange {
+            worker,
+            request,
+            timer,
+            pace,
+            ..
+        } = self;
+        // A client that expects 100 has not begun to send, and nothing is read until it may.
+        let read_ahead = if request.expects_continue {
+            0
+        } else {
+            READ_AHEAD
+        };
+        let (mut source, _sink) = down.split(pace);
+        let mut departed = pin!(source.departed(read_ahead));
+        poll_fn(|cx| {
+            worker.tick();
+            if let Poll::Ready(granted) = Pin::new(&mut waiting).poll(cx) {
+                return Poll::Ready(granted.map_err(|error| denied(&error)));
+            }
+            if departed.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(Denied::Left));
+            }
+            if timer.poll_fired(cx).is_ready() {
+                return Poll::Ready(Err(Denied::Refused(Reason::StartTimeout)));
+            }
+            if worker.phase.get() == Phase::Ended {
+                return Poll::Ready(Err(Denied::Refused(Reason::ShuttingDown)));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+fn denied(error: &AcquireError) -> Denied {
+    Denied::Refused(match error {
+        AcquireError::QueueFull => Reason::QueueFull,
+        AcquireError::Overloaded => Reason::Overloaded,
+        AcquireError::StartFailed(_) => Reason::StartFailed,
+        AcquireError::NoScaler => Reason::NoScaler,
+        AcquireError::Removed => return Denied::Removed,
+    })
+}

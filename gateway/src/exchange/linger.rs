@@ -1,0 +1,75 @@
+//! When an exchange ends before its endpoint does: a limited endpoint's slot stays with the work,
+//! not with our interest in it.
+
+use std::rc::Rc;
+
+use activator::admission::Slot;
+
+use super::upstream::until;
+use crate::http::h1::client::Endpoint;
+use crate::http::message::{ResponseHead, Responses, Source, StreamError, Upstream};
+use crate::http::pace::Pace;
+use crate::serve::worker::Worker;
+
+/// Most bytes of an unwanted answer that are read for the sake of its end.
+const DISCARD_MAX: usize = 64 * 1024;
+
+/// What the endpoint has not said yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Owed {
+    /// Its final head, and a body unless the request was HEAD.
+    Answer { to_head: bool },
+    /// What is left of the body.
+    Body,
+}
+
+/// Frees the slot at once where nothing was sent, nothing is owed or nothing is counted; otherwise
+/// keeps it, with the connection, until the endpoint has answered or closed, or `abortLinger` is
+/// over.
+pub(super) fn linger(worker: &Rc<Worker>, up: Endpoint, slot: Slot, pace: &Pace, owed: Owed) {
+    let whole = matches!(owed, Owed::Body) && !up.connection.mid_response();
+    if !slot.limited() || pace.bytes_written() == 0 || whole {
+        return;
+    }
+    let worker = worker.clone();
+    // The connection's task may end before the endpoint does: this needs one of its own.
+    tokio::task::spawn_local(async move {
+        let mut slot = slot;
+        slot.linger();
+        let timer = worker.timers.timer();
+        let limit = worker.shared.settings.limits.abort_linger;
+        timer.set(Some(tokio::time::Instant::now() + limit));
+        let finished = until(&timer, finish(&worker, up, owed)).await;
+        tracing::trace!(endpoint = %slot.address(), ?finished, "lingered");
+        worker.tick();
+        drop(slot);
+    });
+}
+
+/// Ends our side and reads until the endpoint has ended its own.
+async fn finish(worker: &Worker, mut up: Endpoint, owed: Owed) -> Result<(), StreamError> {
+    let pace = Pace::new(&worker.clock);
+    let (mut source, mut sink) = up.split(&pace);
+    sink.shutdown().await;
+    if let Owed::Answer { to_head } = owed {
+        let mut head = ResponseHead::default();
+        loop {
+            source.response(to_head, &mut head).await?;
+            if head.status >= 200 {
+                break;
+            }
+        }
+    }
+    let mut left = DISCARD_MAX;
+    while left > 0 {
+        match source.fill().await? {
+            crate::http::message::Filled::End => break,
+            crate::http::message::Filled::Data => {
+                let count = source.data().len().min(left);
+                source.consume(count);
+                left -= count;
+            }
+        }
+    }
+    Ok(())
+}

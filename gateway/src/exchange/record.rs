@@ -1,0 +1,46 @@
+//! What happened, told once: to the counters and to the access log.
+
+use super::Exchange;
+use crate::http::field::Name;
+use crate::http::message::Version;
+use crate::observe::facts::{Facts, Names, Protocol};
+use crate::refusal::Reason;
+
+impl Exchange<'_> {
+    pub(super) fn record(&self, reason: Option<Reason>) {
+        let now = self.worker.tick();
+        let head = &self.request.head;
+        let facts = Facts {
+            names: Names::default(),
+            arrived: self.arrived,
+            total: now.saturating_duration_since(self.arrived),
+            waited: self.seen.waited,
+            endpoint: self.seen.endpoint,
+            held: self.seen.held,
+            code: self.seen.code,
+            reason,
+            attempts: self.seen.attempts,
+            request_bytes: head.bytes.len() as u64 + self.pace.body_bytes(),
+            response_bytes: self.pace.bytes_written(),
+            method: self.request.method(),
+            host: self.request.host(),
+            target: self.request.target(),
+            user_agent: head.first(Name::UserAgent).unwrap_or_default(),
+            request_id: self.edits.request_id(head),
+            client: self.client.address.ip(),
+            endpoint_address: self.seen.address,
+            protocol: match self.request.version {
+                Version::Http10 => Protocol::Http10,
+                Version::Http11 => Protocol::Http11,
+            },
+        };
+        match &self.routed {
+            Some(routed) => {
+                let revision = self.revision.as_ref().map(|local| &*local.revision);
+                let facts = routed.local.record(&self.worker.metrics, revision, facts);
+                self.worker.log(&facts);
+            }
+            None => self.worker.record_unmatched(&facts),
+        }
+    }
+}

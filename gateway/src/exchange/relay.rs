@@ -1,0 +1,133 @@
+//! The two directions of an attempt: bodies from one side to the other, the answer's head between.
+
+use std::time::Instant;
+
+use super::edits;
+use super::forward::Stop;
+use super::hold::READ_AHEAD;
+use super::watch::Progress;
+use crate::http::message::{
+    Filled, RequestHead, Responder, ResponseHead, Responses, Sink, Source, StreamError,
+};
+use crate::live::LocalRevision;
+use crate::observe::cold::FirstAnswer;
+use crate::serve::worker::Worker;
+
+/// A failure of one direction, by the end of it that failed.
+#[derive(Debug)]
+pub(super) enum Broken {
+    Source(StreamError),
+    Sink(StreamError),
+}
+
+/// Moves a body from one side to the other.
+pub(super) async fn pump<S: Source, K: Sink>(source: &mut S, sink: &mut K) -> Result<(), Broken> {
+    loop {
+        if !source.is_ready() {
+            sink.flush().await.map_err(Broken::Sink)?;
+        }
+        match source.fill().await.map_err(Broken::Source)? {
+            Filled::Data => {
+                let data = source.data();
+                let count = data.len();
+                sink.write(data).await.map_err(Broken::Sink)?;
+                source.consume(count);
+            }
+            Filled::End => return sink.finish(source.trailers()).await.map_err(Broken::Sink),
+        }
+    }
+}
+
+/// Sends the request's body, then watches whether the client stays. Ends only with a failure.
+pub(super) async fn upload<S: Source, K: Sink>(
+    source: &mut S,
+    sink: &mut K,
+    progress: &Progress,
+) -> Broken {
+    if let Err(broken) = pump(source, sink).await {
+        return broken;
+    }
+    progress.uploaded.set(true);
+    source.departed(READ_AHEAD).await;
+    Broken::Source(StreamError::Closed)
+}
+
+/// Steps of a request that came when its revision had no endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Woken {
+    pub(super) arrived: Instant,
+    pub(super) granted: Instant,
+    pub(super) written: Instant,
+}
+
+/// The way of the answer to the client.
+pub(super) struct Relay<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) request: &'a RequestHead,
+    pub(super) routed: &'a crate::live::Routed,
+    pub(super) revision: &'a LocalRevision,
+    /// If the request woke its revision.
+    pub(super) woken: Option<Woken>,
+    pub(super) progress: &'a Progress,
+    pub(super) edits: &'a mut Vec<u8>,
+}
+
+impl Relay<'_> {
+    fn answered(&self) {
+        let now = self.worker.clock.now();
+        self.progress.answered.set(Some(now));
+        // Before the client can know that it was answered, and ask how long the start took.
+        if let Some(woken) = self.woken {
+            let answer = FirstAnswer {
+                wire: woken.written.saturating_duration_since(woken.granted),
+                first_byte: now.saturating_duration_since(woken.written),
+            };
+            let first_answers = &self.worker.shared.first_answers;
+            first_answers.note(&self.revision.revision.key, woken.arrived, answer);
+        }
+    }
+
+    pub(super) async fn download<S: Responses, K: Responder>(
+        self,
+        source: &mut S,
+        sink: &mut K,
+        response: &mut ResponseHead,
+    ) -> Stop {
+        loop {
+            if let Err(error) = source.response(self.request.is_head(), response).await {
+                return Stop::Endpoint(error);
+            }
+            match response.status {
+                101 if self.request.wants_websocket => {}
+                101 => return Stop::Endpoint(StreamError::Malformed("upgrade nobody asked for")),
+                // Ours was sent when the body was wanted.
+                100 => continue,
+                102..200 => {
+                    sink.interim(response, b"");
+                    if sink.flush().await.is_err() {
+                        return Stop::Left;
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            break;
+        }
+        self.answered();
+        edits::response(self.edits, response, self.routed);
+        self.progress.relayed.set(true);
+        if response.status == 101 {
+            sink.interim(response, self.edits);
+            return match sink.flush().await {
+                Ok(()) => Stop::Upgraded,
+                Err(_) => Stop::Left,
+            };
+        }
+        sink.respond(response, self.edits, self.worker.is_closing());
+        match pump(source, sink).await {
+            Ok(()) => Stop::Done,
+            Err(Broken::Source(error)) => Stop::Endpoint(error),
+            Err(Broken::Sink(_)) => Stop::Left,
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! After a 101: bytes both ways, no messages any more.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use super::relay::pump;
+use super::{End, Exchange};
+use crate::http::message::{Downstream, Sink, Source, Upstream};
+use crate::http::pace::Pace;
+use crate::live::LocalRevision;
+use crate::refusal::Reason;
+use crate::serve::drain::Phase;
+
+/// How long a tunnel may stay half closed without a byte.
+const HALF_CLOSED: Duration = Duration::from_secs(10);
+
+impl Exchange<'_> {
+    /// Bytes both ways until both sides have ended or nothing moves.
+    pub(super) async fn tunnel<D: Downstream, U: Upstream>(
+        &mut self,
+        revision: &LocalRevision,
+        down: &mut D,
+        up: &mut U,
+        up_pace: &Pace,
+    ) -> End {
+        let (mut down_source, mut down_sink) = down.split(self.pace);
+        let (mut up_source, mut up_sink) = up.split(up_pace);
+        down_source.begin_tunnel();
+        down_sink.begin_tunnel();
+        up_source.begin_tunnel();
+        up_sink.begin_tunnel();
+        let mut upward = pin!(pump(&mut down_source, &mut up_sink));
+        let mut downward = pin!(pump(&mut up_source, &mut down_sink));
+        let (mut up_done, mut down_done) = (false, false);
+        let revision = &revision.revision;
+        let tunnel_idle = self.worker.shared.settings.limits.tunnel_idle;
+        let idle = revision
+            .idle
+            .map_or(tunnel_idle, |idle| idle.min(tunnel_idle));
+        let end: Option<Instant> = revision.max_duration.map(|most| self.arrived + most);
+        poll_fn(|cx| {
+            let now = self.worker.tick();
+            if !up_done && let Poll::Ready(result) = upward.as_mut().poll(cx) {
+                up_done = true;
+                if result.is_err() {
+                    return Poll::Ready(End::Answered);
+                }
+            }
+            if !down_done && let Poll::Ready(result) = downward.as_mut().poll(cx) {
+                down_done = true;
+                if result.is_err() {
+                    return Poll::Ready(End::Answered);
+                }
+            }
+            if up_done && down_done {
+                return Poll::Ready(End::Answered);
+            }
+            if self.worker.phase.get() == Phase::Ended {
+                return Poll::Ready(End::Cut(Reason::StreamTimeout));
+            }
+            let idle = if up_done || down_done {
+                idle.min(HALF_CLOSED)
+            } else {
+                idle
+            };
+            let quiet = self.pace.last().max(up_pace.last()) + idle;
+            let deadline = end.map_or(quiet, |end| end.min(quiet));
+            if now >= deadline {
+                return Poll::Ready(End::Cut(Reason::StreamTimeout));
+            }
+            self.timer
+                .set(Some(tokio::time::Instant::from_std(deadline)));
+            match self.timer.poll_fired(cx) {
+                Poll::Ready(()) => Poll::Ready(End::Cut(Reason::StreamTimeout)),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+}

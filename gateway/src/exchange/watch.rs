@@ -1,0 +1,126 @@
+//! The clock over one attempt.
+
+use std::cell::Cell;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::Exchange;
+use crate::http::pace::Pace;
+use crate::live::LocalRevision;
+use crate::refusal::Reason;
+use crate::serve::drain::Phase;
+use crate::serve::timers::Timer;
+use crate::serve::worker::Worker;
+
+/// Before this much waiting for a body's bytes, its rate is not judged.
+const RATE_GRACE: Duration = Duration::from_secs(5);
+
+/// How far an attempt has come; shared by both directions and the watch over them.
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub(super) begun: Instant,
+    /// The request's body is sent.
+    pub(super) uploaded: Cell<bool>,
+    /// When the final head came.
+    pub(super) answered: Cell<Option<Instant>>,
+    /// The final head was given to the client's connection.
+    pub(super) relayed: Cell<bool>,
+}
+
+impl Progress {
+    pub(super) fn new(begun: Instant) -> Progress {
+        Progress {
+            begun,
+            uploaded: Cell::new(false),
+            answered: Cell::new(None),
+            relayed: Cell::new(false),
+        }
+    }
+}
+
+impl Exchange<'_> {
+    /// Slot → response head.
+    pub(super) fn timeout(&self, revision: &LocalRevision) -> Option<Duration> {
+        let rule = self
+            .routed
+            .as_ref()
+            .and_then(|routed| match &routed.rule().action {
+                config::snapshot::Action::Forward(forward) => forward.timeout,
+                _ => None,
+            });
+        rule.or(revision.revision.timeout)
+    }
+}
+
+/// The time limits over one attempt.
+pub(super) struct Watch<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) revision: &'a LocalRevision,
+    pub(super) progress: &'a Progress,
+    pub(super) arrived: Instant,
+    pub(super) timeout: Option<Duration>,
+    pub(super) down: &'a Pace,
+    pub(super) up: &'a Pace,
+}
+
+impl Watch<'_> {
+    /// Ready with the reason when a limit is broken; arms the timer for the nearest otherwise.
+    pub(super) fn poll(&self, cx: &mut Context<'_>, timer: &Timer) -> Poll<Reason> {
+        if self.worker.phase.get() == Phase::Ended {
+            return Poll::Ready(Reason::ShuttingDown);
+        }
+        let Some((at, reason)) = self.nearest() else {
+            timer.set(None);
+            return Poll::Pending;
+        };
+        // Not the timer but the clock decides: a deadline that has just moved is not the one that
+        // fired.
+        if self.worker.clock.now() >= at {
+            return Poll::Ready(reason);
+        }
+        timer.set(Some(tokio::time::Instant::from_std(at)));
+        timer.poll_fired(cx).map(|()| reason)
+    }
+
+    fn nearest(&self) -> Option<(Instant, Reason)> {
+        let limits = &self.worker.shared.settings.limits;
+        let revision = &self.revision.revision;
+        let answered = self.progress.answered.get().is_some();
+        let mut nearest: Option<(Instant, Reason)> = None;
+        let mut consider = |at: Option<Instant>, reason: Reason| {
+            if let Some(at) = at
+                && nearest.is_none_or(|(nearest, _)| at < nearest)
+            {
+                nearest = Some((at, reason));
+            }
+        };
+        consider(
+            revision.max_duration.map(|most| self.arrived + most),
+            Reason::ResponseTimeout,
+        );
+        if !self.progress.uploaded.get() {
+            let rate = limits.body_min_rate;
+            let body = self.down.body_deadline(limits.body_idle, rate, RATE_GRACE);
+            consider(body, Reason::BodyTimeout);
+        }
+        if answered {
+            let last = self.down.last().max(self.up.last());
+            consider(revision.idle.map(|idle| last + idle), Reason::StreamTimeout);
+        } else {
+            let begun = self.progress.begun;
+            consider(
+                self.timeout.map(|timeout| begun + timeout),
+                Reason::ResponseTimeout,
+            );
+        }
+        consider(
+            self.down.stall_deadline(limits.write_stall),
+            Reason::StreamTimeout,
+        );
+        consider(
+            self.up.stall_deadline(limits.write_stall),
+            Reason::ResponseTimeout,
+        );
+        nearest
+    }
+}

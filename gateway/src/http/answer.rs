@@ -1,0 +1,201 @@
+//! Responses we make ourselves, in the one form every protocol edge can send.
+
+use super::field::Name;
+use super::h1::encode::decimal;
+use super::message::{Length, RequestHead, ResponseHead};
+use crate::refusal::Reason;
+
+/// A whole response: status, header lines, body.
+#[derive(Debug)]
+pub struct Answer {
+    pub head: ResponseHead,
+    /// Whole lines: everything but status and framing of the connection.
+    pub lines: Vec<u8>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// An answer with a body of this content type.
+    #[must_use]
+    pub fn new(status: u16, content_type: &str, body: Vec<u8>, date: &[u8]) -> Answer {
+        let mut answer = Answer {
+            head: ResponseHead::default(),
+            lines: Vec::new(),
+            body,
+        };
+        answer.head.status = status;
+        answer.head.length = Length::Exactly(answer.body.len() as u64);
+        if !content_type.is_empty() {
+            answer.line("content-type", content_type.as_bytes());
+        }
+        // RFC 9110 §8.6: never in 204; in 304 it would speak of another answer.
+        if !matches!(status, 204 | 304) {
+            answer.lines.extend_from_slice(b"content-length: ");
+            decimal(&mut answer.lines, answer.body.len() as u64);
+            answer.lines.extend_from_slice(b"\r\n");
+        }
+        answer.line("date", date);
+        answer
+    }
+
+    /// What the client reads of a refusal. A gRPC client gets a trailers-only response: status 200
+    /// and the code in the head, since there is no body to put trailers behind.
+    #[must_use]
+    pub fn refusal(reason: Reason, request: Option<&RequestHead>, date: &[u8]) -> Answer {
+        if request.is_some_and(RequestHead::is_grpc) {
+            let mut answer = Answer::new(200, "application/grpc", Vec::new(), date);
+            answer.line("grpc-status", reason.grpc_code().to_string().as_bytes());
+            answer.line("grpc-message", reason.sentence().as_bytes());
+            answer.line("tidegate-reason", reason.word().as_bytes());
+            return answer;
+        }
+        let mut answer = if request.is_some_and(wants_problem_json) {
+            let body = serde_json::json!({
+                "type": "about:blank",
+                "title": reason.sentence(),
+                "status": reason.status(),
+                "reason": reason.word(),
+            });
+            let body = format!("{body}\n").into_bytes();
+            Answer::new(reason.status(), "application/problem+json", body, date)
+        } else {
+            let body = format!("{}\n", reason.sentence()).into_bytes();
+            Answer::new(reason.status(), "text/plain; charset=utf-8", body, date)
+        };
+        answer.line("tidegate-reason", reason.word().as_bytes());
+        if let Some(seconds) = reason.retry_after() {
+            answer.line("retry-after", seconds.to_string().as_bytes());
+        }
+        if reason == Reason::MethodNotAllowed {
+            // RFC 9110 §15.5.6 demands it; CONNECT is the one method never allowed.
+            answer.line(
+                "allow",
+                b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE",
+            );
+        }
+        answer
+    }
+
+    /// Adds a header line. The value must hold no CR or LF.
+    pub fn line(&mut self, name: &str, value: &[u8]) {
+        line(&mut self.lines, name, value);
+    }
+
+    /// Sets a header line, in place of any with this name.
+    pub fn set(&mut self, name: &str, value: &[u8]) {
+        let mut kept = Vec::with_capacity(self.lines.len());
+        for line in self.lines.split_inclusive(|byte| *byte == b'\n') {
+            let of = line.split(|byte| *byte == b':').next().unwrap_or(line);
+            if !of.eq_ignore_ascii_case(name.as_bytes()) {
+                kept.extend_from_slice(line);
+            }
+        }
+        self.lines = kept;
+        self.line(name, value);
+    }
+
+    /// The answer to a HEAD request: the same head, nothing behind it.
+    pub fn without_body(&mut self) {
+        self.body.clear();
+        self.head.length = Length::None;
+    }
+}
+
+/// Appends one header line. The value must hold no CR or LF.
+pub fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn wants_problem_json(request: &RequestHead) -> bool {
+    let wanted = |range: &[u8]| {
+        let media = range
+            .split(|byte| *byte == b';')
+            .next()
+            .unwrap_or(range)
+            .trim_ascii();
+        media.eq_ignore_ascii_case(b"application/problem+json")
+    };
+    request.head.list(Name::Accept).any(wanted)
+}
+
+/// The standard phrase of a status (RFC 9110 §15).
+#[must_use]
+pub fn phrase(status: u16) -> &'static str {
+    hyper::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::h1::request::parse;
+    use crate::http::h1::{HeadLimits, Parsed};
+
+    fn request(fields: &str) -> RequestHead {
+        let limits = HeadLimits {
+            bytes: 1024,
+            fields: 10,
+            target: 100,
+        };
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let mut out = RequestHead::default();
+        let parsed = parse(head.as_bytes(), &limits, &mut out);
+        assert_eq!(parsed, Ok(Parsed::Head(head.len())));
+        out
+    }
+
+    fn text(bytes: &[u8]) -> &str {
+        std::str::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_refusal_is_plain_text_unless_problem_json_is_accepted() {
+        let plain = Answer::refusal(Reason::QueueFull, Some(&request("")), b"now");
+        assert_eq!(plain.head.status, 503);
+        assert_eq!(
+            text(&plain.lines),
+            format!(
+                "content-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\ndate: now\r\ntidegate-reason: queue_full\r\nretry-after: 1\r\n",
+                plain.body.len()
+            )
+        );
+        assert!(text(&plain.body).ends_with("\n"));
+        let accept = "Accept: text/html;q=0.1\r\nAccept: x/y, Application/Problem+JSON;q=1\r\n";
+        let json = Answer::refusal(Reason::NoRoute, Some(&request(accept)), b"now");
+        assert!(text(&json.lines).starts_with("content-type: application/problem+json\r\n"));
+        let body: serde_json::Value = serde_json::from_slice(&json.body).unwrap();
+        assert_eq!(
+            (&body["reason"], &body["status"]),
+            (&"no_route".into(), &404.into())
+        );
+    }
+
+    #[test]
+    fn a_grpc_client_reads_its_code_in_the_head() {
+        let head = request("Content-Type: application/grpc+proto\r\n");
+        let answer = Answer::refusal(Reason::NoRoute, Some(&head), b"now");
+        assert_eq!((answer.head.status, answer.body.len()), (200, 0));
+        let code = format!("grpc-status: {}\r\n", Reason::NoRoute.grpc_code());
+        let lines = text(&answer.lines);
+        for line in [
+            &code,
+            "content-type: application/grpc\r\n",
+            "tidegate-reason: no_route\r\n",
+        ] {
+            assert!(lines.contains(line), "{line:?} in {lines:?}");
+        }
+    }
+
+    #[test]
+    fn statuses_without_a_body_have_no_length() {
+        for (status, has_length) in [(200, true), (205, true), (204, false), (304, false)] {
+            let answer = Answer::new(status, "", Vec::new(), b"now");
+            assert_eq!(text(&answer.lines).contains("content-length"), has_length);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Header fields: the head's bytes as they came, and an index over them.
+
+/// A range of a head's bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    pub start: u32,
+    pub end: u32,
+}
+
+impl Span {
+    /// # Panics
+    /// Never for heads: they are bounded far below 4 GiB when they are read.
+    #[must_use]
+    pub fn new(start: usize, end: usize) -> Span {
+        let narrow = |n| u32::try_from(n).expect("a head is smaller than 4 GiB");
+        Span {
+            start: narrow(start),
+            end: narrow(end),
+        }
+    }
+
+    #[must_use]
+    pub fn of(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.start as usize..self.end as usize]
+    }
+
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+}
+
+macro_rules! known {
+    ($($variant:ident = $name:literal),* $(,)?) => {
+        /// The names the gateway itself looks for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Name { $($variant,)* Other }
+
+        impl Name {
+            /// Lower-case spelling; empty for `Other`.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self { $(Name::$variant => $name,)* Name::Other => "" }
+            }
+
+            /// Which name this is, in any case.
+            #[must_use]
+            pub fn of(name: &[u8]) -> Name {
+                $(if name.len() == $name.len() && name.eq_ignore_ascii_case($name.as_bytes()) {
+                    return Name::$variant;
+                })*
+                Name::Other
+            }
+        }
+    };
+}
+
+known! {
+    Host = "host",
+    Accept = "accept",
+    Connection = "connection",
+    UserAgent = "user-agent",
+    ContentLength = "content-length",
+    ContentType = "content-type",
+    TransferEncoding = "transfer-encoding",
+    Date = "date",
+    Te = "te",
+    Via = "via",
+    Cookie = "cookie",
+    Expect = "expect",
+    Upgrade = "upgrade",
+    Trailer = "trailer",
+    Forwarded = "forwarded",
+    KeepAlive = "keep-alive",
+    Authorization = "authorization",
+    ProxyConnection = "proxy-connection",
+    XForwardedFor = "x-forwarded-for",
+    XForwardedProto = "x-forwarded-proto",
+    XForwardedHost = "x-forwarded-host",
+    XRequestId = "x-request-id",
+    TidegateReason = "tidegate-reason",
+}
+
+/// One field: where its line, name and value stand.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    pub id: Name,
+    /// Left out when the head is passed on.
+    pub dropped: bool,
+    pub name: Span,
+    /// Without surrounding white space.
+    pub value: Span,
+    /// The whole line with its CRLF.
+    pub line: Span,
+}
+
+/// The fields of a head in their order.
+#[derive(Debug, Default)]
+pub struct Head {
+    pub bytes: Vec<u8>,
+    pub fields: Vec<Field>,
+}
+
+impl Head {
+    /// Empties it and keeps its memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.fields.clear();
+    }
+
+    #[must_use]
+    pub fn value(&self, field: &Field) -> &[u8] {
+        field.value.of(&self.bytes)
+    }
+
+    /// Values of every field of this name.
+    pub fn all(&self, id: Name) -> impl Iterator<Item = &[u8]> {
+        self.fields
+            .iter()
+            .filter(move |field| field.id == id)
+            .map(|field| self.value(field))
+    }
+
+    /// Value of the first field of this name.
+    #[must_use]
+    pub fn first(&self, id: Name) -> Option<&[u8]> {
+        self.all(id).next()
+    }
+
+    /// Comma-separated members of every field of this name, trimmed, empty ones left out
+    /// (RFC 9110 §5.6.1).
+    pub fn list(&self, id: Name) -> impl Iterator<Item = &[u8]> {
+        self.all(id).flat_map(members)
+    }
+
+    /// Leaves out every field of this name when the head is passed on.
+    pub fn drop_all(&mut self, id: Name) {
+        for field in &mut self.fields {
+            field.dropped |= field.id == id;
+        }
+    }
+
+    /// Leaves out every field with this name, known or not, in any case.
+    pub fn drop_named(&mut self, name: &[u8]) {
+        let Head { bytes, fields } = self;
+        for field in fields {
+            field.dropped |= field.name.of(bytes).eq_ignore_ascii_case(name);
+        }
+    }
+
+    /// Like [`drop_named`](Head::drop_named), for a name that stands in this head itself.
+    pub fn drop_named_at(&mut self, name: Span) {
+        let Head { bytes, fields } = self;
+        let name = name.of(bytes);
+        for field in fields {
+            field.dropped |= field.name.of(bytes).eq_ignore_ascii_case(name);
+        }
+    }
+}
+
+/// Members of a comma-separated list, trimmed, empty ones left out.
+pub fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|member| !member.is_empty())
+}
+
+impl config::route::Fields for Head {
+    fn first(&self, name: &str) -> Option<&[u8]> {
+        let named = |field: &&Field| {
+            field
+                .name
+                .of(&self.bytes)
+                .eq_ignore_ascii_case(name.as_bytes())
+        };
+        self.fields
+            .iter()
+            .find(named)
+            .map(|field| self.value(field))
+    }
+
+    fn any_equals(&self, name: &str, value: &[u8]) -> bool {
+        self.fields.iter().any(|field| {
+            field
+                .name
+                .of(&self.bytes)
+                .eq_ignore_ascii_case(name.as_bytes())
+                && self.value(field) == value
+        })
+    }
+}

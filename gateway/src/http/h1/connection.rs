@@ -1,0 +1,166 @@
+//! One HTTP/1.1 connection, to a client or to an endpoint: what lives longer than an exchange.
+
+use super::body::Decoder;
+use super::reader::Reader;
+use super::writer::{Encoder, Writer};
+use crate::http::message::Length;
+use crate::http::pace::Pace;
+use crate::serve::buffers::{Buffer, Buffers};
+use crate::serve::io::Io;
+use std::rc::Rc;
+
+/// A connection between exchanges, or lent to one.
+#[derive(Debug)]
+pub struct Connection {
+    io: Io,
+    buffer: Buffer,
+    decoder: Decoder,
+    /// Where the body began that [`keep`](Connection::keep) marked.
+    kept: Option<Decoder>,
+    out: Vec<u8>,
+    encoder: Encoder,
+    /// Exchanges begun on it.
+    pub exchanges: u32,
+}
+
+/// Bounds of what is read from a peer.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadLimits {
+    pub trailer_bytes: usize,
+    /// Most bytes of a body; `u64::MAX` = no bound.
+    pub body_bytes: u64,
+}
+
+impl Connection {
+    #[must_use]
+    pub fn new(io: Io, buffers: &Rc<Buffers>) -> Connection {
+        Connection {
+            io,
+            buffer: Buffer::new(buffers),
+            decoder: Decoder::new(Length::None, 0),
+            kept: None,
+            out: Vec::new(),
+            encoder: Encoder::Over,
+            exchanges: 0,
+        }
+    }
+
+    /// Halves for one exchange.
+    pub fn split<'a>(&'a mut self, pace: &'a Pace, limits: ReadLimits) -> (Reader<'a>, Writer<'a>) {
+        let (read, write) = self.io.split();
+        let reader = Reader {
+            io: read,
+            buffer: &mut self.buffer,
+            decoder: &mut self.decoder,
+            pace,
+            available: 0,
+            trailers: None,
+            trailer_bytes: limits.trailer_bytes,
+            body_bytes_max: limits.body_bytes,
+            body_bytes: 0,
+        };
+        let writer = Writer {
+            io: write,
+            out: &mut self.out,
+            encoder: &mut self.encoder,
+            pace,
+        };
+        (reader, writer)
+    }
+
+    /// A body of this length comes next.
+    pub fn begin_body(&mut self, length: Length, limits: ReadLimits) {
+        self.forget();
+        self.decoder = Decoder::new(length, limits.trailer_bytes);
+    }
+
+    #[must_use]
+    pub fn io(&self) -> &Io {
+        &self.io
+    }
+
+    /// Bytes that came and were not used.
+    #[must_use]
+    pub fn unread(&self) -> &[u8] {
+        self.buffer.bytes()
+    }
+
+    /// The body that was being received is over.
+    #[must_use]
+    pub fn received_all(&self) -> bool {
+        self.decoder.is_over()
+    }
+
+    /// A response's head has come and its body has not ended.
+    #[must_use]
+    pub fn mid_response(&self) -> bool {
+        !self.decoder.is_over()
+    }
+
+    /// The body that was being sent is over, and all of it was written.
+    #[must_use]
+    pub fn sent_all(&self) -> bool {
+        self.encoder == Encoder::Over && self.out.is_empty()
+    }
+
+    /// Whether the whole body being received is already here, so that it can be sent twice.
+    #[must_use]
+    pub fn holds_whole_body(&self) -> bool {
+        let mut decoder = self.decoder;
+        let mut bytes = self.buffer.bytes();
+        loop {
+            match decoder.step(bytes) {
+                Ok(super::body::Step::Data(count)) => {
+                    decoder.took(count);
+                    bytes = &bytes[count..];
+                }
+                Ok(super::body::Step::Skip(count)) => bytes = &bytes[count..],
+                Ok(super::body::Step::End(..)) => return true,
+                Ok(super::body::Step::More) | Err(_) => return false,
+            }
+        }
+    }
+
+    /// Keeps the body's bytes although they are used, until [`forget`](Connection::forget).
+    pub fn keep(&mut self) {
+        self.buffer.keep();
+        self.kept = Some(self.decoder);
+    }
+
+    /// Goes back to the beginning of the body; `false` if some of it was used and not kept.
+    pub fn rewind(&mut self) -> bool {
+        let Some(decoder) = self.kept else {
+            return self.decoder.is_untouched();
+        };
+        self.decoder = decoder;
+        self.buffer.rewind();
+        true
+    }
+
+    /// Ends what `keep` began.
+    pub fn forget(&mut self) {
+        self.kept = None;
+        self.buffer.forget();
+    }
+
+    /// Gives back what an idle connection does not need.
+    pub fn rest(&mut self, buffers: &Buffers) {
+        self.buffer.release();
+        if self.out.is_empty() && self.out.capacity() > 0 {
+            buffers.give_out(std::mem::take(&mut self.out));
+        }
+    }
+
+    /// Whether it holds no buffers.
+    #[cfg(test)]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.buffer.holds_no_storage() && self.out.capacity() == 0
+    }
+
+    /// Makes room to write into, from the worker's spare ones.
+    pub fn wake(&mut self, buffers: &Buffers) {
+        if self.out.capacity() == 0 {
+            self.out = buffers.take_out();
+        }
+    }
+}

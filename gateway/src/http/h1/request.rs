@@ -1,0 +1,332 @@
+//! Request heads: bytes → [`RequestHead`], or the reason to refuse.
+
+use std::mem::MaybeUninit;
+
+use smallvec::SmallVec;
+
+use super::{
+    Framing, FramingError, HeadLimits, OPTIONS_MAX, Parsed, framing, has_bare_lf, index, span_in,
+};
+use crate::http::field::{Name, Span};
+use crate::http::message::{Length, RequestHead, Version};
+use crate::refusal::Reason;
+
+/// Most fields the configuration may allow.
+pub const FIELDS_MAX: usize = 1000;
+
+/// Up to this many are indexed with little of the stack.
+const FIELDS_USUAL: usize = 128;
+
+/// Longest method token.
+const METHOD_MAX: usize = 32;
+
+/// Most empty lines before a request line.
+const EMPTY_LINES_MAX: usize = 4;
+
+/// Fields that `Connection` may not name: taking them away would change who asked, for what, or
+/// where the message ends (RFC 9110 §7.6.1 lets us refuse).
+const PROTECTED: [&str; 13] = [
+    "host",
+    "content-length",
+    "content-type",
+    "authorization",
+    "cookie",
+    "expect",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-request-id",
+    "traceparent",
+    "via",
+];
+
+/// Reads a head from the front of `bytes` into `out`. `bytes` may hold more, or not yet enough.
+///
+/// # Errors
+/// The reason to refuse it with; the connection cannot be read on after any of them.
+pub fn parse(bytes: &[u8], limits: &HeadLimits, out: &mut RequestHead) -> Result<Parsed, Reason> {
+    if limits.fields <= FIELDS_USUAL {
+        let mut storage = [const { MaybeUninit::uninit() }; FIELDS_USUAL];
+        parse_in(bytes, limits, &mut storage, out)
+    } else {
+        parse_many(bytes, limits, out)
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn parse_many(bytes: &[u8], limits: &HeadLimits, out: &mut RequestHead) -> Result<Parsed, Reason> {
+    let mut storage = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    parse_in(bytes, limits, &mut storage, out)
+}
+
+fn parse_in<'b>(
+    bytes: &'b [u8],
+    limits: &HeadLimits,
+    storage: &mut [MaybeUninit<httparse::Header<'b>>],
+    out: &mut RequestHead,
+) -> Result<Parsed, Reason> {
+    // RFC 9112 §2.2: empty lines before the request line are ignored.
+    let empty_lines = bytes
+        .chunks_exact(2)
+        .take(EMPTY_LINES_MAX)
+        .take_while(|pair| *pair == b"\r\n")
+        .count();
+    let skipped = empty_lines * 2;
+    let bytes = &bytes[skipped..];
+    if bytes.starts_with(b"\r\n") {
+        return Err(Reason::BadRequest);
+    }
+    let mut request = httparse::Request::new(&mut []);
+    let most = limits.fields.min(storage.len());
+    let fields = &mut storage[..most];
+    let otherwise = |reason| line_too_long(bytes, limits).unwrap_or(reason);
+    let length = match request.parse_with_uninit_headers(bytes, fields) {
+        Ok(httparse::Status::Complete(length)) if length <= limits.bytes => length,
+        Ok(httparse::Status::Partial) if bytes.len() < limits.bytes => {
+            return line_too_long(bytes, limits).map_or(Ok(Parsed::More), Err);
+        }
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => {
+            return Err(otherwise(Reason::HeadTooLarge));
+        }
+        Err(_) => return Err(otherwise(Reason::BadRequest)),
+    };
+    let head = &bytes[..length];
+    if has_bare_lf(head) {
+        return Err(Reason::BadRequest);
+    }
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
+    else {
+        return Err(Reason::BadRequest);
+    };
+    index(&mut out.head, head, request.headers);
+    out.method = span_in(head, method.as_bytes());
+    out.target = span_in(head, target.as_bytes());
+    out.version = if minor == 0 {
+        Version::Http10
+    } else {
+        Version::Http11
+    };
+    check(limits, out)?;
+    Ok(Parsed::Head(skipped + length))
+}
+
+/// What is too long in the request line so far. Asked before anything else is found wrong, so that
+/// the answer does not depend on how many bytes came at once.
+fn line_too_long(bytes: &[u8], limits: &HeadLimits) -> Option<Reason> {
+    let line = memchr::memchr(b'\n', bytes).map_or(bytes, |end| &bytes[..end]);
+    let method_end = line.iter().take(METHOD_MAX + 1).position(|b| *b == b' ');
+    let Some(method_end) = method_end else {
+        return (line.len() > METHOD_MAX).then_some(Reason::BadRequest);
+    };
+    let rest = &line[method_end + 1..];
+    let target = memchr::memchr(b' ', rest).unwrap_or(rest.len());
+    (target > limits.target).then_some(Reason::UriTooLong)
+}
+
+fn check(limits: &HeadLimits, out: &mut RequestHead) -> Result<(), Reason> {
+    if out.method.is_empty() || out.method().len() > METHOD_MAX {
+        return Err(Reason::BadRequest);
+    }
+    if out.target().len() > limits.target {
+        return Err(Reason::UriTooLong);
+    }
+    if !out
+        .target()
+        .iter()
+        .all(|byte| matches!(byte, 0x21..=0x7e) && *byte != b'#')
+    {
+        return Err(Reason::BadRequest);
+    }
+    out.length = match framing(&out.head) {
+        Ok(Framing::Unsaid) => Length::None,
+        Ok(Framing::Length(0)) => Length::None,
+        Ok(Framing::Length(length)) => Length::Exactly(length),
+        Ok(Framing::Chunked) if out.version == Version::Http10 => return Err(Reason::BadRequest),
+        Ok(Framing::Chunked) => Length::Chunked,
+        Err(FramingError::Ambiguous) => return Err(Reason::BadRequest),
+        Err(FramingError::UnsupportedCoding) => return Err(Reason::NotImplemented),
+    };
+    authority(out)?;
+    connection(out)?;
+    expectation(out)
+}
+
+/// Host and target form (RFC 9112 §3.2).
+fn authority(out: &mut RequestHead) -> Result<(), Reason> {
+    let mut hosts = out
+        .head
+        .fields
+        .iter()
+        .filter(|field| field.id == Name::Host);
+    let host = hosts.next().map(|field| field.value);
+    if hosts.next().is_some() {
+        return Err(Reason::BadRequest);
+    }
+    match host {
+        Some(host) if !is_authority(host.of(&out.head.bytes)) => return Err(Reason::BadRequest),
+        None if out.version == Version::Http11 => return Err(Reason::BadRequest),
+        _ => {}
+    }
+    out.host = host.unwrap_or_default();
+    if out.method() == b"CONNECT" {
+        return Err(Reason::MethodNotAllowed);
+    }
+    match out.target() {
+        [b'/', ..] => Ok(()),
+        b"*" if out.method() == b"OPTIONS" => Ok(()),
+        _ => absolute_form(out),
+    }
+}
+
+fn absolute_form(out: &mut RequestHead) -> Result<(), Reason> {
+    let target = out.target();
+    let scheme = [&b"http://"[..], b"https://"].into_iter().find(|scheme| {
+        target
+            .get(..scheme.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    });
+    let Some(scheme) = scheme else {
+        return Err(Reason::BadRequest);
+    };
+    let rest = &target[scheme.len()..];
+    let end = memchr::memchr3(b'/', b'?', b'#', rest).unwrap_or(rest.len());
+    let authority = &rest[..end];
+    let host = out.host();
+    if !is_authority(authority) || !(host.is_empty() || same_authority(host, authority, scheme)) {
+        return Err(Reason::BadRequest);
+    }
+    let start = out.target.start as usize + scheme.len();
+    let path = Span::new(start + end, out.target.end as usize);
+    out.host = Span::new(start, start + end);
+    out.target = if path.of(&out.head.bytes).starts_with(b"/") {
+        path
+    } else {
+        // RFC 9112 §3.2.1: an empty path is sent as "/"; §3.2.4: OPTIONS without one as "*".
+        let whole = path.is_empty() && out.method() == b"OPTIONS";
+        let at = out.head.bytes.len();
+        out.head.bytes.push(if whole { b'*' } else { b'/' });
+        out.head
+            .bytes
+            .extend_from_within(path.start as usize..path.end as usize);
+        Span::new(at, out.head.bytes.len())
+    };
+    Ok(())
+}
+
+/// Case-insensitive, the scheme's default port stripped.
+fn same_authority(one: &[u8], other: &[u8], scheme: &[u8]) -> bool {
+    let port: &[u8] = if scheme.len() == b"http://".len() {
+        b":80"
+    } else {
+        b":443"
+    };
+    let strip = |authority: &[u8]| {
+        authority.len()
+            - if authority.ends_with(port) {
+                port.len()
+            } else {
+                0
+            }
+    };
+    one[..strip(one)].eq_ignore_ascii_case(&other[..strip(other)])
+}
+
+/// A host, perhaps with a port, and nothing else (RFC 3986 §3.2; no user part, no zone).
+fn is_authority(authority: &[u8]) -> bool {
+    let name_end = match authority.first() {
+        Some(b'[') => memchr::memchr(b']', authority).map_or(0, |close| close + 1),
+        _ => memchr::memchr(b':', authority).unwrap_or(authority.len()),
+    };
+    let (name, port) = authority.split_at(name_end);
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    is_port && is_host(name)
+}
+
+fn is_host(name: &[u8]) -> bool {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
+    match name {
+        [] => false,
+        [b'[', address @ .., b']'] => std::str::from_utf8(address)
+            .is_ok_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok()),
+        name => name.iter().all(allowed),
+    }
+}
+
+/// Hop-by-hop fields (RFC 9110 §7.6.1): what they ask of us, and that they go no further.
+fn connection(out: &mut RequestHead) -> Result<(), Reason> {
+    out.keep_alive = out.version == Version::Http11;
+    out.wants_websocket = false;
+    out.takes_trailers = false;
+    let mut plain = true;
+    for field in &mut out.head.fields {
+        match field.id {
+            Name::Connection | Name::Te | Name::Upgrade => {
+                field.dropped = true;
+                plain = false;
+            }
+            // What is expected is expected of us: the endpoint's 100 would come to nobody.
+            Name::KeepAlive | Name::ProxyConnection | Name::TransferEncoding | Name::Expect => {
+                field.dropped = true;
+            }
+            _ => {}
+        }
+    }
+    if plain {
+        return Ok(());
+    }
+    let (mut upgrade, mut close, mut keep) = (false, false, false);
+    let mut named = SmallVec::<[Span; 4]>::new();
+    for option in out.head.list(Name::Connection) {
+        match option {
+            _ if option.eq_ignore_ascii_case(b"close") => close = true,
+            _ if option.eq_ignore_ascii_case(b"keep-alive") => keep = true,
+            _ if option.eq_ignore_ascii_case(b"upgrade") => upgrade = true,
+            _ if option.eq_ignore_ascii_case(b"te") => {}
+            _ if named.len() == OPTIONS_MAX || is_protected(option) => {
+                return Err(Reason::BadRequest);
+            }
+            _ => named.push(span_in(&out.head.bytes, option)),
+        }
+    }
+    // `close` beside `keep-alive` wins.
+    out.keep_alive = !close && (keep || out.keep_alive);
+    for name in named {
+        out.head.drop_named_at(name);
+    }
+    let websocket = |token: &[u8]| token.eq_ignore_ascii_case(b"websocket");
+    out.wants_websocket = upgrade
+        && out.version == Version::Http11
+        && out.method() == b"GET"
+        && out.length == Length::None
+        && out.head.list(Name::Upgrade).any(websocket);
+    out.takes_trailers = out
+        .head
+        .list(Name::Te)
+        .any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+    Ok(())
+}
+
+fn is_protected(option: &[u8]) -> bool {
+    PROTECTED
+        .iter()
+        .any(|name| name.as_bytes().eq_ignore_ascii_case(option))
+}
+
+/// RFC 9110 §10.1.1.
+fn expectation(out: &mut RequestHead) -> Result<(), Reason> {
+    let mut expects = false;
+    for member in out.head.list(Name::Expect) {
+        if !member.eq_ignore_ascii_case(b"100-continue") {
+            return Err(Reason::ExpectationFailed);
+        }
+        expects = true;
+    }
+    out.expects_continue = expects && out.version == Version::Http11 && out.length != Length::None;
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! Messages inside the gateway and the protocols at its edges.
+
+pub mod answer;
+pub mod field;
+pub mod h1;
+pub mod message;
+pub mod pace;
+pub mod pool;

@@ -1,0 +1,183 @@
+//! How one side of an exchange keeps up: what its time limits are judged by. Cells, because the
+//! futures that read and write lend it to the one that watches the clock.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use activator::admission::Clock;
+
+/// Progress of one connection during one exchange.
+#[derive(Debug)]
+pub struct Pace {
+    clock: Rc<Clock>,
+    /// Since when a read has been waiting for the peer.
+    starved_since: Cell<Option<Instant>>,
+    /// How long reads before that one waited.
+    starved: Cell<Duration>,
+    /// Since when a write has been waiting for the peer.
+    blocked_since: Cell<Option<Instant>>,
+    last: Cell<Instant>,
+    read: Cell<u64>,
+    body: Cell<u64>,
+    written: Cell<u64>,
+}
+
+impl Pace {
+    #[must_use]
+    pub fn new(clock: &Rc<Clock>) -> Pace {
+        Pace {
+            clock: clock.clone(),
+            starved_since: Cell::new(None),
+            starved: Cell::new(Duration::ZERO),
+            blocked_since: Cell::new(None),
+            last: Cell::new(clock.now()),
+            read: Cell::new(0),
+            body: Cell::new(0),
+            written: Cell::new(0),
+        }
+    }
+
+    pub fn read_waits(&self) {
+        if self.starved_since.get().is_none() {
+            self.starved_since.set(Some(self.clock.now()));
+        }
+    }
+
+    pub fn read_moved(&self, bytes: usize) {
+        let now = self.clock.now();
+        if let Some(since) = self.starved_since.take() {
+            self.starved
+                .set(self.starved.get() + now.saturating_duration_since(since));
+        }
+        self.read.set(self.read.get() + bytes as u64);
+        self.last.set(now);
+    }
+
+    /// Bytes of a body were passed on.
+    pub fn body_moved(&self, bytes: usize) {
+        self.body.set(self.body.get() + bytes as u64);
+    }
+
+    /// Bytes of the body read from this side and passed on.
+    #[must_use]
+    pub fn body_bytes(&self) -> u64 {
+        self.body.get()
+    }
+
+    pub fn write_waits(&self) {
+        if self.blocked_since.get().is_none() {
+            self.blocked_since.set(Some(self.clock.now()));
+        }
+    }
+
+    pub fn write_moved(&self, bytes: usize) {
+        self.blocked_since.set(None);
+        self.written.set(self.written.get() + bytes as u64);
+        self.last.set(self.clock.now());
+    }
+
+    /// When the last byte moved either way.
+    #[must_use]
+    pub fn last(&self) -> Instant {
+        self.last.get()
+    }
+
+    /// Bytes read since the exchange began.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.read.get()
+    }
+
+    #[must_use]
+    pub fn bytes_written(&self) -> u64 {
+        self.written.get()
+    }
+
+    /// When a write that waits now will have stalled for `limit`.
+    #[must_use]
+    pub fn stall_deadline(&self, limit: Duration) -> Option<Instant> {
+        self.blocked_since.get().map(|since| since + limit)
+    }
+
+    /// When a read that waits now breaks `idle` or the minimum rate (bytes per second after
+    /// `grace`). Only time spent waiting counts: a peer we do not read from is not slow.
+    #[must_use]
+    pub fn body_deadline(&self, idle: Duration, rate: u64, grace: Duration) -> Option<Instant> {
+        let since = self.starved_since.get()?;
+        let by_idle = since + idle;
+        if rate == 0 {
+            return Some(by_idle);
+        }
+        let earned = Duration::from_millis(self.read.get().saturating_mul(1000) / rate);
+        let by_rate = since + (grace + earned).saturating_sub(self.starved.get());
+        Some(by_idle.min(by_rate))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(60);
+    const GRACE: Duration = Duration::from_secs(5);
+
+    /// A pace, its clock, and its beginning.
+    fn begun() -> (Pace, Rc<Clock>, Instant) {
+        let begin = Instant::now();
+        let clock = Clock::new(begin);
+        (Pace::new(&clock), clock, begin)
+    }
+
+    fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[test]
+    fn a_body_is_late_only_while_it_is_waited_for() {
+        let (pace, clock, begin) = begun();
+        assert_eq!(pace.body_deadline(IDLE, 0, GRACE), None);
+        clock.set(begin + seconds(100));
+        pace.read_waits();
+        clock.set(begin + seconds(101));
+        pace.read_waits();
+        let late = Some(begin + seconds(160));
+        assert_eq!(pace.body_deadline(IDLE, 0, GRACE), late);
+        pace.read_moved(1);
+        assert_eq!(pace.body_deadline(IDLE, 0, GRACE), None);
+        assert_eq!(pace.last(), begin + seconds(101));
+    }
+
+    #[test]
+    fn a_body_below_its_rate_has_less_time_the_longer_it_was_waited_for() {
+        let (pace, clock, begin) = begun();
+        pace.read_waits();
+        assert_eq!(pace.body_deadline(IDLE, 100, GRACE), Some(begin + GRACE));
+        // 200 bytes after four seconds are worth two of them at 100 bytes per second.
+        clock.set(begin + seconds(4));
+        pace.read_moved(200);
+        clock.set(begin + seconds(50));
+        pace.read_waits();
+        let left = seconds(5 + 2 - 4);
+        let late = Some(begin + seconds(50) + left);
+        assert_eq!(pace.body_deadline(IDLE, 100, GRACE), late);
+        // Never more than the idle time, however much came before.
+        pace.read_moved(1_000_000);
+        pace.read_waits();
+        let late = Some(begin + seconds(50) + IDLE);
+        assert_eq!(pace.body_deadline(IDLE, 100, GRACE), late);
+    }
+
+    #[test]
+    fn a_write_stalls_from_when_it_waits_until_bytes_move() {
+        let (pace, clock, begin) = begun();
+        assert_eq!(pace.stall_deadline(IDLE), None);
+        pace.write_waits();
+        clock.set(begin + seconds(10));
+        pace.write_waits();
+        assert_eq!(pace.stall_deadline(IDLE), Some(begin + IDLE));
+        pace.write_moved(1);
+        assert_eq!(pace.stall_deadline(IDLE), None);
+        assert_eq!((pace.bytes_written(), pace.bytes_read()), (1, 0));
+    }
+}

@@ -1,0 +1,274 @@
+//! The access log: a ring per worker and one thread that writes for all of them.
+//!
+//! A worker never waits for the log: when its ring is full the record is dropped and counted.
+
+mod format;
+mod record;
+mod redact;
+mod thread;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use rtrb::{Producer, RingBuffer};
+
+use super::facts::Facts;
+use super::metrics::{Registry, lock};
+
+/// Bytes of one worker's ring: some 3 000 common records, enough for 50 ms of a busy worker.
+const RING: usize = 1 << 20;
+
+/// Bytes a worker writes before it tells the log's thread not to wait for its own time.
+const NUDGE: usize = RING / 4;
+
+/// Beyond the rate, one record in this many is written, with this weight.
+const SAMPLE: u32 = 100;
+
+/// The longest that `shutdown` waits for a log that nobody reads.
+const FLUSH: Duration = Duration::from_millis(500);
+
+/// What to log, and where to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub mode: Mode,
+    /// In limited mode, records a second and worker that are written without question.
+    pub per_second: u32,
+    pub format: Format,
+    pub file: Target,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Up to a rate; beyond it a sample. Refusals and 5xx always.
+    Limited,
+    All,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Stderr,
+    /// Appended to; opened again by [`AccessLog::reopen`].
+    Path(PathBuf),
+}
+
+/// The log as the process sees it. Dropping it without [`shutdown`](Self::shutdown) ends the
+/// thread after what the rings hold, without waiting for it.
+#[derive(Debug)]
+pub struct AccessLog {
+    /// `None` when the log is off.
+    thread: Option<LogThread>,
+}
+
+#[derive(Debug)]
+struct LogThread {
+    thread: Thread,
+    signals: Arc<Signals>,
+    /// Disconnected when the thread has ended.
+    ended: Mutex<Receiver<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Signals {
+    stop: AtomicBool,
+    reopen: AtomicBool,
+}
+
+/// One worker's end of the log.
+#[derive(Debug)]
+pub struct AccessWriter {
+    /// `None` when the log is off.
+    ring: Option<Ring>,
+    sampler: Sampler,
+}
+
+#[derive(Debug)]
+struct Ring {
+    producer: Producer<u8>,
+    /// One encoded record; keeps its capacity.
+    scratch: Vec<u8>,
+    /// Instants are written as their distance from here.
+    base: Instant,
+    since_nudge: usize,
+    thread: Thread,
+    registry: Arc<Registry>,
+    worker: usize,
+}
+
+impl AccessLog {
+    /// Opens the file, starts the thread and gives one writer to each worker of the registry,
+    /// which counts the records that were dropped.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or the thread cannot be started.
+    pub fn start(
+        config: &Config,
+        registry: &Arc<Registry>,
+    ) -> std::io::Result<(AccessLog, Vec<AccessWriter>)> {
+        let workers = registry.workers();
+        let sampler = Sampler::new(config.mode, config.per_second);
+        if config.mode == Mode::Off {
+            let writer = || AccessWriter {
+                ring: None,
+                sampler,
+            };
+            let writers = std::iter::repeat_with(writer).take(workers).collect();
+            return Ok((AccessLog { thread: None }, writers));
+        }
+        let (producers, consumers): (Vec<_>, Vec<_>) =
+            (0..workers).map(|_| RingBuffer::new(RING)).unzip();
+        let base = Instant::now();
+        let signals = Arc::new(Signals::default());
+        let sink = thread::Sink::open(&config.file)?;
+        let (thread, ended) = thread::spawn(thread::Log::new(
+            consumers,
+            base,
+            config.format,
+            sink,
+            Arc::clone(&signals),
+            Arc::clone(registry),
+        ))?;
+        let writer = |(worker, producer)| AccessWriter {
+            ring: Some(Ring {
+                producer,
+                scratch: Vec::with_capacity(record::LONGEST),
+                base,
+                since_nudge: 0,
+                thread: thread.clone(),
+                registry: Arc::clone(registry),
+                worker,
+            }),
+            sampler,
+        };
+        let writers = producers.into_iter().enumerate().map(writer).collect();
+        let thread = Some(LogThread {
+            thread,
+            signals,
+            ended: ended.into(),
+        });
+        Ok((AccessLog { thread }, writers))
+    }
+
+    /// Opens the file again, for log rotation. When that fails the old one is kept and the process
+    /// log says so.
+    pub fn reopen(&self) {
+        if let Some(log) = &self.thread {
+            log.signals.reopen.store(true, Ordering::Relaxed);
+            log.thread.unpark();
+        }
+    }
+
+    /// Writes what the rings hold and ends the thread. Blocks until then, at most half a second:
+    /// a log that nobody reads must not keep the process. Writers that are still in use write to
+    /// nobody and count drops once their ring is full.
+    pub fn shutdown(self) {
+        if let Some(log) = &self.thread {
+            log.stop();
+            let ended = lock(&log.ended).recv_timeout(FLUSH);
+            if ended == Err(RecvTimeoutError::Timeout) {
+                tracing::warn!("the access log could not be written in time");
+            }
+        }
+    }
+}
+
+impl LogThread {
+    fn stop(&self) {
+        // Release: whoever sees this sees every record written before it.
+        self.signals.stop.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+impl Drop for LogThread {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl AccessWriter {
+    /// Logs one finished exchange, if it is this one's turn. Neither waits nor allocates.
+    pub fn write(&mut self, facts: &Facts<'_>) {
+        let Some(ring) = &mut self.ring else {
+            return;
+        };
+        let weight = self.sampler.weight(facts);
+        if weight == 0 {
+            return;
+        }
+        ring.push(facts, weight);
+    }
+}
+
+impl Ring {
+    fn push(&mut self, facts: &Facts<'_>, weight: u32) {
+        record::encode(&mut self.scratch, facts, weight, self.base);
+        if self.producer.push_entire_slice(&self.scratch).is_err() {
+            self.registry.access_log_dropped(self.worker);
+            return;
+        }
+        self.since_nudge += self.scratch.len();
+        if self.since_nudge >= NUDGE {
+            self.since_nudge = 0;
+            self.thread.unpark();
+        }
+    }
+}
+
+/// Decides which records are written, and for how many each stands.
+#[derive(Clone, Copy, Debug)]
+struct Sampler {
+    limited: bool,
+    per_second: f64,
+    tokens: f64,
+    refilled: Option<Instant>,
+    passed_over: u32,
+}
+
+impl Sampler {
+    fn new(mode: Mode, per_second: u32) -> Sampler {
+        Sampler {
+            limited: mode == Mode::Limited,
+            per_second: f64::from(per_second),
+            tokens: f64::from(per_second),
+            refilled: None,
+            passed_over: 0,
+        }
+    }
+
+    /// 0 = not this one.
+    fn weight(&mut self, facts: &Facts<'_>) -> u32 {
+        if !self.limited || facts.reason.is_some() || facts.code >= 500 {
+            return 1;
+        }
+        let now = facts.arrived + facts.total;
+        let since = self
+            .refilled
+            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.tokens = (self.tokens + since.as_secs_f64() * self.per_second).min(self.per_second);
+        self.refilled = self.refilled.max(Some(now));
+        if self.tokens >= 1.0 {
+            self.tokens -= 1.0;
+            return 1;
+        }
+        self.passed_over += 1;
+        if self.passed_over < SAMPLE {
+            return 0;
+        }
+        self.passed_over = 0;
+        SAMPLE
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,421 @@
+//! A scrape: the cells of all workers merged, and what the live tables say, as Prometheus text.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus::{TextEncoder, proto};
+
+use crate::refusal::Reason;
+
+use super::facts::{Names, Phases, is_answer};
+use super::families::{self, FAMILIES, Family};
+use super::histogram::{DURATION, KNATIVE, LATENCY, OVERHEAD, Totals, Unit, WAIT};
+use super::metrics::{Registry, Series, lock};
+use super::world::{EndpointState, RevisionView};
+
+/// Content type of what [`Registry::scrape`] renders.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+impl Registry {
+    /// All metrics as Prometheus text. `revisions` are the live ones; their gauges are shown and
+    /// no others. Takes time in proportion to the number of series: for a blocking thread.
+    #[must_use]
+    pub fn scrape(&self, revisions: &[RevisionView]) -> String {
+        let scrape = Scrape {
+            registry: self,
+            merged: Merged::of(self),
+            revisions,
+        };
+        let mut text = String::new();
+        for family in FAMILIES {
+            append(&mut text, family, scrape.samples(family));
+        }
+        text
+    }
+}
+
+/// One family at a time, so that the messages of only one are in memory.
+fn append(text: &mut String, family: &Family, samples: Vec<proto::Metric>) {
+    if samples.is_empty() {
+        return; // The encoder refuses a family without samples.
+    }
+    let mut message = proto::MetricFamily::default();
+    message.set_name(family.name.to_owned());
+    message.set_help(family.help.to_owned());
+    message.set_field_type(family.kind.message());
+    message.set_metric(samples);
+    if let Err(error) = TextEncoder::new().encode_utf8(&[message], text) {
+        tracing::error!(family = family.name, %error, "a metric family cannot be encoded");
+    }
+}
+
+type Place<'a> = (&'a str, &'a str);
+
+/// The cells of all workers, summed.
+struct Merged {
+    outcomes: BTreeMap<Ending, Totals>,
+    revisions: BTreeMap<(String, String), RevisionTotals>,
+}
+
+/// Labels of `tidegate_requests_total`.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Ending {
+    namespace: String,
+    revision: String,
+    route: String,
+    code: u16,
+    reason: &'static str,
+}
+
+struct RevisionTotals {
+    overhead: Totals,
+    queue_wait: Totals,
+    request_bytes: u64,
+    response_bytes: u64,
+}
+
+impl Merged {
+    fn of(registry: &Registry) -> Merged {
+        let mut merged = Merged {
+            outcomes: BTreeMap::new(),
+            revisions: BTreeMap::new(),
+        };
+        for cells in &registry.workers {
+            for series in cells.series() {
+                merged.add_series(&series);
+            }
+            for (place, cells) in cells.revisions() {
+                let totals = merged.revisions.entry(place);
+                let totals = totals.or_insert_with(|| RevisionTotals {
+                    overhead: Totals::new(&OVERHEAD),
+                    queue_wait: Totals::new(&WAIT),
+                    request_bytes: 0,
+                    response_bytes: 0,
+                });
+                totals.overhead.add(&cells.overhead);
+                totals.queue_wait.add(&cells.queue_wait);
+                totals.request_bytes += cells.request_bytes.get();
+                totals.response_bytes += cells.response_bytes.get();
+            }
+        }
+        merged
+    }
+
+    fn add_series(&mut self, series: &Series) {
+        let Names {
+            namespace,
+            route,
+            revision,
+        } = series.names();
+        for outcome in series.outcomes() {
+            let ending = Ending {
+                namespace: namespace.to_owned(),
+                revision: revision.to_owned(),
+                route: route.to_owned(),
+                code: outcome.code,
+                reason: outcome.reason.map_or("", Reason::word),
+            };
+            self.outcomes
+                .entry(ending)
+                .or_insert_with(|| Totals::new(&LATENCY))
+                .add(&outcome.latency);
+        }
+    }
+}
+
+struct Scrape<'a> {
+    registry: &'a Registry,
+    merged: Merged,
+    revisions: &'a [RevisionView],
+}
+
+impl Scrape<'_> {
+    fn samples(&self, family: &Family) -> Vec<proto::Metric> {
+        match *family {
+            families::REQUESTS => self.requests(),
+            families::REQUEST_DURATION => self.durations(),
+            families::ACTIVATOR_COUNT | families::ACTIVATOR_LATENCIES => self.activator(family),
+            families::ACTIVATOR_CONCURRENCY => self.activator_concurrency(),
+            families::COLD_STARTS => self.cold_starts(),
+            families::COLD_START => self.cold_start_phases(),
+            families::ENDPOINTS => self.endpoints(),
+            _ if family.labels == families::OVERHEAD.labels => self.per_revision(family),
+            _ => self.per_process(family),
+        }
+    }
+
+    fn requests(&self) -> Vec<proto::Metric> {
+        let sample = |(ending, totals): (&Ending, &Totals)| {
+            let code = three_digits(ending.code);
+            let labels = [
+                &ending.namespace,
+                &ending.revision,
+                &ending.route,
+                &code,
+                ending.reason,
+            ];
+            number(&families::REQUESTS, &labels, totals.count() as f64)
+        };
+        self.merged.outcomes.iter().map(sample).collect()
+    }
+
+    fn durations(&self) -> Vec<proto::Metric> {
+        let mut sums: BTreeMap<Place<'_>, Totals> = BTreeMap::new();
+        for (ending, totals) in &self.merged.outcomes {
+            sums.entry((&ending.namespace, &ending.revision))
+                .or_insert_with(|| Totals::new(&LATENCY))
+                .merge(totals);
+        }
+        let family = &families::REQUEST_DURATION;
+        let sample = |((namespace, revision), totals): (Place<'_>, Totals)| {
+            let message = totals.message(&DURATION, Unit::Seconds);
+            histogram(family, &[namespace, revision], message)
+        };
+        sums.into_iter().map(sample).collect()
+    }
+
+    /// What workers count, or the live tables know, by revision.
+    fn per_revision(&self, family: &Family) -> Vec<proto::Metric> {
+        let counted = |value: fn(&RevisionTotals) -> u64| {
+            let totals = self.merged.revisions.iter();
+            totals
+                .map(|((n, r), totals)| number(family, &[n, r], value(totals) as f64))
+                .collect()
+        };
+        let timed = |which: fn(&RevisionTotals) -> &Totals, bounds: &[u64]| {
+            let message = |totals| which(totals).message(bounds, Unit::Seconds);
+            let totals = self.merged.revisions.iter();
+            totals
+                .map(|((n, r), totals)| histogram(family, &[n, r], message(totals)))
+                .collect()
+        };
+        let live = |value: fn(&RevisionView) -> f64| {
+            let views = self.revisions.iter();
+            views
+                .map(|view| number(family, &[&view.namespace, &view.name], value(view)))
+                .collect()
+        };
+        match *family {
+            families::OVERHEAD => timed(|t| &t.overhead, &OVERHEAD),
+            families::QUEUE_WAIT => timed(|t| &t.queue_wait, &WAIT),
+            families::REQUEST_BYTES => counted(|t| t.request_bytes),
+            families::RESPONSE_BYTES => counted(|t| t.response_bytes),
+            families::INFLIGHT => live(|v| v.in_flight as f64),
+            families::WAITING => live(|v| v.waiting as f64),
+            families::CONCURRENCY_AVERAGE => live(|v| v.average.one),
+            families::CONCURRENCY_SECONDS => live(|v| v.concurrency_seconds),
+            _ => Vec::new(),
+        }
+    }
+
+    fn cold_starts(&self) -> Vec<proto::Metric> {
+        let sample = |view: &RevisionView| {
+            let labels = [view.namespace.as_str(), &view.name];
+            number(&families::COLD_STARTS, &labels, view.cold_starts as f64)
+        };
+        self.revisions.iter().map(sample).collect()
+    }
+
+    fn cold_start_phases(&self) -> Vec<proto::Metric> {
+        let starts = lock(&self.registry.starts);
+        let words = Phases::default().named().map(|(word, _)| word);
+        let mut samples = Vec::with_capacity(starts.len() * words.len());
+        for ((namespace, revision), starts) in &*starts {
+            for (word, totals) in words.iter().zip(&starts.phases) {
+                let message = totals.message(&WAIT, Unit::Seconds);
+                let labels = [namespace.as_str(), revision, word];
+                samples.push(histogram(&families::COLD_START, &labels, message));
+            }
+        }
+        samples
+    }
+
+    fn endpoints(&self) -> Vec<proto::Metric> {
+        let mut samples = Vec::with_capacity(self.revisions.len() * EndpointState::ALL.len());
+        for view in self.revisions {
+            for state in EndpointState::ALL {
+                let endpoints = view.endpoints.iter();
+                let count = endpoints.filter(|e| e.state == state).count();
+                let labels = [view.namespace.as_str(), &view.name, state.word()];
+                samples.push(number(&families::ENDPOINTS, &labels, count as f64));
+            }
+        }
+        samples
+    }
+
+    fn per_process(&self, family: &Family) -> Vec<proto::Metric> {
+        let registry = self.registry;
+        let workers = &registry.workers;
+        match *family {
+            families::REFUSED => Reason::ALL
+                .iter()
+                .filter(|reason| is_answer(**reason))
+                .map(|reason| {
+                    let count = workers.iter().map(|w| w.refused[reason.index()].get());
+                    number(family, &[reason.word()], count.sum::<u64>() as f64)
+                })
+                .collect(),
+            families::CONNECTIONS => {
+                let open = |i: usize| {
+                    let cells = workers.iter().map(|w| w.connections[i].get());
+                    cells.fold(0, u64::wrapping_add)
+                };
+                let listeners = registry.listeners.iter().enumerate();
+                listeners
+                    .map(|(i, name)| number(family, &[name], open(i) as f64))
+                    .collect()
+            }
+            families::CONFIG_VERSION => {
+                vec![number(family, &[], registry.version.load(Relaxed) as f64)]
+            }
+            families::CONFIG_REJECTED => lock(&registry.rejected)
+                .iter()
+                .map(|(source, count)| number(family, &[source], *count as f64))
+                .collect(),
+            families::WORKER_BUSY => (0..)
+                .zip(workers)
+                .map(|(i, worker): (usize, _)| {
+                    let ratio = f64::from_bits(worker.busy.load(Relaxed));
+                    number(family, &[&i.to_string()], ratio)
+                })
+                .collect(),
+            families::ACCESS_LOG_DROPPED => {
+                let dropped: u64 = workers.iter().map(|w| w.dropped.get()).sum();
+                let lost = dropped + registry.unwritten.load(Relaxed);
+                vec![number(family, &[], lost as f64)]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Knative's family: the same counts by its labels. Requests that reached no revision have no
+    /// place in it.
+    fn activator(&self, family: &Family) -> Vec<proto::Metric> {
+        let mut sums: BTreeMap<(Names<'_>, u16), Totals> = BTreeMap::new();
+        let routed = |(ending, _): &(&Ending, _)| !ending.revision.is_empty();
+        for (ending, totals) in self.merged.outcomes.iter().filter(routed) {
+            sums.entry((ending.names(), ending.code))
+                .or_insert_with(|| Totals::new(&LATENCY))
+                .merge(totals);
+        }
+        let sample = |((names, code), totals): ((Names<'_>, u16), Totals)| {
+            let code = three_digits(code);
+            let class = format!("{}xx", &code[..1]);
+            let labels = [
+                names.namespace,
+                names.route,
+                configuration_of(names.revision),
+                names.revision,
+                &code,
+                &class,
+            ];
+            if *family == families::ACTIVATOR_COUNT {
+                number(family, &labels, totals.count() as f64)
+            } else {
+                histogram(
+                    family,
+                    &labels,
+                    totals.message(&KNATIVE, Unit::Milliseconds),
+                )
+            }
+        };
+        sums.into_iter().map(sample).collect()
+    }
+
+    /// A revision's concurrency belongs to no single route: its service is the first route (by
+    /// name) that has sent it requests, else named like its configuration, as Knative does.
+    fn activator_concurrency(&self) -> Vec<proto::Metric> {
+        let mut services: BTreeMap<Place<'_>, &str> = BTreeMap::new();
+        for ending in self.merged.outcomes.keys() {
+            let place = (ending.namespace.as_str(), ending.revision.as_str());
+            services.entry(place).or_insert(&ending.route);
+        }
+        let sample = |view: &RevisionView| {
+            let (namespace, revision) = (view.namespace.as_str(), view.name.as_str());
+            let configuration = configuration_of(revision);
+            let service = services.get(&(namespace, revision));
+            let service = service.copied().unwrap_or(configuration);
+            let labels = [namespace, service, configuration, revision];
+            let family = &families::ACTIVATOR_CONCURRENCY;
+            number(family, &labels, view.average.one)
+        };
+        self.revisions.iter().map(sample).collect()
+    }
+}
+
+impl Ending {
+    fn names(&self) -> Names<'_> {
+        Names {
+            namespace: &self.namespace,
+            route: &self.route,
+            revision: &self.revision,
+        }
+    }
+}
+
+fn three_digits(code: u16) -> String {
+    format!("{code:03}")
+}
+
+/// Knative names revisions after their configuration and a generation of five digits or more;
+/// other revisions are a configuration of their own.
+fn configuration_of(revision: &str) -> &str {
+    match revision.rsplit_once('-') {
+        Some((configuration, generation))
+            if !configuration.is_empty()
+                && generation.len() >= 5
+                && generation.bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            configuration
+        }
+        _ => revision,
+    }
+}
+
+fn labelled(family: &Family, values: &[&str]) -> proto::Metric {
+    debug_assert_eq!(family.labels.len(), values.len(), "{}", family.name);
+    let pair = |(name, value): (&&str, &&str)| {
+        let mut pair = proto::LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    };
+    proto::Metric::from_label(family.labels.iter().zip(values).map(pair).collect())
+}
+
+/// A sample of a counter or gauge.
+fn number(family: &Family, labels: &[&str], value: f64) -> proto::Metric {
+    let mut metric = labelled(family, labels);
+    let mut counter = proto::Counter::default();
+    counter.set_value(value);
+    metric.set_counter(counter);
+    let mut gauge = proto::Gauge::default();
+    gauge.set_value(value);
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn histogram(family: &Family, labels: &[&str], message: proto::Histogram) -> proto::Metric {
+    let mut metric = labelled(family, labels);
+    metric.set_histogram(message);
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_is_cut_off_and_nothing_else() {
+        for (revision, configuration) in [
+            ("coffee-00001", "coffee"),
+            ("my-app-123456", "my-app"),
+            ("coffee-1", "coffee-1"),
+            ("coffee-v0001", "coffee-v0001"),
+            ("-00001", "-00001"),
+            ("coffee", "coffee"),
+        ] {
+            assert_eq!(configuration_of(revision), configuration);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The facts of one finished exchange: plain data that metrics and access log are written from.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::refusal::Reason;
+
+/// Whose exchange it was. Every part is `""` when nothing matched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Names<'a> {
+    pub namespace: &'a str,
+    pub route: &'a str,
+    pub revision: &'a str,
+}
+
+/// The protocol spoken with the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http10,
+    Http11,
+    Http2,
+}
+
+impl Protocol {
+    /// As the access log writes it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Protocol::Http10 => "HTTP/1.0",
+            Protocol::Http11 => "HTTP/1.1",
+            Protocol::Http2 => "HTTP/2",
+        }
+    }
+}
+
+/// One finished exchange, as its end saw it. Bytes are as received: any length, any content.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    pub names: Names<'a>,
+    /// First byte of the request.
+    pub arrived: Instant,
+    /// Arrival → last byte of the answer, or the end that came instead.
+    pub total: Duration,
+    /// Spent in the queue.
+    pub waited: Duration,
+    /// Owned by the endpoint: neither waiting nor ours.
+    pub endpoint: Duration,
+    /// Whether it waited for a slot at all.
+    pub held: bool,
+    /// Status sent to the client; 499 when the client left before; 0 when there is none.
+    pub code: u16,
+    /// `None` when the endpoint answered and its answer ended well.
+    pub reason: Option<Reason>,
+    /// Times it was given to an endpoint.
+    pub attempts: u32,
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+    pub method: &'a [u8],
+    pub host: &'a [u8],
+    /// Request target with its query string; the access log hides secrets in it.
+    pub target: &'a [u8],
+    pub user_agent: &'a [u8],
+    pub request_id: &'a [u8],
+    pub client: IpAddr,
+    pub endpoint_address: Option<SocketAddr>,
+    pub protocol: Protocol,
+}
+
+impl Facts<'_> {
+    /// Our own share of the time: neither waiting nor endpoint.
+    #[must_use]
+    pub fn overhead(&self) -> Duration {
+        self.total
+            .saturating_sub(self.waited)
+            .saturating_sub(self.endpoint)
+    }
+}
+
+/// How long the steps of one cold start took, each from the end of the one before; `None` for a
+/// step its scaler does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases {
+    /// First arrival → the scaler heard.
+    pub nudge: Option<Duration>,
+    /// → it acted.
+    pub act: Option<Duration>,
+    /// → an endpoint exists.
+    pub endpoint: Option<Duration>,
+    /// → it passed its readiness check.
+    pub probe: Option<Duration>,
+    /// → the first held request was written to it.
+    pub wire: Option<Duration>,
+    /// → the first byte of its answer.
+    pub first_byte: Option<Duration>,
+}
+
+impl Phases {
+    /// In order, under the words that metrics and the admin API use.
+    #[must_use]
+    pub const fn named(&self) -> [(&'static str, Option<Duration>); 6] {
+        [
+            ("nudge", self.nudge),
+            ("act", self.act),
+            ("endpoint", self.endpoint),
+            ("probe", self.probe),
+            ("wire", self.wire),
+            ("firstByte", self.first_byte),
+        ]
+    }
+}
+
+/// The last time a revision came up from zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// First arrival.
+    pub at: std::time::SystemTime,
+    pub phases: Phases,
+}
+
+/// Whether a client reads this word; the others say how an answer that had begun was cut short, or
+/// that nobody was there to read one.
+pub(crate) const fn is_answer(reason: Reason) -> bool {
+    !matches!(
+        reason,
+        Reason::ClientGone | Reason::StreamTimeout | Reason::EndpointGone
+    )
+}
+
+/// Whole nanoseconds; `u64::MAX` stands for anything beyond 584 years.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    duration
+        .as_secs()
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::from(duration.subsec_nanos()))
+}
+
+#[cfg(test)]
+pub(crate) mod example {
+    use super::*;
+
+    /// A held request of the coffee example.
+    pub(crate) fn facts() -> Facts<'static> {
+        Facts {
+            names: Names {
+                namespace: "default",
+                route: "coffee",
+                revision: "coffee-00001",
+            },
+            arrived: Instant::now(),
+            total: Duration::from_micros(57_250),
+            waited: Duration::from_millis(12),
+            endpoint: Duration::from_millis(45),
+            held: true,
+            code: 200,
+            reason: None,
+            attempts: 1,
+            request_bytes: 120,
+            response_bytes: 3_400,
+            method: b"GET",
+            host: b"coffee.default.example.com",
+            target: b"/brew?sleep=100",
+            user_agent: b"curl/8.5.0",
+            request_id: b"2f1c",
+            client: IpAddr::from([192, 0, 2, 7]),
+            endpoint_address: Some(SocketAddr::from(([127, 0, 0, 1], 9001))),
+            protocol: Protocol::Http11,
+        }
+    }
+}

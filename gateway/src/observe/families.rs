@@ -1,0 +1,110 @@
+//! Every metric family there is: the table that scrapes are made from and documented by.
+
+use prometheus::proto::MetricType;
+
+/// One family. Labels come from configuration or from closed sets, never from a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Family {
+    pub name: &'static str,
+    pub help: &'static str,
+    pub labels: &'static [&'static str],
+    pub kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Kind {
+    pub(crate) fn message(self) -> MetricType {
+        match self {
+            Kind::Counter => MetricType::COUNTER,
+            Kind::Gauge => MetricType::GAUGE,
+            Kind::Histogram => MetricType::HISTOGRAM,
+        }
+    }
+}
+
+const REVISION: &[&str] = &["namespace", "revision"];
+
+/// Of Knative's classic activator metrics, without `pod_name` and `container_name`, which the
+/// scraper knows better.
+const KNATIVE: &[&str] = &[
+    "namespace_name",
+    "service_name",
+    "configuration_name",
+    "revision_name",
+];
+const KNATIVE_RESPONSE: &[&str] = &[
+    "namespace_name",
+    "service_name",
+    "configuration_name",
+    "revision_name",
+    "response_code",
+    "response_code_class",
+];
+
+macro_rules! families {
+    ($($constant:ident $kind:ident $name:literal $labels:expr, $help:literal;)*) => {
+        $(pub(crate) const $constant: Family = Family {
+            name: $name,
+            help: $help,
+            labels: $labels,
+            kind: Kind::$kind,
+        };)*
+
+        /// In the order a scrape shows them.
+        pub const FAMILIES: &[Family] = &[$($constant),*];
+    };
+}
+
+families! {
+    REQUESTS Counter "tidegate_requests_total"
+        &["namespace", "revision", "route", "code", "reason"],
+        "Finished requests; reason is empty when the endpoint answered.";
+    REQUEST_DURATION Histogram "tidegate_request_duration_seconds" REVISION,
+        "From a request's arrival to the last byte of its answer.";
+    OVERHEAD Histogram "tidegate_overhead_seconds" REVISION,
+        "The gateway's own share of a request: neither waiting nor endpoint.";
+    INFLIGHT Gauge "tidegate_inflight" REVISION,
+        "Requests at endpoints now.";
+    WAITING Gauge "tidegate_waiting" REVISION,
+        "Requests in the queue now.";
+    QUEUE_WAIT Histogram "tidegate_queue_wait_seconds" REVISION,
+        "Time in the queue, of the requests that had to wait.";
+    CONCURRENCY_AVERAGE Gauge "tidegate_concurrency_average" REVISION,
+        "Running and waiting requests, averaged over the last second.";
+    COLD_STARTS Counter "tidegate_cold_starts_total" REVISION,
+        "Times the revision came up from zero.";
+    COLD_START Histogram "tidegate_cold_start_seconds" &["namespace", "revision", "phase"],
+        "Length of each phase of a cold start.";
+    ENDPOINTS Gauge "tidegate_endpoints" &["namespace", "revision", "state"],
+        "Endpoints by state.";
+    REFUSED Counter "tidegate_refused_total" &["reason"],
+        "Answers of the gateway's own, by reason word.";
+    CONNECTIONS Gauge "tidegate_connections" &["listener"],
+        "Open client connections.";
+    CONFIG_VERSION Gauge "tidegate_config_version" &[],
+        "Version of the configuration in force: 1 at first, one more with every swap.";
+    CONFIG_REJECTED Counter "tidegate_config_rejected_total" &["source"],
+        "Configuration changes that were rejected.";
+    WORKER_BUSY Gauge "tidegate_worker_busy_ratio" &["worker"],
+        "Share of the last period that a worker was not waiting for events.";
+    REQUEST_BYTES Counter "tidegate_request_bytes_total" REVISION,
+        "Bytes of requests received from clients.";
+    RESPONSE_BYTES Counter "tidegate_response_bytes_total" REVISION,
+        "Bytes of responses sent to clients.";
+    CONCURRENCY_SECONDS Counter "tidegate_concurrency_seconds_total" REVISION,
+        "Requests in flight, summed over time: what metering bills.";
+    ACCESS_LOG_DROPPED Counter "tidegate_access_log_dropped_total" &[],
+        "Access log records lost because the log could not keep up.";
+    ACTIVATOR_COUNT Counter "activator_request_count" KNATIVE_RESPONSE,
+        "Finished requests that reached a revision.";
+    ACTIVATOR_LATENCIES Histogram "activator_request_latencies" KNATIVE_RESPONSE,
+        "From arrival to the last byte of the answer, in milliseconds.";
+    ACTIVATOR_CONCURRENCY Gauge "activator_request_concurrency" KNATIVE,
+        "Running and waiting requests, averaged over the last second.";
+}

@@ -1,0 +1,164 @@
+//! What is true right now, as scrapes and the admin address ask for it.
+//!
+//! The border to the data path: whoever owns the live tables implements [`World`]; nothing here
+//! knows a throttle or a snapshot.
+
+use std::net::SocketAddr;
+
+use crate::refusal::Reason;
+
+use super::averages::Average;
+use super::facts::Start;
+
+/// The live tables, asked from outside the data path.
+pub trait World: Send + Sync + 'static {
+    /// Every configured revision. May take long: called on
+    /// blocking threads only.
+    fn revisions(&self) -> Vec<RevisionView>;
+
+    /// Every configured route. May take long: called on blocking threads only.
+    fn routes(&self) -> Vec<RouteView>;
+
+    /// Cheap and without waiting: called on the control runtime.
+    fn readiness(&self) -> Readiness;
+
+    /// What would happen to this request. Called on blocking threads only.
+    fn explain(&self, request: &Request) -> Explanation;
+}
+
+/// One revision and its throttle.
+#[derive(Clone, Debug)]
+pub struct RevisionView {
+    pub namespace: String,
+    pub name: String,
+    /// Most requests in flight per endpoint; 0 = no limit.
+    pub limit: u32,
+    pub in_flight: u64,
+    pub waiting: u64,
+    /// Running and waiting requests.
+    pub average: Average,
+    pub endpoints: Vec<EndpointView>,
+    pub cold_starts: u64,
+    pub last_start: Option<Start>,
+    /// Time integral of the requests in flight since this revision's throttle exists.
+    pub concurrency_seconds: f64,
+}
+
+/// One endpoint of a revision.
+#[derive(Clone, Copy, Debug)]
+pub struct EndpointView {
+    pub address: SocketAddr,
+    pub state: EndpointState,
+    pub in_flight: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointState {
+    Starting,
+    Ready,
+    Suspect,
+    Lingering,
+    Draining,
+}
+
+impl EndpointState {
+    pub const ALL: [EndpointState; 5] = [
+        EndpointState::Starting,
+        EndpointState::Ready,
+        EndpointState::Suspect,
+        EndpointState::Lingering,
+        EndpointState::Draining,
+    ];
+
+    /// The word of metrics and the admin API.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            EndpointState::Starting => "starting",
+            EndpointState::Ready => "ready",
+            EndpointState::Suspect => "suspect",
+            EndpointState::Lingering => "lingering",
+            EndpointState::Draining => "draining",
+        }
+    }
+}
+
+/// One configured route.
+#[derive(Clone, Debug)]
+pub struct RouteView {
+    pub namespace: String,
+    pub name: String,
+    /// The default host first.
+    pub hosts: Vec<String>,
+    pub cluster_local: bool,
+    /// Which source said so, for people: `file routes.yaml`.
+    pub source: String,
+    pub rules: Vec<RuleView>,
+}
+
+#[derive(Clone, Debug)]
+pub struct RuleView {
+    /// The prefix, or the exact path.
+    pub path: String,
+    /// None for a rule that redirects or answers itself.
+    pub targets: Vec<TargetView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetView {
+    pub revision: String,
+    pub percent: u8,
+    pub tag: Option<String>,
+}
+
+/// Whether new traffic should come here.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness {
+    /// Version of the snapshot in force; 0 before the first one.
+    pub version: u64,
+    pub draining: bool,
+    /// Of the last change, when it was rejected; each as `validate --format json` prints it.
+    pub problems: Vec<serde_json::Value>,
+}
+
+impl Readiness {
+    /// A rejected change leaves the old snapshot in force, so problems do not make us unready.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.version > 0 && !self.draining
+    }
+}
+
+/// A request somebody asks about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub method: String,
+    /// As in the URL, perhaps with a port.
+    pub host: String,
+    /// Raw path, without the query string; at least `/`.
+    pub path: String,
+    /// In the order given; names as given.
+    pub headers: Vec<(String, String)>,
+    /// On an internal listener.
+    pub internal: bool,
+}
+
+/// What would happen to a request, and why.
+#[derive(Clone, Debug)]
+pub enum Explanation {
+    Routed {
+        namespace: String,
+        route: String,
+        /// Position in the file, counted from 1.
+        rule: u32,
+        targets: Vec<TargetView>,
+        /// The host it matched, as the route has it.
+        host: String,
+        /// What matched and what was passed over, a line each.
+        why: Vec<String>,
+    },
+    Refused {
+        reason: Reason,
+        why: Vec<String>,
+    },
+}

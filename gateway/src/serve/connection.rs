@@ -1,0 +1,253 @@
+//! One client's connection: requests one after the other, until somebody has had enough.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::drain::{IDLE_WHILE_CLOSING, Phase};
+use super::io::Io;
+use super::timers::Timer;
+use super::worker::Worker;
+use crate::exchange::{self, Client};
+use crate::http::h1::connection::{Connection, ReadLimits};
+use crate::http::h1::server;
+use crate::http::h1::{HeadLimits, request};
+use crate::http::message::{Downstream, RequestHead, Source, StreamError};
+use crate::http::pace::Pace;
+use crate::refusal::Reason;
+
+/// Most unread bytes that are taken in for the sake of an orderly end.
+const DISCARD_MAX: usize = 256 * 1024;
+
+/// How long that may take.
+const DISCARD_TIME: Duration = Duration::from_secs(2);
+
+/// What came of waiting for a request's head.
+enum Heard {
+    Request(RequestHead),
+    /// Not a head, or too late.
+    Refused(Reason),
+    /// The client left, or stayed silent too long.
+    Nothing,
+}
+
+/// A head that is refused or a connection that fails while it is read.
+enum HeadError {
+    Refused(Reason),
+    Stream,
+}
+
+impl From<StreamError> for HeadError {
+    fn from(error: StreamError) -> HeadError {
+        match error {
+            StreamError::Malformed(_) | StreamError::TooLarge => {
+                HeadError::Refused(Reason::HeadTooLarge)
+            }
+            StreamError::Io(_) | StreamError::Closed => HeadError::Stream,
+        }
+    }
+}
+
+/// Serves a client until either side ends the connection.
+pub async fn serve(worker: Rc<Worker>, io: Io, client: Client) {
+    let _open = Open::new(&worker, client.listener);
+    let timer = worker.timers.timer();
+    let mut connection = Connection::new(io, &worker.buffers);
+    let limits = &worker.shared.settings.limits;
+    let reads = ReadLimits {
+        trailer_bytes: limits.trailer_bytes,
+        body_bytes: limits.body_bytes.unwrap_or(u64::MAX),
+    };
+    loop {
+        connection.rest(&worker.buffers);
+        if !idle(&worker, &connection, &timer).await {
+            return;
+        }
+        connection.wake(&worker.buffers);
+        let arrived = worker.tick();
+        let heard = hear(&worker, &mut connection, reads, &timer).await;
+        connection.exchanges += 1;
+        let (request, refused) = match heard {
+            Heard::Request(request) => (request, None),
+            Heard::Refused(reason) => (RequestHead::default(), Some(reason)),
+            Heard::Nothing => return,
+        };
+        let mut down = server::Client::new(&mut connection, reads, &request);
+        // Behind a head that was refused nobody knows where the next one begins.
+        if refused.is_some() || connection_is_spent(&worker, &down) {
+            down.closes();
+        }
+        match refused {
+            None => {
+                exchange::exchange(&worker, client, request, arrived, &mut down, &timer).await;
+            }
+            Some(reason) => {
+                let (worker, down) = (&worker, &mut down);
+                exchange::refuse(worker, client, request, arrived, reason, down, &timer).await;
+            }
+        }
+        if !down.wants_more() {
+            break;
+        }
+        if !down.received_all() {
+            // An early answer: what is left of the body stands before the next request.
+            let pace = Pace::new(&worker.clock);
+            timer.set(Some(Instant::now() + DISCARD_TIME));
+            let (mut source, _sink) = down.split(&pace);
+            let rest = exchange::until(&timer, discard_body(&mut source)).await;
+            drop(source);
+            if rest != Some(true) {
+                break;
+            }
+        }
+    }
+    end(&worker, &mut connection, reads, &timer).await;
+}
+
+fn connection_is_spent(worker: &Worker, down: &server::Client<'_>) -> bool {
+    let most = worker.shared.settings.limits.requests_per_connection;
+    most > 0 && down.exchanges() >= most
+}
+
+/// Waits for the first byte of a request; `false` when there will be none.
+async fn idle(worker: &Worker, connection: &Connection, timer: &Timer) -> bool {
+    if !connection.unread().is_empty() {
+        return true;
+    }
+    let limits = &worker.shared.settings.limits;
+    let first = connection.exchanges == 0;
+    let patience = if first {
+        limits.head_timeout
+    } else {
+        limits.keep_alive
+    };
+    let mut closing = worker.is_closing();
+    let patience = if closing {
+        patience.min(IDLE_WHILE_CLOSING)
+    } else {
+        patience
+    };
+    timer.set_idle(Instant::now() + patience);
+    poll_fn(|cx| {
+        if connection.io().poll_readable(cx).is_ready() {
+            return Poll::Ready(true);
+        }
+        if worker.phase.get() == Phase::Ended {
+            return Poll::Ready(false);
+        }
+        if !closing && worker.is_closing() {
+            closing = true;
+            timer.set_idle(Instant::now() + IDLE_WHILE_CLOSING);
+        }
+        timer.poll_fired(cx).map(|()| false)
+    })
+    .await
+}
+
+/// Reads one head. The time limit runs from its first byte and is not extended by more of them.
+async fn hear(
+    worker: &Worker,
+    connection: &mut Connection,
+    reads: ReadLimits,
+    timer: &Timer,
+) -> Heard {
+    let limits = &worker.shared.settings.limits;
+    let heads = HeadLimits {
+        bytes: limits.head_bytes,
+        fields: limits.head_fields,
+        target: limits.target_bytes,
+    };
+    let mut head = worker.take_request();
+    let pace = Pace::new(&worker.clock);
+    let (mut reader, _writer) = connection.split(&pace, reads);
+    let read = {
+        let parse =
+            |bytes: &[u8]| request::parse(bytes, &heads, &mut head).map_err(HeadError::Refused);
+        let mut reading = pin!(reader.head(heads.bytes, parse));
+        let mut armed = false;
+        poll_fn(|cx| {
+            if let Poll::Ready(read) = reading.as_mut().poll(cx) {
+                return Poll::Ready(Some(read));
+            }
+            if !armed {
+                // Nearly every head comes whole and needs no timer.
+                armed = true;
+                timer.set(Some(Instant::now() + limits.head_timeout));
+            }
+            if worker.phase.get() == Phase::Ended {
+                return Poll::Ready(Some(Err(HeadError::Stream)));
+            }
+            timer.poll_fired(cx).map(|()| None)
+        })
+        .await
+    };
+    match read {
+        Some(Ok(())) => Heard::Request(head),
+        Some(Err(HeadError::Refused(reason))) => Heard::Refused(reason),
+        Some(Err(HeadError::Stream)) => Heard::Nothing,
+        None if reader.has_begun() => Heard::Refused(Reason::HeaderTimeout),
+        None => Heard::Nothing,
+    }
+}
+
+/// Reads what is left of a body; whether its end was reached within the bounds.
+async fn discard_body<S: Source>(source: &mut S) -> bool {
+    let mut left = exchange::SKIP_MAX;
+    loop {
+        match source.fill().await {
+            Ok(crate::http::message::Filled::End) => return true,
+            Ok(crate::http::message::Filled::Data) => {
+                let count = source.data().len();
+                source.consume(count);
+                let Some(rest) = left.checked_sub(count as u64) else {
+                    return false;
+                };
+                left = rest;
+            }
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Ends the connection so that the last answer is not lost to a reset: our side first, then what
+/// the client still sends is read and dropped for a while (RFC 9112 §9.6).
+async fn end(worker: &Worker, connection: &mut Connection, reads: ReadLimits, timer: &Timer) {
+    let pace = Pace::new(&worker.clock);
+    timer.set(Some(Instant::now() + DISCARD_TIME));
+    let (mut reader, mut writer) = connection.split(&pace, reads);
+    let ending = async {
+        writer.shutdown().await;
+        reader.discard(DISCARD_MAX).await;
+    };
+    let _in_time = exchange::until(timer, ending).await;
+}
+
+/// Counts a connection for as long as it is served.
+struct Open<'a> {
+    worker: &'a Worker,
+    listener: usize,
+}
+
+impl<'a> Open<'a> {
+    fn new(worker: &'a Worker, listener: usize) -> Open<'a> {
+        worker.connections.set(worker.connections.get() + 1);
+        worker.metrics.connection_opened(listener);
+        Open { worker, listener }
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.worker
+            .connections
+            .set(self.worker.connections.get() - 1);
+        self.worker.metrics.connection_closed(self.listener);
+        if self.worker.connections.get() == 0 {
+            self.worker.emptied.notify_one();
+        }
+    }
+}

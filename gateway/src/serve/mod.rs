@@ -1,0 +1,10 @@
+//! Sockets, time and threads: everything below the protocols.
+
+pub mod buffers;
+pub mod connection;
+pub mod drain;
+pub mod io;
+pub mod listeners;
+pub mod thread;
+pub mod timers;
+pub mod worker;

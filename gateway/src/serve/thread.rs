@@ -1,0 +1,204 @@
+//! A worker's thread: its event loop, its accept loops, its housekeeping, its way out.
+
+use std::net::TcpListener;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use config::settings::Audience;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::watch;
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+
+use super::connection::serve;
+use super::drain::{LAST_WORDS, Phase};
+use super::io::Io;
+use super::worker::{Shared, Worker};
+use crate::exchange::Client;
+use crate::observe::access_log::AccessWriter;
+use crate::observe::metrics::WorkerMetrics;
+
+/// How often a worker tidies up.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// How long an accept loop rests after an error that more accepting would only repeat.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// Everything a worker's thread is started with.
+#[derive(Debug)]
+pub struct Seat {
+    pub index: usize,
+    pub shared: Arc<Shared>,
+    /// In the order of the settings' listeners.
+    pub listeners: Vec<TcpListener>,
+    pub metrics: WorkerMetrics,
+    pub log: AccessWriter,
+    pub phase: watch::Receiver<Phase>,
+}
+
+/// Runs a worker until it has drained.
+///
+/// # Errors
+/// The event loop or a listening socket cannot be set up.
+pub fn run(seat: Seat) -> std::io::Result<()> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(work(seat))
+}
+
+async fn work(seat: Seat) -> std::io::Result<()> {
+    let Seat {
+        index,
+        shared,
+        listeners,
+        metrics,
+        log,
+        mut phase,
+    } = seat;
+    let worker = Worker::new(index, &shared, metrics, log);
+    let timers = worker.timers.clone();
+    spawn_local(async move { timers.drive().await });
+    spawn_local(follow(worker.clone()));
+    spawn_local(keep_house(worker.clone()));
+    let mut accepting = Vec::new();
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let internal = shared.settings.listeners[index].audience == Audience::Internal;
+        let accept = accept(worker.clone(), listener, index, internal, phase.clone());
+        accepting.push(spawn_local(accept));
+    }
+    // The sender outlives the workers; were it gone, draining is the right thing too.
+    drop(phase.wait_for(|phase| *phase >= Phase::Closing).await);
+    worker.phase.set(Phase::Closing);
+    for task in accepting {
+        let _ended = task.await;
+    }
+    worker.timers.wake_idle();
+    tokio::select! {
+        () = emptied(&worker) => {}
+        _ = phase.wait_for(|phase| *phase == Phase::Ended) => {
+            worker.phase.set(Phase::Ended);
+            worker.timers.wake_all();
+            let _cut = tokio::time::timeout(LAST_WORDS, emptied(&worker)).await;
+        }
+    }
+    let left = worker.connections.get();
+    if left > 0 {
+        tracing::warn!(
+            worker = index,
+            connections = left,
+            "cut what was left at the end of the drain"
+        );
+    }
+    Ok(())
+}
+
+/// Returns when no connection is being served.
+async fn emptied(worker: &Worker) {
+    while worker.connections.get() > 0 {
+        worker.emptied.notified().await;
+    }
+}
+
+/// Takes up every new version at once, so that idle workers pin no old one.
+async fn follow(worker: Rc<Worker>) {
+    let mut versions = worker.shared.published.subscribe();
+    while versions.changed().await.is_ok() {
+        worker.live.refresh();
+    }
+}
+
+async fn keep_house(worker: Rc<Worker>) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    let mut wall = Instant::now();
+    let mut busy = cpu_time();
+    while worker.phase.get() != Phase::Ended {
+        ticks.tick().await;
+        worker.pool.sweep(worker.tick());
+        worker.live.sweep();
+        let (now, spent) = (Instant::now(), cpu_time());
+        worker.metrics.busy(
+            spent.saturating_sub(busy),
+            now.saturating_duration_since(wall),
+        );
+        (wall, busy) = (now, spent);
+    }
+}
+
+/// CPU time of this thread.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Duration::new(seconds, nanos)
+}
+
+/// Accepts until the listeners close, then takes what the kernel has already completed: nobody
+/// whose connection was established is turned away.
+async fn accept(
+    worker: Rc<Worker>,
+    listener: tokio::net::TcpListener,
+    index: usize,
+    internal: bool,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let mut closing = pin!(phase.wait_for(|phase| *phase >= Phase::Closing));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = closing.as_mut() => break,
+        };
+        match accepted {
+            Ok((stream, address)) => admit(&worker, stream, address, index, internal),
+            Err(error) => {
+                if is_about_one_connection(&error) {
+                    continue;
+                }
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+    let mut context = Context::from_waker(Waker::noop());
+    while let Poll::Ready(Ok((stream, address))) = listener.poll_accept(&mut context) {
+        admit(&worker, stream, address, index, internal);
+    }
+}
+
+fn admit(
+    worker: &Rc<Worker>,
+    stream: tokio::net::TcpStream,
+    address: std::net::SocketAddr,
+    listener: usize,
+    internal: bool,
+) {
+    let ip = address.ip().to_canonical();
+    let trusted = worker
+        .shared
+        .settings
+        .trusted_proxies
+        .iter()
+        .any(|net| net.contains(&ip));
+    let address = std::net::SocketAddr::new(ip, address.port());
+    let client = Client {
+        address,
+        listener,
+        internal,
+        trusted,
+    };
+    spawn_local(serve(worker.clone(), Io::Plain(stream), client));
+}
+
+/// The peer gave up before we accepted: the next connection is not concerned.
+fn is_about_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
+}

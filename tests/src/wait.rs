@@ -1,0 +1,45 @@
+//! Waiting for conditions: the tests' only relation to time.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long a test waits for what should happen at once: long enough for the slowest machine,
+/// since only a failing test ever waits that long.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Asks `check` until it gives a value.
+///
+/// # Panics
+/// After `limit` without one, naming `what` was awaited.
+pub async fn eventually<T>(
+    limit: Duration,
+    what: &str,
+    mut check: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = check().await {
+            return value;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "waited {limit:?} in vain until {what}"
+        );
+        sleep(PAUSE).await;
+    }
+}
+
+/// The future's value.
+///
+/// # Panics
+/// If it takes longer than [`PATIENCE`], naming `what` was awaited.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
+    }
+}
