@@ -18,6 +18,8 @@ mod linger;
 mod path;
 mod record;
 mod relay;
+#[cfg(test)]
+mod tests;
 mod tunnel;
 mod upstream;
 mod watch;
@@ -117,6 +119,11 @@ pub async fn exchange<D: Downstream>(
         Some(end) => end,
         None if pace.bytes_written() == 0 => End::Refused(Reason::Internal),
         None => End::Cut(Reason::Internal),
+    };
+    let end = match end {
+        // Behind half of an interim response, or of a head that nobody will finish.
+        End::Refused(reason) if !down.may_answer() => End::Cut(reason),
+        end => end,
     };
     exchange.finish(end, down).await;
 }
@@ -287,6 +294,7 @@ impl Exchange<'_> {
     fn reroute(&mut self) -> Result<Rc<LocalRevision>, Reason> {
         let routed = self.route()?;
         let revision = self.revision(&routed)?;
+        self.edit_again(&routed);
         self.routed = Some(routed);
         self.revision = Some(revision.clone());
         Ok(revision)
@@ -326,8 +334,11 @@ impl Exchange<'_> {
     /// Sends an answer of our own.
     async fn answer<D: Downstream>(&mut self, mut answer: Answer, down: &mut D) -> Result<(), End> {
         let status = answer.head.status;
-        let bodiless = matches!(status, 204 | 304);
-        if self.request.is_head() || bodiless {
+        if matches!(status, 204 | 304) {
+            // RFC 9110 §8.6: no length where there can be no content.
+            answer.remove("content-length");
+            answer.without_body();
+        } else if self.request.is_head() {
             answer.without_body();
         }
         self.seen.code = status;
@@ -369,12 +380,13 @@ impl Exchange<'_> {
             End::Cut(reason) => {
                 down.closes();
                 if self.seen.code == 0 {
-                    self.seen.code = Reason::ClientGone.status();
+                    self.seen.code = reason.status();
                 }
                 Some(reason)
             }
         };
         self.record(reason);
+        down.forget_body();
         let Exchange {
             worker,
             request,

@@ -175,12 +175,14 @@ pub struct LocalLive {
 impl LocalLive {
     #[must_use]
     pub fn new(published: &Arc<Published>, worker: usize, clock: &Rc<Clock>) -> LocalLive {
+        // The version first: should there be a swap in between, it is looked for again.
+        let seen = published.version();
         LocalLive {
             published: published.clone(),
             worker,
             clock: clock.clone(),
             current: RefCell::new(published.load()),
-            seen: Cell::new(published.version()),
+            seen: Cell::new(seen),
             routes: RefCell::default(),
             revisions: RefCell::default(),
         }

@@ -324,13 +324,13 @@ impl Shift<'_> {
                 }
             }
         }
-        let drained = tokio::select! {
-            drained = self.drain(&mut crew, settings) => Some(drained),
-            () = signals.stop() => None,
+        let ending = async move {
+            self.drain(&mut crew, settings).await;
+            self.end(crew).await
         };
-        match drained {
-            Some(()) => self.end(crew).await,
-            None => {
+        tokio::select! {
+            ended = ending => ended,
+            () = signals.stop() => {
                 tracing::warn!("told twice: ending at once");
                 Ok(())
             }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use activator::admission::Throttle;
@@ -28,20 +28,39 @@ const FAILURES: u32 = 2;
 /// Longest time one check may take.
 const CHECK_MAX: Duration = Duration::from_secs(5);
 
+/// What a keeper found reaches its throttle only while this is open, so that a keeper that is being
+/// stopped cannot undo what its successor says.
+#[derive(Debug)]
+pub struct Outlet(Mutex<Option<Arc<Throttle>>>);
+
+impl Outlet {
+    #[must_use]
+    pub fn new(throttle: Arc<Throttle>) -> Arc<Outlet> {
+        Arc::new(Outlet(Mutex::new(Some(throttle))))
+    }
+
+    /// Once this returns, nothing more is said.
+    pub fn close(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn say(&self, addresses: &[SocketAddr]) {
+        let throttle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(throttle) = &*throttle {
+            throttle.set_endpoints(addresses);
+        }
+    }
+}
+
 /// Keeps a throttle's endpoints until it is aborted.
-pub async fn keep(
-    key: Key,
-    endpoints: Vec<Address>,
-    health: Option<Health>,
-    throttle: Arc<Throttle>,
-) {
+pub async fn keep(key: Key, endpoints: Vec<Address>, health: Option<Health>, outlet: Arc<Outlet>) {
     let names = endpoints
         .iter()
         .any(|endpoint| matches!(endpoint, Address::Name { .. }));
     let resolver = if names { resolver(&key) } else { None };
     let mut kept = Kept {
         key,
-        throttle,
+        outlet,
         resolved: BTreeSet::new(),
         failures: BTreeMap::new(),
     };
@@ -143,7 +162,7 @@ async fn resolve(
 
 struct Kept {
     key: Key,
-    throttle: Arc<Throttle>,
+    outlet: Arc<Outlet>,
     resolved: BTreeSet<SocketAddr>,
     /// Failures in a row of those that failed last time.
     failures: BTreeMap<SocketAddr, u32>,
@@ -164,7 +183,7 @@ impl Kept {
             .filter(|address| !down(address))
             .copied()
             .collect();
-        self.throttle.set_endpoints(&up);
+        self.outlet.say(&up);
     }
 
     async fn check(&mut self, health: &Health) {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use activator::admission::{Holding, Limits, Supply, Throttle};
 use activator::scaler::local::Local;
@@ -15,7 +15,7 @@ use config::{Compiled, Compiler};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use super::endpoints;
+use super::endpoints::{self, Outlet};
 use crate::live::Live;
 
 /// Brings what runs in line with what is written.
@@ -27,8 +27,8 @@ pub struct Reconciler {
     local: Arc<Local>,
     runtime: Handle,
     running: HashMap<Key, Running>,
-    /// Throttles of removed revisions, until their last slot and waiter are gone.
-    retired: HashMap<Key, Arc<Throttle>>,
+    /// Removed, but perhaps still in use: a revision that comes back finds its slots counted.
+    retired: HashMap<Key, Weak<Throttle>>,
     /// What the process was started with.
     settings: Option<Settings>,
 }
@@ -47,14 +47,21 @@ struct Running {
     throttle: Arc<Throttle>,
     backend: Backend,
     /// Keeps fixed endpoints resolved and checked, where they need it.
-    keeper: Option<JoinHandle<()>>,
+    _keeper: Option<Keeper>,
 }
 
-impl Drop for Running {
+/// A task that keeps fixed endpoints; stopped on drop.
+#[derive(Debug)]
+struct Keeper {
+    outlet: Arc<Outlet>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Keeper {
     fn drop(&mut self) {
-        if let Some(keeper) = &self.keeper {
-            keeper.abort();
-        }
+        // The task may be at work just now, and ends only where it waits.
+        self.outlet.close();
+        self.task.abort();
     }
 }
 
@@ -125,12 +132,14 @@ impl Reconciler {
             queue_depth: revision.queue_depth,
         };
         let known = self.running.remove(&revision.key);
-        let throttle = match &known {
-            Some(running) => {
-                running.throttle.configure(limits);
-                running.throttle.clone()
+        let throttle = known.as_ref().map(|running| running.throttle.clone());
+        let retired = self.retired.remove(&revision.key);
+        let throttle = match throttle.or_else(|| retired?.upgrade()) {
+            Some(throttle) => {
+                throttle.configure(limits);
+                throttle
             }
-            None => self.throttle(&revision.key, limits),
+            None => Throttle::new(limits, Supply::None, self.holding.clone(), self.workers),
         };
         let same = known
             .as_ref()
@@ -143,20 +152,10 @@ impl Reconciler {
                 }
                 running
             }
-            known => self.supply(revision, &throttle, known.as_ref()),
+            known => self.supply(revision, &throttle, known),
         };
         self.running.insert(revision.key.clone(), running);
         throttle
-    }
-
-    /// The throttle of a revision that comes, perhaps back: slots that are still held from before
-    /// count against its limit.
-    fn throttle(&mut self, key: &Key, limits: Limits) -> Arc<Throttle> {
-        if let Some(throttle) = self.retired.remove(key) {
-            throttle.configure(limits);
-            return throttle;
-        }
-        Throttle::new(limits, Supply::None, self.holding.clone(), self.workers)
     }
 
     /// Says who brings the endpoints from now on.
@@ -164,10 +163,13 @@ impl Reconciler {
         &self,
         revision: &Arc<Revision>,
         throttle: &Arc<Throttle>,
-        known: Option<&Running>,
+        known: Option<Running>,
     ) -> Running {
-        let was_process =
-            known.is_some_and(|running| matches!(running.backend, Backend::Process(_)));
+        let was_process = known
+            .as_ref()
+            .is_some_and(|running| matches!(running.backend, Backend::Process(_)));
+        // Whoever brought endpoints has no say from here on.
+        drop(known);
         if was_process && !matches!(revision.backend, Backend::Process(_)) {
             self.local.release(&revision.key);
         }
@@ -182,36 +184,46 @@ impl Reconciler {
                 match literal(endpoints) {
                     Some(addresses) if health.is_none() => throttle.set_endpoints(&addresses),
                     _ => {
+                        let outlet = Outlet::new(throttle.clone());
                         let keep = endpoints::keep(
                             revision.key.clone(),
                             endpoints.clone(),
                             health.clone(),
-                            throttle.clone(),
+                            outlet.clone(),
                         );
-                        keeper = Some(self.runtime.spawn(keep));
+                        let task = self.runtime.spawn(keep);
+                        keeper = Some(Keeper { outlet, task });
                     }
                 }
             }
-            Backend::Process(_) => self.local.adopt(revision.clone(), throttle.clone()),
+            Backend::Process(_) => {
+                if !was_process {
+                    // Fixed endpoints, or those of a revision that comes back: not the scaler's.
+                    throttle.set_endpoints(&[]);
+                }
+                self.local.adopt(revision.clone(), throttle.clone());
+            }
         }
         Running {
             throttle: throttle.clone(),
             backend: revision.backend.clone(),
-            keeper,
+            _keeper: keeper,
         }
     }
 
     /// Lets revisions go that no published version has any more: whoever waits at one without an
     /// endpoint is routed again, by the new tables.
     pub fn retire(&mut self, removed: &[Key]) {
-        self.retired.retain(|_, throttle| !throttle.is_idle());
+        self.retired
+            .retain(|_, throttle| throttle.strong_count() > 0);
         for key in removed {
             let Some(running) = self.running.remove(key) else {
                 continue;
             };
+            let throttle = Arc::downgrade(&running.throttle);
+            self.retired.insert(key.clone(), throttle);
             // Fixed endpoints stay until the last waiter has had its turn; a scaler's go.
             running.throttle.retire();
-            self.retired.insert(key.clone(), running.throttle.clone());
             if matches!(running.backend, Backend::Process(_)) {
                 self.local.release(key);
             }

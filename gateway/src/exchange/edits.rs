@@ -49,12 +49,48 @@ impl Edits {
         }
     }
 
+    /// Sets a line, in place of any with this name.
+    fn set(&mut self, name: &str, value: &str) {
+        self.unset(name);
+        if name.eq_ignore_ascii_case(Name::XRequestId.text()) {
+            let start = self.lines.len() + name.len() + ": ".len();
+            self.id = Some((start, start + value.len()));
+        }
+        line(&mut self.lines, name, value.as_bytes());
+    }
+
+    fn unset(&mut self, name: &str) {
+        let mut at = 0;
+        while let Some(length) = memchr::memchr(b'\n', &self.lines[at..]) {
+            let end = at + length + 1;
+            if !is_named(&self.lines[at..end], name) {
+                at = end;
+                continue;
+            }
+            self.lines.drain(at..end);
+            self.id = match self.id {
+                Some((start, stop)) if start >= end => {
+                    Some((start - (end - at), stop - (end - at)))
+                }
+                Some((start, _)) if start > at => None,
+                id => id,
+            };
+        }
+    }
+
     /// The id the endpoint sees: ours, or the one that was kept.
     pub(super) fn request_id<'a>(&'a self, head: &'a Head) -> &'a [u8] {
         match self.id {
             Some((start, end)) => &self.lines[start..end],
             None => head.first(Name::XRequestId).unwrap_or_default(),
         }
+    }
+}
+
+fn is_named(line: &[u8], name: &str) -> bool {
+    match line.get(..=name.len()) {
+        Some([start @ .., b':']) => start.eq_ignore_ascii_case(name.as_bytes()),
+        _ => false,
     }
 }
 
@@ -66,6 +102,30 @@ impl Exchange<'_> {
         self.edits.lines.extend_from_slice(b"via: 1.1 ");
         self.edits.lines.extend_from_slice(pseudonym.as_bytes());
         self.edits.lines.extend_from_slice(b"\r\n");
+        self.edit_for(routed);
+    }
+
+    /// Undoes what the route before wanted, and does what this one wants.
+    pub(super) fn edit_again(&mut self, routed: &Routed) {
+        if let Some(before) = self.routed.take() {
+            let of_rule = match &before.rule().action {
+                Action::Forward(forward) => &forward.set_headers[..],
+                Action::Redirect(_) | Action::Respond(_) => &[],
+            };
+            let of_target = before
+                .target()
+                .map_or(&[][..], |target| &target.set_headers);
+            for (name, _) in of_rule.iter().chain(of_target) {
+                self.edits.unset(name);
+            }
+        }
+        self.edits.host = None;
+        self.edits.target.clear();
+        self.edit_for(routed);
+    }
+
+    /// What rule and target want changed.
+    fn edit_for(&mut self, routed: &Routed) {
         let Action::Forward(forward) = &routed.rule().action else {
             return;
         };
@@ -95,7 +155,7 @@ impl Exchange<'_> {
 
     fn set_header(&mut self, name: &str, value: &str) {
         self.request.head.drop_named(name.as_bytes());
-        line(&mut self.edits.lines, name, value.as_bytes());
+        self.edits.set(name, value);
     }
 
     /// `X-Forwarded-*` and `X-Request-Id`: ours, unless a trusted proxy speaks for the client.

@@ -8,11 +8,10 @@ use std::time::Instant;
 
 use activator::admission::Slot;
 
-use super::linger::{self, Owed};
-use super::relay::{Broken, Relay, Woken, upload};
-use super::upstream::until;
+use super::relay::{Relay, Woken, upload};
+use super::upstream::{Unconnected, until};
 use super::watch::{Progress, Watch};
-use super::{End, Exchange};
+use super::{End, Exchange, linger};
 use crate::http::h1::client::Endpoint;
 use crate::http::message::{Downstream, Requester, Responder, Sink, StreamError, Upstream};
 use crate::http::pace::Pace;
@@ -53,26 +52,29 @@ impl Exchange<'_> {
         let begun = self.worker.tick();
         self.seen.attempts += 1;
         self.seen.address = Some(slot.address());
-        let mut up = match self.connection(&slot).await {
+        let mut up = match self.connection(&slot, down).await {
             Ok(up) => up,
-            Err(error) => {
+            Err(Unconnected::Over(end)) => return Attempt::Over(end),
+            Err(Unconnected::Failed(error)) => {
                 tracing::debug!(endpoint = %slot.address(), %error, "connect failed");
                 slot.suspect();
                 return Attempt::Again(Reason::ConnectFailed);
             }
         };
-        if self.request.expects_continue && self.say_continue(down).await.is_err() {
+        if self.request.expects_continue && !self.say_continue(down).await {
             return Attempt::Over(End::Cut(Reason::ClientGone));
         }
-        down.keep_body();
+        let whole = down.keep_body();
+        let repeatable = whole && self.request.is_idempotent();
         let pace = Pace::new(&self.worker.clock);
-        let stop = self.forward(revision, begun, down, &mut up, &pace).await;
+        let stop = self
+            .forward(revision, whole, begun, down, &mut up, &pace)
+            .await;
         let ended = self.worker.tick();
         self.seen.endpoint += ended.saturating_duration_since(begun);
         self.timer.set(None);
         match stop {
             Stop::Done => {
-                down.forget_body();
                 self.settle(up, slot, ended);
                 Attempt::Over(End::Answered)
             }
@@ -81,21 +83,19 @@ impl Exchange<'_> {
                 tracing::debug!(endpoint = %slot.address(), %error, "closed before an answer");
                 slot.suspect();
                 self.worker.pool.forget(slot.endpoint());
-                let harmless = self.request.is_idempotent() || pace.bytes_written() == 0;
-                if harmless && down.rewind_body() {
+                if repeatable || pace.bytes_written() == 0 {
+                    down.rewind_body();
                     return Attempt::Again(Reason::UpstreamClosed);
                 }
                 Attempt::Over(End::Refused(Reason::UpstreamClosed))
             }
             stop => {
                 let end = self.broken(&stop);
-                let owed = match self.seen.code {
-                    0 => Owed::Answer {
-                        to_head: self.request.is_head(),
-                    },
-                    _ => Owed::Body,
+                let answer = linger::Answer {
+                    begun: self.seen.code != 0,
+                    to_head: self.request.is_head(),
                 };
-                linger::linger(self.worker, up, slot, &pace, owed);
+                linger::linger(self.worker, up, slot, &pace, answer);
                 Attempt::Over(end)
             }
         }
@@ -129,31 +129,31 @@ impl Exchange<'_> {
         }
     }
 
-    /// The client waits for leave to send its body: slot and connection are there.
-    async fn say_continue<D: Downstream>(&mut self, down: &mut D) -> Result<(), StreamError> {
+    /// The client waits for leave to send its body: slot and connection are there. Whether it
+    /// could be told.
+    async fn say_continue<D: Downstream>(&mut self, down: &mut D) -> bool {
         self.request.expects_continue = false;
         self.response.status = 100;
         self.response.head.clear();
         self.response.head.bytes.extend_from_slice(b"Continue");
         self.response.phrase = crate::http::field::Span::new(0, b"Continue".len());
-        // The slot is held meanwhile: a client that does not read must not keep it.
-        let stall = tokio::time::Instant::now() + self.worker.shared.settings.limits.write_stall;
-        self.timer.set(Some(stall));
+        let stall = self.worker.shared.settings.limits.write_stall;
+        self.timer.set(Some(tokio::time::Instant::now() + stall));
         let (_source, mut sink) = down.split(self.pace);
         sink.interim(&self.response, b"");
-        let sent = until(self.timer, sink.flush()).await;
-        sent.unwrap_or(Err(StreamError::Closed))
+        matches!(until(self.timer, sink.flush()).await, Some(Ok(())))
     }
 
     async fn forward<D: Downstream, U: Upstream>(
         &mut self,
         revision: &LocalRevision,
+        whole: bool,
         begun: Instant,
         down: &mut D,
         up: &mut U,
         up_pace: &Pace,
     ) -> Stop {
-        let progress = Progress::new(begun);
+        let progress = Progress::new(begun, whole);
         let watch = Watch {
             worker: self.worker,
             revision,
@@ -211,18 +211,10 @@ impl Exchange<'_> {
             edits: &mut edits.response,
         };
         let mut download = pin!(relay.download(&mut up_source, &mut down_sink, response));
-        let mut uploading = true;
         poll_fn(|cx| {
             worker.tick();
-            if uploading && let Poll::Ready(broken) = upload.as_mut().poll(cx) {
-                match broken {
-                    Broken::Source(error) => return Poll::Ready(client_failed(&error)),
-                    // It may have answered before it stopped reading: the other direction tells.
-                    Broken::Sink(error) => {
-                        tracing::trace!(%error, "the endpoint stopped reading");
-                        uploading = false;
-                    }
-                }
+            if let Poll::Ready(error) = upload.as_mut().poll(cx) {
+                return Poll::Ready(client_failed(&error));
             }
             if let Poll::Ready(stop) = download.as_mut().poll(cx) {
                 return Poll::Ready(stop);

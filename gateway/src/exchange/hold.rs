@@ -8,7 +8,7 @@ use activator::admission::{AcquireError, Slot, Waiting};
 use config::revision::Backend;
 
 use super::Exchange;
-use crate::http::message::{Downstream, Length, Source};
+use crate::http::message::{Downstream, Length, RequestHead, Source};
 use crate::live::LocalRevision;
 use crate::refusal::Reason;
 use crate::serve::drain::Phase;
@@ -19,6 +19,15 @@ pub(super) const READ_AHEAD: usize = 16 * 1024;
 
 /// Most bytes a held body is charged: what we read ahead and what the kernel buffers for it.
 const CHARGE_MAX: u64 = 64 * 1024;
+
+/// A client that expects 100 has not begun to send, and nothing is read until it may.
+pub(super) fn read_ahead(request: &RequestHead) -> usize {
+    if request.expects_continue {
+        0
+    } else {
+        READ_AHEAD
+    }
+}
 
 /// Why a request got no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,14 +98,8 @@ impl Exchange<'_> {
             pace,
             ..
         } = self;
-        // A client that expects 100 has not begun to send, and nothing is read until it may.
-        let read_ahead = if request.expects_continue {
-            0
-        } else {
-            READ_AHEAD
-        };
         let (mut source, _sink) = down.split(pace);
-        let mut departed = pin!(source.departed(read_ahead));
+        let mut departed = pin!(source.departed(read_ahead(request)));
         poll_fn(|cx| {
             worker.tick();
             if let Poll::Ready(granted) = Pin::new(&mut waiting).poll(cx) {

@@ -14,20 +14,20 @@ use crate::serve::worker::Worker;
 /// Most bytes of an unwanted answer that are read for the sake of its end.
 const DISCARD_MAX: usize = 64 * 1024;
 
-/// What the endpoint has not said yet.
+/// How far the endpoint's answer had come when the exchange ended.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Owed {
-    /// Its final head, and a body unless the request was HEAD.
-    Answer { to_head: bool },
-    /// What is left of the body.
-    Body,
+pub(super) struct Answer {
+    /// Its final head had come.
+    pub(super) begun: bool,
+    /// It answers HEAD, so nothing follows its head.
+    pub(super) to_head: bool,
 }
 
-/// Frees the slot at once where nothing was sent, nothing is owed or nothing is counted; otherwise
-/// keeps it, with the connection, until the endpoint has answered or closed, or `abortLinger` is
-/// over.
-pub(super) fn linger(worker: &Rc<Worker>, up: Endpoint, slot: Slot, pace: &Pace, owed: Owed) {
-    let whole = matches!(owed, Owed::Body) && !up.connection.mid_response();
+/// Frees the slot at once where nothing was sent, nothing is counted or the answer has come whole;
+/// otherwise keeps it, with the connection, until the endpoint has answered or closed, or
+/// `abortLinger` is over.
+pub(super) fn linger(worker: &Rc<Worker>, up: Endpoint, slot: Slot, pace: &Pace, answer: Answer) {
+    let whole = answer.begun && up.connection.received_all();
     if !slot.limited() || pace.bytes_written() == 0 || whole {
         return;
     }
@@ -39,7 +39,7 @@ pub(super) fn linger(worker: &Rc<Worker>, up: Endpoint, slot: Slot, pace: &Pace,
         let timer = worker.timers.timer();
         let limit = worker.shared.settings.limits.abort_linger;
         timer.set(Some(tokio::time::Instant::now() + limit));
-        let finished = until(&timer, finish(&worker, up, owed)).await;
+        let finished = until(&timer, finish(&worker, up, answer)).await;
         tracing::trace!(endpoint = %slot.address(), ?finished, "lingered");
         worker.tick();
         drop(slot);
@@ -47,14 +47,14 @@ pub(super) fn linger(worker: &Rc<Worker>, up: Endpoint, slot: Slot, pace: &Pace,
 }
 
 /// Ends our side and reads until the endpoint has ended its own.
-async fn finish(worker: &Worker, mut up: Endpoint, owed: Owed) -> Result<(), StreamError> {
+async fn finish(worker: &Worker, mut up: Endpoint, answer: Answer) -> Result<(), StreamError> {
     let pace = Pace::new(&worker.clock);
     let (mut source, mut sink) = up.split(&pace);
     sink.shutdown().await;
-    if let Owed::Answer { to_head } = owed {
+    if !answer.begun {
         let mut head = ResponseHead::default();
         loop {
-            source.response(to_head, &mut head).await?;
+            source.response(answer.to_head, &mut head).await?;
             if head.status >= 200 {
                 break;
             }

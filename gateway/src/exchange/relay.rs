@@ -38,18 +38,35 @@ pub(super) async fn pump<S: Source, K: Sink>(source: &mut S, sink: &mut K) -> Re
     }
 }
 
-/// Sends the request's body, then watches whether the client stays. Ends only with a failure.
+/// Sends the request's body, then watches whether the client stays. Ends only when it does not, or
+/// its body is bad.
 pub(super) async fn upload<S: Source, K: Sink>(
     source: &mut S,
     sink: &mut K,
     progress: &Progress,
-) -> Broken {
-    if let Err(broken) = pump(source, sink).await {
-        return broken;
+) -> StreamError {
+    match send_body(source, sink, progress.whole).await {
+        Ok(()) => {}
+        Err(Broken::Source(error)) => return error,
+        // It may have answered before it stopped reading: the other direction tells.
+        Err(Broken::Sink(error)) => tracing::trace!(%error, "the endpoint stopped reading"),
     }
     progress.uploaded.set(true);
     source.departed(READ_AHEAD).await;
-    Broken::Source(StreamError::Closed)
+    StreamError::Closed
+}
+
+/// A body that is not whole here cannot be fetched back: none of it is touched before the head is
+/// on its way, so that an attempt of which nothing was written can be made again.
+async fn send_body<S: Source, K: Sink>(
+    source: &mut S,
+    sink: &mut K,
+    whole: bool,
+) -> Result<(), Broken> {
+    if !whole {
+        sink.flush().await.map_err(Broken::Sink)?;
+    }
+    pump(source, sink).await
 }
 
 /// Steps of a request that came when its revision had no endpoint.

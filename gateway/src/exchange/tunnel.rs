@@ -1,9 +1,9 @@
-//! After a 101: bytes both ways, no messages any more.
+//! What an exchange becomes when the endpoint has said 101.
 
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::relay::pump;
 use super::{End, Exchange};
@@ -34,12 +34,10 @@ impl Exchange<'_> {
         let mut upward = pin!(pump(&mut down_source, &mut up_sink));
         let mut downward = pin!(pump(&mut up_source, &mut down_sink));
         let (mut up_done, mut down_done) = (false, false);
-        let revision = &revision.revision;
-        let tunnel_idle = self.worker.shared.settings.limits.tunnel_idle;
-        let idle = revision
-            .idle
-            .map_or(tunnel_idle, |idle| idle.min(tunnel_idle));
-        let end: Option<Instant> = revision.max_duration.map(|most| self.arrived + most);
+        let most = self.worker.shared.settings.limits.tunnel_idle;
+        let limits = &revision.revision;
+        let most = limits.idle.map_or(most, |idle| idle.min(most));
+        let whole = limits.max_duration.map(|most| self.arrived + most);
         poll_fn(|cx| {
             let now = self.worker.tick();
             if !up_done && let Poll::Ready(result) = upward.as_mut().poll(cx) {
@@ -54,19 +52,16 @@ impl Exchange<'_> {
                     return Poll::Ready(End::Answered);
                 }
             }
-            if up_done && down_done {
+            if (up_done && down_done) || self.worker.phase.get() == Phase::Ended {
                 return Poll::Ready(End::Answered);
             }
-            if self.worker.phase.get() == Phase::Ended {
-                return Poll::Ready(End::Cut(Reason::StreamTimeout));
-            }
             let idle = if up_done || down_done {
-                idle.min(HALF_CLOSED)
+                most.min(HALF_CLOSED)
             } else {
-                idle
+                most
             };
-            let quiet = self.pace.last().max(up_pace.last()) + idle;
-            let deadline = end.map_or(quiet, |end| end.min(quiet));
+            let silent = self.pace.last().max(up_pace.last()) + idle;
+            let deadline = whole.map_or(silent, |whole| whole.min(silent));
             if now >= deadline {
                 return Poll::Ready(End::Cut(Reason::StreamTimeout));
             }

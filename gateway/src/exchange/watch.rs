@@ -19,7 +19,9 @@ const RATE_GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Progress {
     pub(super) begun: Instant,
-    /// The request's body is sent.
+    /// The request's body is all here and kept.
+    pub(super) whole: bool,
+    /// No more of the request's body is sent.
     pub(super) uploaded: Cell<bool>,
     /// When the final head came.
     pub(super) answered: Cell<Option<Instant>>,
@@ -28,9 +30,10 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(begun: Instant) -> Progress {
+    pub(super) fn new(begun: Instant, whole: bool) -> Progress {
         Progress {
             begun,
+            whole,
             uploaded: Cell::new(false),
             answered: Cell::new(None),
             relayed: Cell::new(false),
@@ -71,7 +74,8 @@ impl Watch<'_> {
         }
         let Some((at, reason)) = self.nearest() else {
             timer.set(None);
-            return Poll::Pending;
+            // Not for the time, which never comes, but to be woken when the drain is over.
+            return timer.poll_fired(cx).map(|()| Reason::Internal);
         };
         // Not the timer but the clock decides: a deadline that has just moved is not the one that
         // fired.

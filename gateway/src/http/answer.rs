@@ -83,6 +83,12 @@ impl Answer {
 
     /// Sets a header line, in place of any with this name.
     pub fn set(&mut self, name: &str, value: &[u8]) {
+        self.remove(name);
+        self.line(name, value);
+    }
+
+    /// Takes away any header line with this name.
+    pub fn remove(&mut self, name: &str) {
         let mut kept = Vec::with_capacity(self.lines.len());
         for line in self.lines.split_inclusive(|byte| *byte == b'\n') {
             let of = line.split(|byte| *byte == b':').next().unwrap_or(line);
@@ -91,7 +97,6 @@ impl Answer {
             }
         }
         self.lines = kept;
-        self.line(name, value);
     }
 
     /// The answer to a HEAD request: the same head, nothing behind it.

@@ -243,7 +243,8 @@ pub trait Downstream {
         Self: 'a;
 
     fn split<'a>(&'a mut self, pace: &'a Pace) -> (Self::Source<'a>, Self::Sink<'a>);
-    /// Keeps the request's body for a second attempt if all of it is here; whether it is.
+    /// Keeps the request's body for a second attempt if all of it is here; whether it is. Until
+    /// [`forget_body`](Downstream::forget_body).
     fn keep_body(&mut self) -> bool;
     /// Goes back to the beginning of the body; `false` if that cannot be, because some of it was
     /// used and it was not kept.
@@ -252,6 +253,8 @@ pub trait Downstream {
     fn forget_body(&mut self);
     /// The request's body was read to its end.
     fn received_all(&self) -> bool;
+    /// Nothing of an answer is on its way or waits to be written.
+    fn may_answer(&self) -> bool;
     /// The connection will not carry another request.
     fn closes(&mut self);
 }

@@ -17,6 +17,9 @@ const SPARE_MAX: [usize; 3] = [1024, 256, 64];
 pub struct Buffers {
     spare: RefCell<[Vec<Box<[u8]>>; 3]>,
     spare_out: RefCell<Vec<Vec<u8>>>,
+    /// Most bytes that one read buffer ever had.
+    #[cfg(test)]
+    pub largest: std::cell::Cell<usize>,
 }
 
 /// Write buffers larger than this are freed rather than kept.
@@ -51,6 +54,8 @@ impl Buffers {
         let class = SIZES.iter().position(|class| *class >= size);
         let spare = class.and_then(|class| self.spare.borrow_mut()[class].pop());
         let size = class.map_or_else(|| size.next_power_of_two(), |class| SIZES[class]);
+        #[cfg(test)]
+        self.largest.set(self.largest.get().max(size));
         spare.unwrap_or_else(|| vec![0; size].into_boxed_slice())
     }
 

@@ -52,9 +52,16 @@ impl From<StreamError> for HeadError {
     }
 }
 
-/// Serves a client until either side ends the connection.
-pub async fn serve(worker: Rc<Worker>, io: Io, client: Client) {
-    let _open = Open::new(&worker, client.listener);
+/// Serves a client until either side ends the connection, which counts as open from this call on.
+pub fn serve(worker: Rc<Worker>, io: Io, client: Client) -> impl Future<Output = ()> {
+    let open = Open::new(&worker, client.listener);
+    async move {
+        serve_open(&worker, io, client).await;
+        drop(open);
+    }
+}
+
+async fn serve_open(worker: &Rc<Worker>, io: Io, client: Client) {
     let timer = worker.timers.timer();
     let mut connection = Connection::new(io, &worker.buffers);
     let limits = &worker.shared.settings.limits;
@@ -64,12 +71,12 @@ pub async fn serve(worker: Rc<Worker>, io: Io, client: Client) {
     };
     loop {
         connection.rest(&worker.buffers);
-        if !idle(&worker, &connection, &timer).await {
+        if !idle(worker, &connection, &timer).await {
             return;
         }
         connection.wake(&worker.buffers);
         let arrived = worker.tick();
-        let heard = hear(&worker, &mut connection, reads, &timer).await;
+        let heard = hear(worker, &mut connection, reads, &timer).await;
         connection.exchanges += 1;
         let (request, refused) = match heard {
             Heard::Request(request) => (request, None),
@@ -78,15 +85,15 @@ pub async fn serve(worker: Rc<Worker>, io: Io, client: Client) {
         };
         let mut down = server::Client::new(&mut connection, reads, &request);
         // Behind a head that was refused nobody knows where the next one begins.
-        if refused.is_some() || connection_is_spent(&worker, &down) {
+        if refused.is_some() || connection_is_spent(worker, &down) {
             down.closes();
         }
         match refused {
             None => {
-                exchange::exchange(&worker, client, request, arrived, &mut down, &timer).await;
+                exchange::exchange(worker, client, request, arrived, &mut down, &timer).await;
             }
             Some(reason) => {
-                let (worker, down) = (&worker, &mut down);
+                let down = &mut down;
                 exchange::refuse(worker, client, request, arrived, reason, down, &timer).await;
             }
         }
@@ -105,7 +112,7 @@ pub async fn serve(worker: Rc<Worker>, io: Io, client: Client) {
             }
         }
     }
-    end(&worker, &mut connection, reads, &timer).await;
+    end(worker, &mut connection, reads, &timer).await;
 }
 
 fn connection_is_spent(worker: &Worker, down: &server::Client<'_>) -> bool {
@@ -125,25 +132,39 @@ async fn idle(worker: &Worker, connection: &Connection, timer: &Timer) -> bool {
     } else {
         limits.keep_alive
     };
-    let mut closing = worker.is_closing();
-    let patience = if closing {
-        patience.min(IDLE_WHILE_CLOSING)
-    } else {
-        patience
-    };
-    timer.set_idle(Instant::now() + patience);
-    poll_fn(|cx| {
+    let readable = poll_fn(|cx| {
         if connection.io().poll_readable(cx).is_ready() {
             return Poll::Ready(true);
         }
         if worker.phase.get() == Phase::Ended {
             return Poll::Ready(false);
         }
+        Poll::Pending
+    });
+    patiently(worker, timer, patience, readable).await == Some(true)
+}
+
+/// The future's result, or `None` when it takes longer than `patience`, or than an idle connection
+/// may take while we drain.
+async fn patiently<T>(
+    worker: &Worker,
+    timer: &Timer,
+    patience: Duration,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let mut future = pin!(future);
+    let deadline = Instant::now() + patience;
+    timer.set_idle(deadline);
+    let mut closing = false;
+    poll_fn(|cx| {
+        if let Poll::Ready(result) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(result));
+        }
         if !closing && worker.is_closing() {
             closing = true;
-            timer.set_idle(Instant::now() + IDLE_WHILE_CLOSING);
+            timer.set_idle(deadline.min(Instant::now() + IDLE_WHILE_CLOSING));
         }
-        timer.poll_fired(cx).map(|()| false)
+        timer.poll_fired(cx).map(|()| None)
     })
     .await
 }
@@ -185,13 +206,15 @@ async fn hear(
         })
         .await
     };
-    match read {
-        Some(Ok(())) => Heard::Request(head),
+    let heard = match read {
+        Some(Ok(())) => return Heard::Request(head),
         Some(Err(HeadError::Refused(reason))) => Heard::Refused(reason),
         Some(Err(HeadError::Stream)) => Heard::Nothing,
         None if reader.has_begun() => Heard::Refused(Reason::HeaderTimeout),
         None => Heard::Nothing,
-    }
+    };
+    worker.give_request(head);
+    heard
 }
 
 /// Reads what is left of a body; whether its end was reached within the bounds.
@@ -217,30 +240,32 @@ async fn discard_body<S: Source>(source: &mut S) -> bool {
 /// the client still sends is read and dropped for a while (RFC 9112 §9.6).
 async fn end(worker: &Worker, connection: &mut Connection, reads: ReadLimits, timer: &Timer) {
     let pace = Pace::new(&worker.clock);
-    timer.set(Some(Instant::now() + DISCARD_TIME));
     let (mut reader, mut writer) = connection.split(&pace, reads);
     let ending = async {
         writer.shutdown().await;
         reader.discard(DISCARD_MAX).await;
     };
-    let _in_time = exchange::until(timer, ending).await;
+    let _in_time = patiently(worker, timer, DISCARD_TIME, ending).await;
 }
 
 /// Counts a connection for as long as it is served.
-struct Open<'a> {
-    worker: &'a Worker,
+struct Open {
+    worker: Rc<Worker>,
     listener: usize,
 }
 
-impl<'a> Open<'a> {
-    fn new(worker: &'a Worker, listener: usize) -> Open<'a> {
+impl Open {
+    fn new(worker: &Rc<Worker>, listener: usize) -> Open {
         worker.connections.set(worker.connections.get() + 1);
         worker.metrics.connection_opened(listener);
-        Open { worker, listener }
+        Open {
+            worker: worker.clone(),
+            listener,
+        }
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for Open {
     fn drop(&mut self) {
         self.worker
             .connections

@@ -4,7 +4,6 @@ use std::net::TcpListener;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use config::settings::Audience;
@@ -164,9 +163,31 @@ async fn accept(
             }
         }
     }
-    let mut context = Context::from_waker(Waker::noop());
-    while let Poll::Ready(Ok((stream, address))) = listener.poll_accept(&mut context) {
-        admit(&worker, stream, address, index, internal);
+    if let Err(error) = accept_rest(&worker, listener, index, internal) {
+        tracing::warn!(%error, "cannot accept the last connections");
+    }
+}
+
+/// Asks the kernel itself until it has no more: the event loop may not have heard of all of them
+/// yet, and lets a task take only so many at once.
+fn accept_rest(
+    worker: &Rc<Worker>,
+    listener: tokio::net::TcpListener,
+    index: usize,
+    internal: bool,
+) -> std::io::Result<()> {
+    let listener = listener.into_std()?;
+    loop {
+        match listener.accept() {
+            Ok((stream, address)) => {
+                stream.set_nonblocking(true)?;
+                let stream = tokio::net::TcpStream::from_std(stream)?;
+                admit(worker, stream, address, index, internal);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

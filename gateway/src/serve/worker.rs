@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::buffers::Buffers;
 use super::drain::Phase;
 use super::timers::Timers;
+use crate::http::field::{Field, Head};
 use crate::http::message::{RequestHead, ResponseHead};
 use crate::http::pool::Pool;
 use crate::live::{LocalLive, Published};
@@ -24,6 +25,9 @@ use crate::observe::metrics::{Series, WorkerMetrics};
 
 /// Spare heads kept per worker.
 const SPARE_HEADS_MAX: usize = 1024;
+
+/// Heads that have grown larger are freed rather than kept.
+const SPARE_HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -64,6 +68,12 @@ pub struct Worker {
 struct Date {
     at: Instant,
     text: String,
+}
+
+/// Whether a head is of a size worth keeping.
+fn is_spare(head: &Head) -> bool {
+    let fields = head.fields.capacity() * size_of::<Field>();
+    head.bytes.capacity() + fields <= SPARE_HEAD_BYTES_MAX
 }
 
 impl Worker {
@@ -137,7 +147,7 @@ impl Worker {
 
     pub fn give_request(&self, head: RequestHead) {
         let mut spare = self.requests.borrow_mut();
-        if spare.len() < SPARE_HEADS_MAX {
+        if spare.len() < SPARE_HEADS_MAX && is_spare(&head.head) {
             spare.push(head);
         }
     }
@@ -149,7 +159,7 @@ impl Worker {
 
     pub fn give_response(&self, head: ResponseHead) {
         let mut spare = self.responses.borrow_mut();
-        if spare.len() < SPARE_HEADS_MAX {
+        if spare.len() < SPARE_HEADS_MAX && is_spare(&head.head) {
             spare.push(head);
         }
     }

@@ -91,12 +91,6 @@ impl Connection {
         self.decoder.is_over()
     }
 
-    /// A response's head has come and its body has not ended.
-    #[must_use]
-    pub fn mid_response(&self) -> bool {
-        !self.decoder.is_over()
-    }
-
     /// The body that was being sent is over, and all of it was written.
     #[must_use]
     pub fn sent_all(&self) -> bool {

@@ -85,6 +85,10 @@ impl Downstream for Client<'_> {
         self.connection.received_all()
     }
 
+    fn may_answer(&self) -> bool {
+        self.connection.sent_all()
+    }
+
     fn closes(&mut self) {
         self.keep_alive = false;
     }
