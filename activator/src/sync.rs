@@ -22,11 +22,12 @@ pub(crate) use loom::{
 };
 
 /// So many times a reader spins before it offers its core to the writer it waits for.
-const SPINS: u32 = if cfg!(tidegate_loom) { 0 } else { 64 };
+const SPINS: u32 = 64;
 
 /// Waits a little for another thread, on turn `turn` of doing so. Returns the next turn.
 pub(crate) fn pause(turn: u32) -> u32 {
-    if turn >= SPINS {
+    // Under loom a reader that spins never lets the writer run.
+    if cfg!(tidegate_loom) || turn >= SPINS {
         yield_now();
         return turn;
     }

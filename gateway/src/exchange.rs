@@ -1,13 +1,13 @@
 //! The life of one request, for every protocol on either side.
 //!
 //! 1. The head is whole and checked (the codec did that).
-//! 2. [`Exchange::run`] looks at what the head asks: a path that climbs, a loop, a body too large.
+//! 2. `Exchange::run` looks at what the head asks: a path that climbs, a loop, a body too large.
 //! 3. It is routed: a route, a rule, a target. Some rules answer by themselves.
 //! 4. It takes a slot at an endpoint of the target's revision, or is held until there is one
-//!    ([`hold`]).
+//!    (`exchange/hold.rs`).
 //! 5. It is written to the endpoint and the answer back to the client, both at the same time
-//!    ([`forward`]); if nothing can have been done yet, a failure leads back to 4.
-//! 6. What happened is counted and logged ([`record`]).
+//!    (`exchange/forward.rs`); if nothing can have been done yet, a failure leads back to 4.
+//! 6. What happened is counted and logged (`exchange/record.rs`).
 //!
 //! Every step's effect is owned by a guard: dropping the exchange at any `await` undoes it.
 
@@ -21,6 +21,7 @@ mod relay;
 #[cfg(test)]
 mod tests;
 mod tunnel;
+mod upstream;
 mod watch;
 
 use std::future::poll_fn;
@@ -35,7 +36,7 @@ use config::route::Query;
 use config::snapshot::{Action, Redirect, Respond};
 
 use self::forward::Attempt;
-pub use self::forward::until;
+pub use self::upstream::until;
 use crate::http::answer::{self, Answer};
 use crate::http::field::Name;
 use crate::http::message::{Downstream, Length, RequestHead, Responder, ResponseHead, Sink};

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -132,6 +132,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
         local,
         holding,
         first_answers: shared.first_answers.clone(),
+        noting: Mutex::default(),
     });
     let (phase, phases) = watch::channel(Phase::Serving);
     let crew = Crew::start(&shared, sockets.workers, &registry, writers, &phases)?;

@@ -113,7 +113,7 @@ fn rows(document: &str, heading: &str) -> Vec<Vec<String>> {
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |"))
         .map(|row| {
-            let cells = row.split(" | ").map(|cell| cell.trim().to_owned());
+            let cells = row.split('|').map(|cell| cell.trim().to_owned());
             let mut cells: Vec<String> = cells.collect();
             cells[0] = cells[0].trim_end_matches('`').to_owned();
             cells

@@ -400,6 +400,7 @@ impl Drop for Gateway {
         let stderr = self.output.stderr();
         if std::thread::panicking() {
             let stdout = self.output.stdout();
+            let stderr = last_lines(&stderr, 60);
             eprintln!("--- gateway ({ended:?}), stdout:\n{stdout}--- stderr:\n{stderr}---");
             return;
         }
@@ -412,4 +413,10 @@ impl Drop for Gateway {
             "something panicked:\n{stderr}"
         );
     }
+}
+
+/// The end of a log that may be long.
+fn last_lines(text: &str, count: usize) -> &str {
+    let start = text.trim_end().rmatch_indices('\n').nth(count - 1);
+    start.map_or(text, |(newline, _)| &text[newline + 1..])
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use hyper::Request;
 use tokio::task::JoinSet;
@@ -58,10 +59,11 @@ impl Load {
         self.shared.answered.load(Ordering::SeqCst)
     }
 
-    /// Waits for that many more answers.
+    /// Waits for that many more answers, longer for more of them.
     pub async fn more(&self, count: u64) {
         let goal = self.answered() + count;
-        eventually(PATIENCE, "the load is answered", async || {
+        let limit = PATIENCE + Duration::from_millis(10 * count);
+        eventually(limit, "the load is answered", async || {
             (self.answered() >= goal).then_some(())
         })
         .await;

@@ -245,3 +245,22 @@ fn a_grant_dropped_unseen_passes_on() {
         assert_all_is_free(&throttle);
     });
 }
+
+#[test]
+fn a_newcomer_never_gets_what_was_freed_for_a_waiter() {
+    explore(|| {
+        let throttle = throttle(1);
+        let main = gate(&throttle, 0);
+        let slot = main.try_acquire(0).unwrap();
+        let waiting = main.wait(now(), None).unwrap();
+        let thread = {
+            let throttle = Arc::clone(&throttle);
+            thread::spawn(move || assert!(gate(&throttle, 1).try_acquire(0).is_none()))
+        };
+        drop(slot);
+        let slot = block_on(waiting);
+        thread.join().unwrap();
+        drop(slot);
+        assert_all_is_free(&throttle);
+    });
+}

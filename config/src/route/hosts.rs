@@ -32,6 +32,8 @@ pub(crate) struct Host {
     pub(super) claim: Claim,
 }
 
+const _: () = assert!(size_of::<Host>() == 64, "an entry is one cache line");
+
 impl Entry for Host {
     fn hash(&self) -> u64 {
         hash(&self.name)

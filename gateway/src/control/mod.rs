@@ -105,7 +105,7 @@ impl Control {
     /// Compiles and reconciles on a blocking thread: a nudge or `/livez` never waits behind it.
     async fn apply(&mut self, fragments: Vec<Fragment>) -> Result<(), Vec<Problem>> {
         let Some(mut reconciler) = self.reconciler.take() else {
-            return Ok(());
+            return Err(vec![broken()]);
         };
         let old = self.published.load();
         let applied = tokio::task::spawn_blocking(move || {
@@ -120,7 +120,7 @@ impl Control {
             Err(error) => {
                 // The writer's state is gone with the panic: what is published stays for ever.
                 tracing::error!(%error, "the configuration can no longer change: restart to recover");
-                return Err(Vec::new());
+                return Err(vec![broken()]);
             }
         };
         let next = result?;
@@ -168,6 +168,16 @@ fn newest(batch: &[Offer]) -> (Vec<Fragment>, Vec<bool>) {
         together.extend(current.into_iter().cloned());
     }
     (together, superseded)
+}
+
+/// What every change hears after the compiler has failed once.
+fn broken() -> Problem {
+    let problem = "the gateway can no longer take changes: its compiler has failed".to_owned();
+    Problem::of_file(
+        "",
+        problem,
+        "restart the gateway, and report this".to_owned(),
+    )
 }
 
 fn kinds(fragments: &[Fragment]) -> Vec<&'static str> {

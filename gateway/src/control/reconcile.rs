@@ -145,7 +145,13 @@ impl Reconciler {
             .as_ref()
             .is_some_and(|running| running.backend == revision.backend);
         let running = match known {
-            Some(running) if same => running,
+            Some(running) if same => {
+                if matches!(revision.backend, Backend::Process(_)) {
+                    // Bounds of the revision may have changed that its processes live by.
+                    self.local.adopt(revision.clone(), throttle.clone());
+                }
+                running
+            }
             known => self.supply(revision, &throttle, known),
         };
         self.running.insert(revision.key.clone(), running);

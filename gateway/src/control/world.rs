@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use activator::admission::{EndpointState as State, Holding, Throttle};
-use activator::scaler::local::Local;
+use activator::scaler::local::{self, Local};
 use config::problem::Problem;
 use config::revision::{Key, Revision};
 use config::route::Fields;
@@ -105,6 +105,7 @@ pub struct Running {
     pub local: Arc<Local>,
     pub holding: Arc<Holding>,
     pub first_answers: Arc<FirstAnswers>,
+    pub noting: Mutex<()>,
 }
 
 impl Running {
@@ -139,6 +140,8 @@ impl Running {
             })
             .collect();
         self.averages.sample(now, readings);
+        self.first_answers
+            .retain(|key| live.snapshot.revision_by_key(key).is_some());
     }
 
     /// The scaler counts cold starts; the registry keeps them for scrapes.
@@ -150,22 +153,30 @@ impl Running {
             return;
         };
         let Key { namespace, name } = &revision.key;
+        // The sampler and every scrape come here: each start is told once.
+        let _one_at_a_time = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
         let (noted, _) = self.registry.starts(namespace, name);
         if noted >= status.cold_starts {
             return;
         }
         // The first request may still be under way: the count waits for it a little.
-        let first = self.first_answers.take(&revision.key);
+        let first = self.first_answers.take(&revision.key, Instant::now());
+        let local::Phases {
+            nudge,
+            act,
+            endpoint,
+            probe,
+        } = last.phases;
         let age = last.at.elapsed().unwrap_or_default();
-        if first.is_none() && age < FIRST_ANSWER_WAIT {
+        if first.is_none() && age < nudge + act + endpoint + probe + FIRST_ANSWER_WAIT {
             return;
         }
         for _ in noted..status.cold_starts {
             let phases = Phases {
-                nudge: Some(last.phases.nudge),
-                act: Some(last.phases.act),
-                endpoint: Some(last.phases.endpoint),
-                probe: Some(last.phases.probe),
+                nudge: Some(nudge),
+                act: Some(act),
+                endpoint: Some(endpoint),
+                probe: Some(probe),
                 wire: first.map(|first| first.wire),
                 first_byte: first.map(|first| first.first_byte),
             };

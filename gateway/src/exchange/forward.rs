@@ -1,30 +1,22 @@
 //! One attempt at one endpoint: the request up and the answer down at the same time, and the clock
 //! over both.
 
-use std::cell::Cell;
 use std::future::poll_fn;
-use std::io;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use activator::admission::Slot;
-use tokio::net::TcpStream;
 
-use super::hold::read_ahead;
-use super::relay::{Relay, upload};
+use super::relay::{Relay, Woken, upload};
+use super::upstream::{Unconnected, until};
 use super::watch::{Progress, Watch};
 use super::{End, Exchange, linger};
-use crate::http::h1::HeadLimits;
 use crate::http::h1::client::Endpoint;
-use crate::http::h1::connection::{Connection, ReadLimits};
-use crate::http::message::{Downstream, Requester, Responder, Sink, Source, StreamError, Upstream};
+use crate::http::message::{Downstream, Requester, Responder, Sink, StreamError, Upstream};
 use crate::http::pace::Pace;
 use crate::live::LocalRevision;
 use crate::refusal::Reason;
-use crate::serve::drain::Phase;
-use crate::serve::io::Io;
-use crate::serve::timers::Timer;
 
 /// What became of one attempt.
 #[derive(Debug)]
@@ -32,14 +24,6 @@ pub(super) enum Attempt {
     Over(End),
     /// Nothing of it can have been done: it may be tried again; the reason, if it may not.
     Again(Reason),
-}
-
-/// Why there is no connection to an endpoint.
-#[derive(Debug)]
-enum Unconnected {
-    Failed(StreamError),
-    /// Nobody waits for one any more.
-    Over(End),
 }
 
 /// Why the two directions stopped.
@@ -65,6 +49,7 @@ impl Exchange<'_> {
         slot: Slot,
         down: &mut D,
     ) -> Attempt {
+        let begun = self.worker.tick();
         self.seen.attempts += 1;
         self.seen.address = Some(slot.address());
         let mut up = match self.connection(&slot, down).await {
@@ -82,7 +67,6 @@ impl Exchange<'_> {
         let whole = down.keep_body();
         let repeatable = whole && self.request.is_idempotent();
         let pace = Pace::new(&self.worker.clock);
-        let begun = self.worker.clock.now();
         let stop = self
             .forward(revision, whole, begun, down, &mut up, &pace)
             .await;
@@ -139,74 +123,10 @@ impl Exchange<'_> {
                     }
                 }
             }
-            Stop::Timeout(Reason::ShuttingDown) if head_sent => End::Cut(Reason::EndpointGone),
             Stop::Timeout(_) if head_sent => End::Cut(Reason::StreamTimeout),
             Stop::Timeout(reason) => End::Refused(*reason),
             Stop::Done | Stop::Upgraded => End::Answered,
         }
-    }
-
-    /// An idle connection to the slot's endpoint, else a new one.
-    async fn connection<D: Downstream>(
-        &mut self,
-        slot: &Slot,
-        down: &mut D,
-    ) -> Result<Endpoint, Unconnected> {
-        let worker = self.worker;
-        let limits = &worker.shared.settings.limits;
-        let mut connection = match worker.pool.take(slot.endpoint()) {
-            Some(connection) => connection,
-            None => self.connect(slot, down).await?,
-        };
-        connection.wake(&worker.buffers);
-        connection.exchanges += 1;
-        Ok(Endpoint {
-            connection,
-            heads: HeadLimits {
-                bytes: limits.head_bytes,
-                fields: limits.head_fields,
-                target: limits.target_bytes,
-            },
-            limits: ReadLimits {
-                trailer_bytes: limits.trailer_bytes,
-                body_bytes: u64::MAX,
-            },
-        })
-    }
-
-    /// Opens a connection to the slot's endpoint, unless the client leaves first.
-    async fn connect<D: Downstream>(
-        &mut self,
-        slot: &Slot,
-        down: &mut D,
-    ) -> Result<Connection, Unconnected> {
-        let (worker, timer) = (self.worker, self.timer);
-        let limit = worker.shared.settings.limits.connect;
-        timer.set(Some(tokio::time::Instant::now() + limit));
-        let (mut source, _sink) = down.split(self.pace);
-        // Boxed: connecting is rare, and its state would make every idle connection's task larger.
-        let mut connecting = Box::pin(TcpStream::connect(slot.address()));
-        let mut departed = Box::pin(source.departed(read_ahead(&self.request)));
-        let stream = poll_fn(|cx| {
-            worker.tick();
-            if let Poll::Ready(stream) = connecting.as_mut().poll(cx) {
-                return Poll::Ready(stream.map_err(|error| Unconnected::Failed(error.into())));
-            }
-            if departed.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(Unconnected::Over(End::Cut(Reason::ClientGone))));
-            }
-            if worker.phase.get() == Phase::Ended {
-                return Poll::Ready(Err(Unconnected::Over(End::Refused(Reason::ShuttingDown))));
-            }
-            let late = || Unconnected::Failed(io::Error::from(io::ErrorKind::TimedOut).into());
-            timer.poll_fired(cx).map(|()| Err(late()))
-        })
-        .await?;
-        timer.set(None);
-        stream
-            .set_nodelay(true)
-            .map_err(|error| Unconnected::Failed(error.into()))?;
-        Ok(Connection::new(Io::Plain(stream), &worker.buffers))
     }
 
     /// The client waits for leave to send its body: slot and connection are there. Whether it
@@ -233,13 +153,7 @@ impl Exchange<'_> {
         up: &mut U,
         up_pace: &Pace,
     ) -> Stop {
-        let progress = Progress {
-            whole,
-            begun,
-            uploaded: Cell::new(false),
-            answered: Cell::new(None),
-            relayed: Cell::new(false),
-        };
+        let progress = Progress::new(begun, whole);
         let watch = Watch {
             worker: self.worker,
             revision,
@@ -273,6 +187,7 @@ impl Exchange<'_> {
             worker,
             pace,
             seen,
+            arrived,
             ..
         } = self;
         let Some(routed) = routed else {
@@ -287,7 +202,11 @@ impl Exchange<'_> {
             request,
             routed,
             revision: watch.revision,
-            woken: seen.woken.take(),
+            woken: seen.woken.take().map(|granted| Woken {
+                arrived: *arrived,
+                granted,
+                written: worker.tick(),
+            }),
             progress,
             edits: &mut edits.response,
         };
@@ -305,17 +224,6 @@ impl Exchange<'_> {
         .await
     }
 
-    fn timeout(&self, revision: &LocalRevision) -> Option<Duration> {
-        let rule = self
-            .routed
-            .as_ref()
-            .and_then(|routed| match &routed.rule().action {
-                config::snapshot::Action::Forward(forward) => forward.timeout,
-                _ => None,
-            });
-        rule.or(revision.revision.timeout)
-    }
-
     /// The answer is whole: the connection may be used again, if both sides are done with it.
     fn settle(&self, mut up: Endpoint, slot: Slot, now: Instant) {
         let reusable = self.response.keep_alive && up.is_clean();
@@ -326,18 +234,6 @@ impl Exchange<'_> {
         // The connection is back before the slot: who is let in next finds it.
         drop(slot);
     }
-}
-
-/// The future's result, or `None` when the timer fires first.
-pub async fn until<T>(timer: &Timer, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
-        if let Poll::Ready(result) = future.as_mut().poll(cx) {
-            return Poll::Ready(Some(result));
-        }
-        timer.poll_fired(cx).map(|()| None)
-    })
-    .await
 }
 
 fn client_failed(error: &StreamError) -> Stop {

@@ -5,6 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use activator::admission::{AcquireError, Slot, Waiting};
+use config::revision::Backend;
 
 use super::Exchange;
 use crate::http::message::{Downstream, Length, RequestHead, Source};
@@ -59,12 +60,14 @@ impl Exchange<'_> {
                 Some(held.ok_or(Denied::Refused(Reason::Overloaded))?)
             }
         };
+        // Before we wait: waiting is what wakes it.
+        let started = matches!(revision.revision.backend, Backend::Process(_));
+        let cold = started && revision.gate.throttle().endpoints().is_empty();
         let waiting = revision
             .gate
             .wait(self.arrived, held)
             .map_err(|error| denied(&error))?;
         self.seen.held = true;
-        let cold = revision.gate.throttle().endpoints().is_empty();
         self.timer.set(Some(deadline));
         let result = self.wait(waiting, down).await;
         self.timer.set(None);

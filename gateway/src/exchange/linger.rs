@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use activator::admission::Slot;
 
-use super::forward::until;
+use super::upstream::until;
 use crate::http::h1::client::Endpoint;
 use crate::http::message::{ResponseHead, Responses, Source, StreamError, Upstream};
 use crate::http::pace::Pace;

@@ -1,4 +1,4 @@
-//! The two directions of one attempt: the request's body up, the answer down.
+//! The two directions of an attempt: bodies from one side to the other, the answer's head between.
 
 use std::time::Instant;
 
@@ -10,10 +10,11 @@ use crate::http::message::{
     Filled, RequestHead, Responder, ResponseHead, Responses, Sink, Source, StreamError,
 };
 use crate::live::LocalRevision;
+use crate::observe::cold::FirstAnswer;
 use crate::serve::worker::Worker;
 
-/// Most interim responses to one request: an endpoint that says more will never answer.
-const INTERIM_MAX: usize = 100;
+/// Most interim answers (RFC 9110 §15.2) to one request.
+const INTERIMS_MAX: u32 = 32;
 
 /// A failure of one direction, by the end of it that failed.
 #[derive(Debug)]
@@ -58,21 +59,25 @@ pub(super) async fn upload<S: Source, K: Sink>(
     StreamError::Closed
 }
 
-/// A body that is not whole here cannot be fetched back: none of it is let go before it was
-/// written, so that an attempt of which nothing was written can be made again.
+/// A body that is not whole here cannot be fetched back: none of it is touched before the head is
+/// on its way, so that an attempt of which nothing was written can be made again.
 async fn send_body<S: Source, K: Sink>(
     source: &mut S,
     sink: &mut K,
     whole: bool,
 ) -> Result<(), Broken> {
-    if !whole && source.is_ready() && source.fill().await.map_err(Broken::Source)? == Filled::Data {
-        let data = source.data();
-        let count = data.len();
-        sink.write(data).await.map_err(Broken::Sink)?;
+    if !whole {
         sink.flush().await.map_err(Broken::Sink)?;
-        source.consume(count);
     }
     pump(source, sink).await
+}
+
+/// Steps of a request that came when its revision had no endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Woken {
+    pub(super) arrived: Instant,
+    pub(super) granted: Instant,
+    pub(super) written: Instant,
 }
 
 /// The way of the answer to the client.
@@ -81,8 +86,8 @@ pub(super) struct Relay<'a> {
     pub(super) request: &'a RequestHead,
     pub(super) routed: &'a crate::live::Routed,
     pub(super) revision: &'a LocalRevision,
-    /// When the request was let in, if it woke its revision.
-    pub(super) woken: Option<Instant>,
+    /// If the request woke its revision.
+    pub(super) woken: Option<Woken>,
     pub(super) progress: &'a Progress,
     pub(super) edits: &'a mut Vec<u8>,
 }
@@ -90,14 +95,15 @@ pub(super) struct Relay<'a> {
 impl Relay<'_> {
     fn answered(&self) {
         let now = self.worker.clock.now();
-        let begun = self.progress.begun;
         self.progress.answered.set(Some(now));
         // Before the client can know that it was answered, and ask how long the start took.
-        if let Some(granted) = self.woken {
-            let wire = begun.saturating_duration_since(granted);
-            let first_byte = now.saturating_duration_since(begun);
-            let key = &self.revision.revision.key;
-            self.worker.shared.first_answers.note(key, wire, first_byte);
+        if let Some(woken) = self.woken {
+            let answer = FirstAnswer {
+                wire: woken.written.saturating_duration_since(woken.granted),
+                first_byte: now.saturating_duration_since(woken.written),
+            };
+            let first_answers = &self.worker.shared.first_answers;
+            first_answers.note(&self.revision.revision.key, woken.arrived, answer);
         }
     }
 
@@ -107,33 +113,27 @@ impl Relay<'_> {
         sink: &mut K,
         response: &mut ResponseHead,
     ) -> Stop {
-        let mut interims = 0;
-        loop {
+        for interims in 0.. {
+            if interims > INTERIMS_MAX {
+                return Stop::Endpoint(StreamError::Malformed("too many interim answers"));
+            }
             if let Err(error) = source.response(self.request.is_head(), response).await {
                 return Stop::Endpoint(error);
             }
             match response.status {
-                101 if self.request.wants_websocket => {}
-                101 => return Stop::Endpoint(StreamError::Malformed("upgrade nobody asked for")),
+                101 if !self.request.wants_websocket => {
+                    return Stop::Endpoint(StreamError::Malformed("upgrade nobody asked for"));
+                }
                 // Ours was sent when the body was wanted.
-                100..200 if interims == INTERIM_MAX => {
-                    return Stop::Endpoint(StreamError::Malformed("too many interim responses"));
-                }
-                100 => {
-                    interims += 1;
-                    continue;
-                }
+                100 => {}
                 102..200 => {
-                    interims += 1;
                     sink.interim(response, b"");
                     if sink.flush().await.is_err() {
                         return Stop::Left;
                     }
-                    continue;
                 }
-                _ => {}
+                _ => break,
             }
-            break;
         }
         self.answered();
         edits::response(self.edits, response, self.routed);

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::Exchange;
 use crate::http::pace::Pace;
 use crate::live::LocalRevision;
 use crate::refusal::Reason;
@@ -26,6 +27,32 @@ pub(super) struct Progress {
     pub(super) answered: Cell<Option<Instant>>,
     /// The final head was given to the client's connection.
     pub(super) relayed: Cell<bool>,
+}
+
+impl Progress {
+    pub(super) fn new(begun: Instant, whole: bool) -> Progress {
+        Progress {
+            begun,
+            whole,
+            uploaded: Cell::new(false),
+            answered: Cell::new(None),
+            relayed: Cell::new(false),
+        }
+    }
+}
+
+impl Exchange<'_> {
+    /// Slot → response head.
+    pub(super) fn timeout(&self, revision: &LocalRevision) -> Option<Duration> {
+        let rule = self
+            .routed
+            .as_ref()
+            .and_then(|routed| match &routed.rule().action {
+                config::snapshot::Action::Forward(forward) => forward.timeout,
+                _ => None,
+            });
+        rule.or(revision.revision.timeout)
+    }
 }
 
 /// The time limits over one attempt.

@@ -28,9 +28,12 @@ impl Answer {
         if !content_type.is_empty() {
             answer.line("content-type", content_type.as_bytes());
         }
-        answer.lines.extend_from_slice(b"content-length: ");
-        decimal(&mut answer.lines, answer.body.len() as u64);
-        answer.lines.extend_from_slice(b"\r\n");
+        // RFC 9110 §8.6: never in 204; in 304 it would speak of another answer.
+        if !matches!(status, 204 | 304) {
+            answer.lines.extend_from_slice(b"content-length: ");
+            decimal(&mut answer.lines, answer.body.len() as u64);
+            answer.lines.extend_from_slice(b"\r\n");
+        }
         answer.line("date", date);
         answer
     }
@@ -130,4 +133,74 @@ pub fn phrase(status: u16) -> &'static str {
         .ok()
         .and_then(|status| status.canonical_reason())
         .unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::h1::request::parse;
+    use crate::http::h1::{HeadLimits, Parsed};
+
+    fn request(fields: &str) -> RequestHead {
+        let limits = HeadLimits {
+            bytes: 1024,
+            fields: 10,
+            target: 100,
+        };
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let mut out = RequestHead::default();
+        let parsed = parse(head.as_bytes(), &limits, &mut out);
+        assert_eq!(parsed, Ok(Parsed::Head(head.len())));
+        out
+    }
+
+    fn text(bytes: &[u8]) -> &str {
+        std::str::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_refusal_is_plain_text_unless_problem_json_is_accepted() {
+        let plain = Answer::refusal(Reason::QueueFull, Some(&request("")), b"now");
+        assert_eq!(plain.head.status, 503);
+        assert_eq!(
+            text(&plain.lines),
+            format!(
+                "content-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\ndate: now\r\ntidegate-reason: queue_full\r\nretry-after: 1\r\n",
+                plain.body.len()
+            )
+        );
+        assert!(text(&plain.body).ends_with("\n"));
+        let accept = "Accept: text/html;q=0.1\r\nAccept: x/y, Application/Problem+JSON;q=1\r\n";
+        let json = Answer::refusal(Reason::NoRoute, Some(&request(accept)), b"now");
+        assert!(text(&json.lines).starts_with("content-type: application/problem+json\r\n"));
+        let body: serde_json::Value = serde_json::from_slice(&json.body).unwrap();
+        assert_eq!(
+            (&body["reason"], &body["status"]),
+            (&"no_route".into(), &404.into())
+        );
+    }
+
+    #[test]
+    fn a_grpc_client_reads_its_code_in_the_head() {
+        let head = request("Content-Type: application/grpc+proto\r\n");
+        let answer = Answer::refusal(Reason::NoRoute, Some(&head), b"now");
+        assert_eq!((answer.head.status, answer.body.len()), (200, 0));
+        let code = format!("grpc-status: {}\r\n", Reason::NoRoute.grpc_code());
+        let lines = text(&answer.lines);
+        for line in [
+            &code,
+            "content-type: application/grpc\r\n",
+            "tidegate-reason: no_route\r\n",
+        ] {
+            assert!(lines.contains(line), "{line:?} in {lines:?}");
+        }
+    }
+
+    #[test]
+    fn statuses_without_a_body_have_no_length() {
+        for (status, has_length) in [(200, true), (205, true), (204, false), (304, false)] {
+            let answer = Answer::new(status, "", Vec::new(), b"now");
+            assert_eq!(text(&answer.lines).contains("content-length"), has_length);
+        }
+    }
 }

@@ -246,8 +246,9 @@ pub trait Downstream {
     /// Keeps the request's body for a second attempt if all of it is here; whether it is. Until
     /// [`forget_body`](Downstream::forget_body).
     fn keep_body(&mut self) -> bool;
-    /// Goes back to the beginning of the kept body.
-    fn rewind_body(&mut self);
+    /// Goes back to the beginning of the body; `false` if that cannot be, because some of it was
+    /// used and it was not kept.
+    fn rewind_body(&mut self) -> bool;
     /// The body is not needed again.
     fn forget_body(&mut self);
     /// The request's body was read to its end.

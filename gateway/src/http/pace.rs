@@ -114,3 +114,70 @@ impl Pace {
         Some(by_idle.min(by_rate))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(60);
+    const GRACE: Duration = Duration::from_secs(5);
+
+    /// A pace, its clock, and its beginning.
+    fn begun() -> (Pace, Rc<Clock>, Instant) {
+        let begin = Instant::now();
+        let clock = Clock::new(begin);
+        (Pace::new(&clock), clock, begin)
+    }
+
+    fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[test]
+    fn a_body_is_late_only_while_it_is_waited_for() {
+        let (pace, clock, begin) = begun();
+        assert_eq!(pace.body_deadline(IDLE, 0, GRACE), None);
+        clock.set(begin + seconds(100));
+        pace.read_waits();
+        clock.set(begin + seconds(101));
+        pace.read_waits();
+        let late = Some(begin + seconds(160));
+        assert_eq!(pace.body_deadline(IDLE, 0, GRACE), late);
+        pace.read_moved(1);
+        assert_eq!(pace.body_deadline(IDLE, 0, GRACE), None);
+        assert_eq!(pace.last(), begin + seconds(101));
+    }
+
+    #[test]
+    fn a_body_below_its_rate_has_less_time_the_longer_it_was_waited_for() {
+        let (pace, clock, begin) = begun();
+        pace.read_waits();
+        assert_eq!(pace.body_deadline(IDLE, 100, GRACE), Some(begin + GRACE));
+        // 200 bytes after four seconds are worth two of them at 100 bytes per second.
+        clock.set(begin + seconds(4));
+        pace.read_moved(200);
+        clock.set(begin + seconds(50));
+        pace.read_waits();
+        let left = seconds(5 + 2 - 4);
+        let late = Some(begin + seconds(50) + left);
+        assert_eq!(pace.body_deadline(IDLE, 100, GRACE), late);
+        // Never more than the idle time, however much came before.
+        pace.read_moved(1_000_000);
+        pace.read_waits();
+        let late = Some(begin + seconds(50) + IDLE);
+        assert_eq!(pace.body_deadline(IDLE, 100, GRACE), late);
+    }
+
+    #[test]
+    fn a_write_stalls_from_when_it_waits_until_bytes_move() {
+        let (pace, clock, begin) = begun();
+        assert_eq!(pace.stall_deadline(IDLE), None);
+        pace.write_waits();
+        clock.set(begin + seconds(10));
+        pace.write_waits();
+        assert_eq!(pace.stall_deadline(IDLE), Some(begin + IDLE));
+        pace.write_moved(1);
+        assert_eq!(pace.stall_deadline(IDLE), None);
+        assert_eq!((pace.bytes_written(), pace.bytes_read()), (1, 0));
+    }
+}

@@ -100,3 +100,142 @@ impl Pool {
         self.idle.borrow_mut().remove(&endpoint);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Write as _;
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+
+    use super::*;
+    use crate::serve::buffers::Buffers;
+    use crate::serve::io::Io;
+
+    const AGE_MAX: Duration = Duration::from_secs(55);
+    const HERE: EndpointId = EndpointId(1);
+    const ELSEWHERE: EndpointId = EndpointId(2);
+
+    fn listener() -> TcpListener {
+        TcpListener::bind("127.0.0.1:0").unwrap()
+    }
+
+    /// A connection, and the endpoint's end of it.
+    async fn connection(listener: &TcpListener) -> (Connection, TcpStream) {
+        let address = listener.local_addr().unwrap();
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (theirs, _address) = listener.accept().unwrap();
+        (Connection::new(Io::Plain(stream), &Buffers::new()), theirs)
+    }
+
+    /// Which connection it is.
+    fn name(connection: &Connection) -> SocketAddr {
+        match connection.io() {
+            Io::Plain(stream) => stream.local_addr().unwrap(),
+            Io::Memory { .. } => panic!("not a socket"),
+        }
+    }
+
+    /// A pool with this many connections, the first put there first; their names, and the
+    /// endpoint's ends.
+    async fn filled(spare_max: usize, count: usize) -> (Pool, Vec<SocketAddr>, Vec<TcpStream>) {
+        let pool = Pool::new(AGE_MAX, spare_max);
+        let listener = listener();
+        let (mut names, mut ends) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let (connection, theirs) = connection(&listener).await;
+            names.push(name(&connection));
+            ends.push(theirs);
+            pool.put(HERE, connection, Instant::now());
+        }
+        (pool, names, ends)
+    }
+
+    /// What is taken until there is no more.
+    fn drained(pool: &Pool) -> Vec<SocketAddr> {
+        std::iter::from_fn(|| pool.take(HERE))
+            .map(|connection| name(&connection))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn the_connection_used_last_is_used_next_and_only_for_its_endpoint() {
+        let (pool, mut names, _ends) = filled(8, 3).await;
+        assert!(pool.take(ELSEWHERE).is_none());
+        names.reverse();
+        assert_eq!(drained(&pool), names);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ended_or_spoke_unasked_is_not_used() {
+        let spoke = |mut end: TcpStream| {
+            end.write_all(b"HTTP/1.1 408 Slow\r\n\r\n").unwrap();
+            Some(end)
+        };
+        let half_closed = |end: TcpStream| {
+            end.shutdown(std::net::Shutdown::Write).unwrap();
+            Some(end)
+        };
+        let reset = |end: TcpStream| {
+            let at_once = Some(Duration::ZERO);
+            socket2::SockRef::from(&end).set_linger(at_once).unwrap();
+            None
+        };
+        let ways: [fn(TcpStream) -> Option<TcpStream>; 3] = [spoke, half_closed, reset];
+        for (stir, swept) in ways.iter().flat_map(|stir| [(stir, false), (stir, true)]) {
+            let (pool, names, mut ends) = filled(8, 2).await;
+            let _open = ends.pop().and_then(stir);
+            poll_fn(|cx| {
+                let idle = pool.idle.borrow();
+                idle[&HERE].connections[1].connection.io().poll_readable(cx)
+            })
+            .await;
+            if swept {
+                pool.sweep(Instant::now());
+                assert_eq!(pool.idle.borrow()[&HERE].connections.len(), 1);
+            }
+            assert_eq!(drained(&pool), names[..1]);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_two_sweeps_found_unused_is_trimmed_from_the_oldest() {
+        let (pool, mut names, _ends) = filled(2, 5).await;
+        pool.sweep(Instant::now());
+        assert_eq!(pool.idle.borrow()[&HERE].connections.len(), 5);
+        // Four are in use at once: only one was not needed.
+        let used: Vec<_> = std::iter::from_fn(|| pool.take(HERE)).take(4).collect();
+        for connection in used.into_iter().rev() {
+            pool.put(HERE, connection, Instant::now());
+        }
+        pool.sweep(Instant::now());
+        assert_eq!(pool.idle.borrow()[&HERE].connections.len(), 5);
+        pool.sweep(Instant::now());
+        names.reverse();
+        assert_eq!(drained(&pool), names[..2]);
+    }
+
+    #[tokio::test]
+    async fn the_old_the_spent_and_the_forgotten_are_closed() {
+        let (pool, names, _ends) = filled(8, 2).await;
+        let listener = listener();
+        let later = Instant::now() + AGE_MAX;
+        let (fresh, _end) = connection(&listener).await;
+        let fresh_name = name(&fresh);
+        pool.put(HERE, fresh, later);
+        pool.sweep(later + Duration::from_secs(1));
+        assert_eq!(drained(&pool), [fresh_name], "{names:?} were too old");
+
+        let (mut spent, _end) = connection(&listener).await;
+        spent.exchanges = EXCHANGES_MAX;
+        pool.put(HERE, spent, later);
+        assert!(pool.take(HERE).is_none());
+
+        let (forgotten, _end) = connection(&listener).await;
+        pool.put(HERE, forgotten, later);
+        pool.forget(HERE);
+        assert!(pool.take(HERE).is_none());
+
+        let (pool, _names, _ends) = filled(0, 1).await;
+        assert!(pool.take(HERE).is_none());
+    }
+}

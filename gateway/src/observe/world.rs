@@ -12,7 +12,7 @@ use super::facts::Start;
 
 /// The live tables, asked from outside the data path.
 pub trait World: Send + Sync + 'static {
-    /// Every revision there is, removed ones that still drain included. May take long: called on
+    /// Every configured revision. May take long: called on
     /// blocking threads only.
     fn revisions(&self) -> Vec<RevisionView>;
 

@@ -196,6 +196,12 @@ impl Buffer {
         self.consume(0);
     }
 
+    /// Whether it has given its storage back.
+    #[must_use]
+    pub fn holds_no_storage(&self) -> bool {
+        self.storage.is_empty()
+    }
+
     /// Gives the storage back if nothing is in it.
     pub fn release(&mut self) {
         if self.is_empty() && self.kept_from.is_none() && !self.storage.is_empty() {

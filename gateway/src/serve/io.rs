@@ -136,3 +136,68 @@ impl IoWrite<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Future as _, poll_fn};
+    use std::io::Write as _;
+    use std::pin::pin;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Our end of a connection, and theirs.
+    async fn connected() -> (Io, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let ours = TcpStream::connect(address).await.unwrap();
+        (Io::Plain(ours), listener.accept().unwrap().0)
+    }
+
+    async fn until_stirred(io: &Io) {
+        poll_fn(|cx| io.poll_readable(cx)).await;
+        assert!(io.is_stirred());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_leaves_is_seen_behind_what_it_said() {
+        let reset = |end: &std::net::TcpStream| {
+            let at_once = Some(Duration::ZERO);
+            socket2::SockRef::from(end).set_linger(at_once).unwrap();
+        };
+        let leave: fn(&std::net::TcpStream) = |_| {};
+        for before_leaving in [leave, reset] {
+            let (mut io, mut theirs) = connected().await;
+            theirs.write_all(&[b'x'; 1000]).unwrap();
+            until_stirred(&io).await;
+            let (mut read, _write) = io.split();
+            let mut closed = pin!(read.closed());
+            let waits = poll_fn(|cx| Poll::Ready(closed.as_mut().poll(cx).is_pending())).await;
+            assert!(waits, "unread bytes are no departure");
+            before_leaving(&theirs);
+            drop(theirs);
+            closed.await;
+        }
+    }
+
+    #[tokio::test]
+    async fn half_a_close_is_a_departure() {
+        let (mut io, theirs) = connected().await;
+        theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        let (mut read, _write) = io.split();
+        read.closed().await;
+    }
+
+    #[tokio::test]
+    async fn a_quiet_connection_is_not_stirred() {
+        let (mut io, mut theirs) = connected().await;
+        assert!(!io.is_stirred());
+        theirs.write_all(b"hello").unwrap();
+        until_stirred(&io).await;
+        let mut target = [0; 100];
+        let (mut read, _write) = io.split();
+        let count = poll_fn(|cx| read.poll_read(cx, &mut target)).await.unwrap();
+        assert_eq!(&target[..count], b"hello");
+        assert!(!io.is_stirred());
+    }
+}

@@ -27,6 +27,8 @@ pub struct Timers {
     schedule: RefCell<Schedule>,
     /// The tick the driver sleeps until.
     armed: Cell<u64>,
+    /// The tick up to which deadlines have fired.
+    passed: Cell<u64>,
     driver: RefCell<Option<Waker>>,
 }
 
@@ -53,6 +55,7 @@ impl Timers {
             start: Instant::now(),
             schedule: RefCell::default(),
             armed: Cell::new(NEVER),
+            passed: Cell::new(0),
             driver: RefCell::new(None),
         })
     }
@@ -123,6 +126,7 @@ impl Timers {
     }
 
     fn fire_due(&self, now: u64) {
+        self.passed.set(now);
         let mut schedule = self.schedule.borrow_mut();
         while let Some(bucket) = schedule.due.first_entry() {
             let tick = *bucket.key();
@@ -183,7 +187,8 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// Sets the deadline; `None` = none. Takes the place of the one before.
+    /// Sets the deadline; `None` = none. Takes the place of the one before. One that the timers
+    /// know to have passed has fired at once.
     pub fn set(&self, deadline: Option<Instant>) {
         self.arm(deadline, false);
     }
@@ -198,9 +203,10 @@ impl Timer {
         let mut schedule = self.timers.schedule.borrow_mut();
         let entry = &mut schedule.entries[self.key];
         entry.deadline = tick;
-        entry.fired = false;
+        // Whoever sets the same deadline at every poll sees that it has fired.
+        entry.fired = tick <= self.timers.passed.get();
         entry.idle = idle;
-        if tick >= entry.scheduled {
+        if entry.fired || tick >= entry.scheduled {
             return;
         }
         entry.scheduled = tick;
@@ -279,6 +285,39 @@ mod tests {
         timer.set(Some(Instant::now() + Duration::from_millis(20)));
         let took = fires_after(&timers, &timer).await;
         assert!(close_to(took, Duration::from_millis(20)), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_is_set_again_whenever_it_is_asked_about_fires() {
+        let timers = Timers::new();
+        let timer = timers.timer();
+        let deadline = Instant::now() + Duration::from_millis(100);
+        let mut drive = pin!(timers.drive());
+        let mut polls = 0;
+        poll_fn(|cx| {
+            assert!(drive.as_mut().poll(cx).is_pending());
+            polls += 1;
+            assert!(polls < 100, "it never fires");
+            timer.set(Some(deadline));
+            timer.poll_fired(cx)
+        })
+        .await;
+        assert!(Instant::now() >= deadline);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_in_the_past_fires_at_once_and_one_in_the_future_takes_it_back() {
+        let timers = Timers::new();
+        let timer = timers.timer();
+        timer.set(Some(Instant::now() + Duration::from_millis(50)));
+        fires_after(&timers, &timer).await;
+        let fired = || timer.poll_fired(&mut Context::from_waker(Waker::noop()));
+        timer.set(Some(Instant::now() - Duration::from_millis(20)));
+        assert!(fired().is_ready());
+        timer.set(Some(Instant::now() + Duration::from_millis(20)));
+        assert!(fired().is_pending());
+        timer.set(None);
+        assert!(fired().is_pending());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,12 @@
 //! A limit of requests in flight is never exceeded, as the endpoint itself counts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tests::{Backend, Client, Gateway, PATIENCE, Raw, eventually, request, sized};
+use tests::{
+    Backend, Client, Gateway, PATIENCE, Raw, RawBackend, eventually, request, sized, within,
+};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -133,6 +137,38 @@ async fn websocket_keeps_its_slot_to_its_end() {
     socket.echo("b").await;
     socket.close().await;
     assert_eq!(waiting.answer().await.status(), 200);
+}
+
+#[tokio::test]
+async fn slot_of_a_client_that_left_is_free_once_its_head_request_is_answered() {
+    let (arrived, answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (arrives, answers) = (arrived.clone(), answer.clone());
+    let backend = RawBackend::scripted(move |number, mut connection| {
+        let (arrives, answers) = (arrives.clone(), answers.clone());
+        async move {
+            connection.head().await;
+            if number > 0 {
+                return connection.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+            }
+            arrives.notify_one();
+            answers.notified().await;
+            let head = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+            connection.send(head).await;
+            // It keeps its connection whatever we do with ours.
+            std::future::pending().await
+        }
+    });
+    let linger = "gateway:\n  limits:\n    abortLinger: 1h\n";
+    let config = linger.to_owned() + &hello(&backend) + "    concurrency: 1\n";
+    let gateway = Gateway::start(&config).await;
+    let mut client = gateway.raw().await;
+    client
+        .send(format!("HEAD / HTTP/1.1\r\nHost: {HELLO}\r\n\r\n"))
+        .await;
+    within("the request to arrive", arrived.notified()).await;
+    client.reset();
+    answer.notify_one();
+    gateway.get(HELLO, "/").await.expect(204);
 }
 
 async fn hold(gateway: &Gateway, count: usize) -> Vec<Raw> {

@@ -26,16 +26,6 @@ async fn host_order_and_case_are_kept() {
     )
     .await;
     assert!(head.starts_with("GET /a?b HTTP/1.1\r\n"), "{head}");
-    let kept: Vec<_> = head
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, value)| (name, value.trim()))
-        .filter(|(name, _)| !name.to_lowercase().starts_with("x-forwarded-"))
-        .filter(|(name, _)| !name.eq_ignore_ascii_case("x-request-id"))
-        // A gateway names itself (RFC 9110 §7.6.3); that is how it knows a request that comes round.
-        .filter(|(name, _)| !name.eq_ignore_ascii_case("via"))
-        .collect();
     let sent = [
         ("X-Zebra", "1"),
         ("hOST", "Hello.Default.Example.com:8080"),
@@ -45,6 +35,14 @@ async fn host_order_and_case_are_kept() {
         ("X-Empty", ""),
         ("X-Bytes", "\u{e9}"),
     ];
+    // What the gateway adds comes after what it got.
+    let kept: Vec<_> = head
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name, value.trim()))
+        .take(sent.len())
+        .collect();
     assert_eq!(kept, sent, "{head}");
 }
 

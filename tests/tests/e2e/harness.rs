@@ -11,6 +11,7 @@ use tests::metrics::Metrics;
 use tests::process::{Program, living, open_descriptors, resident};
 use tests::websocket::WebSocket;
 use tests::{Backend, Client, Load, PATIENCE, Raw, RawBackend, eventually, request};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::SERVICE;
 
@@ -162,6 +163,12 @@ async fn backend_echoes_websockets() {
     let backend = Backend::start("one");
     let mut socket = WebSocket::open(backend.address, "h", "/ws").await;
     socket.echo("hello").await;
+    for size in [0, 126, 1_000_000] {
+        socket.send(Message::binary(pattern(size, 3))).await;
+        assert!(socket.receive().await == Message::binary(pattern(size, 3)));
+    }
+    socket.send(Message::Ping("ping".into())).await;
+    assert_eq!(socket.receive().await, Message::Pong("ping".into()));
     assert_eq!(backend.running(), 1);
     socket.close().await;
     eventually(PATIENCE, "it ends", async || {

@@ -191,8 +191,8 @@ async fn nudge_and_livez_stay_prompt_while_a_large_file_compiles() {
 #[tokio::test]
 async fn table_that_is_gone_gives_its_memory_and_descriptors_back() {
     let _alone = tests::heavy().await;
-    let gateway = Gateway::start(&large(2000, "v0")).await;
-    let host = "r-1999.default.example.com";
+    let gateway = Gateway::start(&large(1000, "v0")).await;
+    let host = "r-999.default.example.com";
     let served = async |mark: &str| {
         let what = format!("{mark} is served");
         eventually(tests::PATIENCE, &what, async || {
@@ -200,13 +200,13 @@ async fn table_that_is_gone_gives_its_memory_and_descriptors_back() {
         })
         .await;
     };
-    for number in 0..10 {
-        gateway.replace(&large(2000, &format!("a{number}")));
+    for number in 0..5 {
+        gateway.replace(&large(1000, &format!("a{number}")));
         served(&format!("a{number}")).await;
     }
     let (memory, descriptors) = (resident(gateway.pid()), open_descriptors(gateway.pid()));
-    for number in 0..20 {
-        gateway.replace(&large(2000, &format!("b{number}")));
+    for number in 0..10 {
+        gateway.replace(&large(1000, &format!("b{number}")));
         served(&format!("b{number}")).await;
     }
     let after = resident(gateway.pid());

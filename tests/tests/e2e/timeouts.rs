@@ -7,12 +7,22 @@ use hyper::body::Frame;
 use tests::body::channel;
 use tests::client::carrying;
 use tests::websocket::WebSocket;
-use tests::{Backend, Gateway, RawBackend, eventually, request, within};
+use tests::{Backend, Gateway, Raw, RawBackend, eventually, request, within};
 
 use crate::{HELLO, Switch, cold, hello};
 
 fn limits(limits: &str) -> String {
     format!("gateway: {{ limits: {{ {limits} }} }}\n")
+}
+
+/// Sends a byte now and then until there is an answer.
+async fn drip(client: &mut Raw, pause: Duration) {
+    within("an end of the dripping", async {
+        while client.silent_for(pause).await {
+            client.send("x").await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -23,9 +33,7 @@ async fn head_must_come_in_time_however_it_drips() {
     client
         .send(format!("GET / HTTP/1.1\r\nHost: {HELLO}\r\nX: "))
         .await;
-    while client.silent_for(Duration::from_millis(20)).await {
-        client.send("x").await;
-    }
+    drip(&mut client, Duration::from_millis(20)).await;
     let answer = client.answer().await;
     assert_eq!((answer.status(), answer.reason()), (408, "header_timeout"));
     client.rest().await;
@@ -80,9 +88,7 @@ async fn upload_that_drips_below_the_minimum_rate_is_ended() {
             "POST / HTTP/1.1\r\nHost: {HELLO}\r\nContent-Length: 9999\r\n\r\n"
         ))
         .await;
-    while client.silent_for(Duration::from_millis(50)).await {
-        client.send("x").await;
-    }
+    drip(&mut client, Duration::from_millis(50)).await;
     let answer = client.answer().await;
     assert_eq!((answer.status(), answer.reason()), (408, "body_timeout"));
 }

@@ -263,15 +263,17 @@ async fn all_errors_of_meaning_are_told_at_once_and_the_first_of_shape() {
     let problems = problems(
         "routes:
   - name: a
-    traffic: [{ revision: nowhere }]
+    traffic: [{ revision: r, percent: 60 }]
   - name: b
-    traffic: [{ revision: neverland }]
+    traffic: [{ revision: r, percent: 60 }]
+revisions:
+  - { name: r, endpoints: ['127.0.0.1:9'] }
 ---
 revisions: 1
 ---
 routes:
   - name: c
-    traffic: [{ revision: utopia }]
+    traffic: [{ revision: r, percent: 60 }]
 ",
     )
     .await;
@@ -279,7 +281,7 @@ routes:
         .iter()
         .filter_map(|problem| problem["line"].as_u64())
         .collect();
-    for line in [3, 5, 7, 11] {
+    for line in [3, 5, 9, 13] {
         assert!(
             lines.contains(&line),
             "nothing about line {line}: {problems:#?}"

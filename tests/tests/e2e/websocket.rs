@@ -179,5 +179,6 @@ async fn end_of_one_side_is_the_end_of_the_other() {
     socket.echo("b").await;
     backend.kill().await;
     socket.gone().await;
+    drop(socket);
     gateway.until_idle().await;
 }

@@ -23,14 +23,18 @@ impl Wake for Unpark {
     }
 }
 
-/// Polls until ready; a lost wake-up makes it give up.
+/// Longer than any wait here can take, so that a lost wake-up fails instead of hanging.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn block_on(mut waiting: Waiting) -> Result<Slot, AcquireError> {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let begun = Instant::now();
     loop {
         match Pin::new(&mut waiting).poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(outcome) => return outcome,
-            Poll::Pending => thread::park(),
+            Poll::Pending => thread::park_timeout(PATIENCE),
         }
+        assert!(begun.elapsed() < PATIENCE, "a wake-up was lost");
     }
 }
 

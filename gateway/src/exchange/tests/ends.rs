@@ -287,3 +287,188 @@ fn a_header_that_a_rule_sets_takes_the_place_of_ours() {
         assert!(head.contains("x-forwarded-proto: https\r\n"), "{head}");
     });
 }
+
+#[test]
+fn an_endpoint_that_says_nothing_but_interim_responses_is_given_up() {
+    run(async {
+        let world = World::new("", "");
+        let (mut client, mut endpoint) = (world.client(), world.endpoint());
+        say(&mut client, GET).await;
+        let early = "HTTP/1.1 103 Early Hints\r\n\r\n";
+        say(&mut endpoint, early.repeat(101)).await;
+        for _ in 0..100 {
+            assert_eq!(read_head(&mut client).await, early);
+        }
+        refusal(&mut client, 502, "upstream_invalid").await;
+    });
+}
+
+#[test]
+fn half_an_interim_response_is_followed_by_nothing() {
+    run(async {
+        let world = World::new("", "timeout: 5s");
+        let (mut client, _served) = world.client_holding(16);
+        let mut endpoint = world.endpoint();
+        let asking = spawn_local(async move {
+            say(&mut client, GET).await;
+            client
+        });
+        read_head(&mut endpoint).await;
+        let mut client = asking.await.unwrap();
+        say(
+            &mut endpoint,
+            "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n",
+        )
+        .await;
+        tokio::time::sleep(seconds(6)).await;
+        assert_eq!(read_all(&mut client).await, "HTTP/1.1 103 Ear");
+    });
+}
+
+#[test]
+fn who_leaves_while_held_leaves_the_queue_whatever_they_have_sent() {
+    run(async {
+        let world = World::new("", "concurrency: 1");
+        let (mut first, mut endpoint) = (world.client(), world.endpoint());
+        say(&mut first, GET).await;
+        read_head(&mut endpoint).await;
+        let whole = format!("{}{}", post(10), "0123456789");
+        let partial = format!("{}{}", post(100_000), "x".repeat(32 * 1024));
+        let pipelined = String::from_utf8(GET.repeat(1000)).unwrap();
+        let expecting = post(10).replace("content-", "expect: 100-continue\r\ncontent-");
+        for request in [whole, partial, pipelined, expecting] {
+            let (mut client, io) = sockets().await;
+            world.serve(io);
+            say(&mut client, &request).await;
+            while world.throttle.waiting() != 1 {
+                tokio::time::sleep(TICK).await;
+            }
+            let start = Instant::now();
+            drop(client);
+            while world.throttle.waiting() != 0 {
+                tokio::time::sleep(TICK).await;
+            }
+            took(start, seconds(0));
+        }
+        assert_eq!(world.worker.shared.holding.bytes(), 0);
+    });
+}
+
+#[test]
+fn who_leaves_while_an_answer_streams_ends_it() {
+    run(async {
+        let world = World::new("", "");
+        let mut endpoint = world.endpoint();
+        let (mut client, io) = sockets().await;
+        world.serve(io);
+        say(&mut client, GET).await;
+        read_head(&mut endpoint).await;
+        say(&mut endpoint, "HTTP/1.1 200 OK\r\n\r\nbegun").await;
+        read_until(&mut client, "begun\r\n").await;
+        let start = Instant::now();
+        drop(client);
+        assert_eq!(read_all(&mut endpoint).await, "");
+        took(start, seconds(0));
+        assert_eq!(world.counted(200, "client_gone"), 1);
+    });
+}
+
+#[test]
+fn the_end_of_the_drain_ends_what_runs_and_refuses_what_waits() {
+    run(async {
+        let world = World::new("", "concurrency: 1");
+        let (mut first, mut endpoint) = (world.client(), world.endpoint());
+        say(&mut first, GET).await;
+        read_head(&mut endpoint).await;
+        say(&mut endpoint, "HTTP/1.1 200 OK\r\n\r\nbegun").await;
+        read_until(&mut first, "begun\r\n").await;
+        let mut second = world.client();
+        say(&mut second, GET).await;
+        while world.throttle.waiting() != 1 {
+            tokio::time::sleep(TICK).await;
+        }
+        tokio::time::sleep(seconds(1)).await;
+        world.worker.phase.set(Phase::Ended);
+        world.worker.timers.wake_all();
+        refusal(&mut second, 503, "shutting_down").await;
+        assert_eq!(read_all(&mut first).await, "");
+        assert_eq!(world.counted(200, "stream_timeout"), 1);
+    });
+}
+
+#[test]
+fn while_draining_a_client_that_does_not_close_is_not_waited_for_long() {
+    run(async {
+        let world = World::new("", "");
+        let (mut client, served) = world.client_holding(PLENTY);
+        let mut endpoint = world.endpoint();
+        say(&mut client, GET).await;
+        read_head(&mut endpoint).await;
+        world.worker.phase.set(Phase::Closing);
+        say(
+            &mut endpoint,
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        )
+        .await;
+        let head = read_until(&mut client, "ok").await;
+        assert!(head.contains("connection: close\r\n"), "{head}");
+        let start = Instant::now();
+        served.await.unwrap();
+        took(start, Duration::from_millis(500));
+        assert_eq!(world.worker.connections.get(), 0);
+    });
+}
+
+#[test]
+fn a_body_that_grows_beyond_its_bound_is_refused_and_sent_no_further() {
+    run(async {
+        let world = World::new("bodyBytes: 10", "concurrency: 1");
+        let (mut client, mut endpoint) = (world.client(), world.endpoint());
+        let head =
+            "POST / HTTP/1.1\r\nhost: a.default.example.com\r\ntransfer-encoding: chunked\r\n\r\n";
+        say(&mut client, head).await;
+        say(&mut client, "8\r\n01234567\r\n").await;
+        read_until(&mut endpoint, "01234567\r\n").await;
+        say(&mut client, "8\r\n01234567\r\n").await;
+        refusal(&mut client, 413, "body_too_large").await;
+        // The endpoint may still be at work on what it has.
+        assert_eq!(read_all(&mut endpoint).await, "");
+        assert_eq!(world.throttle.in_flight(), 1);
+        drop(endpoint);
+        world.in_flight(0).await;
+    });
+}
+
+#[test]
+fn continue_is_said_once_however_often_an_attempt_is_made() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let world = World::at(listener.local_addr().unwrap(), "", "");
+        drop(world.endpoint());
+        let mut client = world.client();
+        say(
+            &mut client,
+            post(2).replace("content-", "expect: 100-continue\r\ncontent-"),
+        )
+        .await;
+        assert_eq!(
+            read_head(&mut client).await,
+            "HTTP/1.1 100 Continue\r\n\r\n"
+        );
+        let (mut endpoint, _) = listener.accept().await.unwrap();
+        let head = read_head(&mut endpoint).await;
+        assert!(!head.contains("expect"), "{head}");
+        say(&mut client, "ab").await;
+        read_until(&mut endpoint, "ab").await;
+        say(
+            &mut endpoint,
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        )
+        .await;
+        assert!(
+            read_until(&mut client, "ok")
+                .await
+                .starts_with("HTTP/1.1 200 ")
+        );
+    });
+}

@@ -23,6 +23,7 @@ use crate::live::{Live, Published, Throttles};
 use crate::observe::access_log::{self, AccessLog};
 use crate::observe::metrics::Registry;
 use crate::serve::connection::serve;
+use crate::serve::drain::Phase;
 use crate::serve::io::Io;
 use crate::serve::timers::TICK;
 use crate::serve::worker::{Shared, Worker};

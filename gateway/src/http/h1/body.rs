@@ -3,7 +3,7 @@
 use crate::http::field::Name;
 use crate::http::message::{Length, StreamError, Trailers};
 
-/// Longest chunk-size line, extensions included.
+/// Longest chunk-size line, extensions and CRLF included.
 const LINE_MAX: usize = 4 * 1024;
 /// Most bytes of chunk extensions in one message; they are dropped.
 const EXTENSIONS_MAX: usize = 16 * 1024;
@@ -16,6 +16,7 @@ pub struct Decoder {
     state: State,
     extensions: usize,
     trailer_bytes: usize,
+    untouched: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,12 +57,19 @@ impl Decoder {
             state,
             extensions: 0,
             trailer_bytes,
+            untouched: true,
         }
     }
 
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.state == State::Over
+    }
+
+    /// None of the body's bytes were used.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        self.untouched
     }
 
     /// Body bytes still to come, where the head said so.
@@ -108,6 +116,7 @@ impl Decoder {
 
     /// `count` bytes of data were used.
     pub fn took(&mut self, count: usize) {
+        self.untouched &= count == 0;
         match &mut self.state {
             State::Fixed(left) => *left -= count as u64,
             State::Chunk(left) => {
@@ -125,8 +134,8 @@ impl Decoder {
     }
 
     fn chunk_line(&mut self, bytes: &[u8]) -> Result<Step, StreamError> {
-        let Some(end) = memchr::memchr(b'\n', bytes) else {
-            return if bytes.len() > LINE_MAX {
+        let Some(end) = memchr::memchr(b'\n', &bytes[..bytes.len().min(LINE_MAX)]) else {
+            return if bytes.len() >= LINE_MAX {
                 Err(StreamError::Malformed("chunk line too long"))
             } else {
                 Ok(Step::More)

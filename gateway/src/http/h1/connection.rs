@@ -70,8 +70,8 @@ impl Connection {
 
     /// A body of this length comes next.
     pub fn begin_body(&mut self, length: Length, limits: ReadLimits) {
+        self.forget();
         self.decoder = Decoder::new(length, limits.trailer_bytes);
-        self.kept = None;
     }
 
     #[must_use]
@@ -121,10 +121,10 @@ impl Connection {
         self.kept = Some(self.decoder);
     }
 
-    /// Goes back to the beginning of the body; `false` if it was not kept.
+    /// Goes back to the beginning of the body; `false` if some of it was used and not kept.
     pub fn rewind(&mut self) -> bool {
         let Some(decoder) = self.kept else {
-            return false;
+            return self.decoder.is_untouched();
         };
         self.decoder = decoder;
         self.buffer.rewind();
@@ -143,6 +143,12 @@ impl Connection {
         if self.out.is_empty() && self.out.capacity() > 0 {
             buffers.give_out(std::mem::take(&mut self.out));
         }
+    }
+
+    /// Whether it holds no buffers.
+    #[cfg(test)]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.buffer.holds_no_storage() && self.out.capacity() == 0
     }
 
     /// Makes room to write into, from the worker's spare ones.

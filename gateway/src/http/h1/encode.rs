@@ -20,19 +20,18 @@ pub fn request(out: &mut Vec<u8>, request: &RequestHead, edits: &RequestEdits<'_
     out.push(b' ');
     out.extend_from_slice(edits.target.unwrap_or_else(|| request.target()));
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    let has_host = request
-        .head
-        .fields
-        .iter()
-        .any(|field| field.id == Name::Host);
     let host = edits.host.unwrap_or_else(|| request.host());
-    if !has_host {
-        host_line(out, host);
-    }
-    if edits.host.is_some() {
-        lines(out, &request.head, Some(host));
-    } else {
-        lines(out, &request.head, None);
+    let mut hosts = request.head.fields.iter();
+    match hosts.find(|field| field.id == Name::Host) {
+        Some(field) if edits.host.is_none() && field.value == request.host => {
+            lines(out, &request.head, None);
+        }
+        // Rewritten, or an absolute form whose authority is spelt otherwise (RFC 9112 §3.2.2).
+        Some(_) => lines(out, &request.head, Some(host)),
+        None => {
+            host_line(out, host);
+            lines(out, &request.head, None);
+        }
     }
     out.extend_from_slice(edits.lines);
     match (request.wants_websocket, request.takes_trailers) {

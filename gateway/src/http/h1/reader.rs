@@ -100,6 +100,7 @@ impl Reader<'_> {
 
     /// Reads and drops at most `budget` bytes; returns when they are used up or the peer has ended.
     pub async fn discard(&mut self, budget: usize) {
+        self.buffer.forget();
         let mut left = budget;
         loop {
             left = left.saturating_sub(self.buffer.len());
@@ -213,6 +214,7 @@ impl Source for Reader<'_> {
 
     fn begin_tunnel(&mut self) {
         self.body_bytes_max = u64::MAX;
+        self.buffer.forget();
         self.begin_body(Length::UntilClose);
     }
 }

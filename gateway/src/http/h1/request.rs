@@ -270,7 +270,8 @@ fn connection(out: &mut RequestHead) -> Result<(), Reason> {
                 field.dropped = true;
                 plain = false;
             }
-            Name::KeepAlive | Name::ProxyConnection | Name::TransferEncoding => {
+            // What is expected is expected of us: the endpoint's 100 would come to nobody.
+            Name::KeepAlive | Name::ProxyConnection | Name::TransferEncoding | Name::Expect => {
                 field.dropped = true;
             }
             _ => {}
@@ -325,9 +326,6 @@ fn expectation(out: &mut RequestHead) -> Result<(), Reason> {
             return Err(Reason::ExpectationFailed);
         }
         expects = true;
-    }
-    if expects {
-        out.head.drop_all(Name::Expect);
     }
     out.expects_continue = expects && out.version == Version::Http11 && out.length != Length::None;
     Ok(())

@@ -73,8 +73,8 @@ impl Downstream for Client<'_> {
         whole
     }
 
-    fn rewind_body(&mut self) {
-        self.connection.rewind();
+    fn rewind_body(&mut self) -> bool {
+        self.connection.rewind()
     }
 
     fn forget_body(&mut self) {
@@ -130,6 +130,10 @@ impl Responder for ClientWriter<'_> {
     }
 
     fn respond(&mut self, response: &ResponseHead, added: &[u8], last: bool) {
+        if *self.writer.encoder != Encoder::Over {
+            // A fault of ours ended an answer before any of it was written: this one stands for it.
+            self.writer.out.clear();
+        }
         let length = match (response.length, self.version) {
             (Length::Chunked | Length::UntilClose, Version::Http11) => Length::Chunked,
             // A 1.0 client knows no chunks: the end of the connection ends the body.

@@ -50,14 +50,14 @@ impl Writer<'_> {
         let _already_gone = poll_fn(|cx| self.io.poll_shutdown(cx)).await;
     }
 
-    /// Writes `out`, then `data`, then `tail`, all of them; empties `out`.
+    /// Writes `out`, then `data`, then `tail`, all of them. What was written of `out` is gone from
+    /// it, also when this fails or is dropped, so that it never goes out twice.
     async fn write_parts(&mut self, data: &[u8], tail: &[u8]) -> Result<(), StreamError> {
         let mut done = 0;
-        let result = poll_fn(|cx| self.poll_parts(cx, &mut done, data, tail)).await;
-        self.out.clear();
-        result
+        poll_fn(|cx| self.poll_parts(cx, &mut done, data, tail)).await
     }
 
+    /// `done`: bytes of `data` and `tail` that were written.
     fn poll_parts(
         &mut self,
         cx: &mut Context<'_>,
@@ -66,23 +66,22 @@ impl Writer<'_> {
         tail: &[u8],
     ) -> Poll<Result<(), StreamError>> {
         loop {
-            let mut skip = *done;
+            let of_data = (*done).min(data.len());
+            let left = [&**self.out, &data[of_data..], &tail[*done - of_data..]];
             let mut parts = [IoSlice::new(&[]); 3];
             let mut count = 0;
-            for part in [self.out.as_slice(), data, tail] {
-                let skipped = skip.min(part.len());
-                skip -= skipped;
-                if skipped < part.len() {
-                    parts[count] = IoSlice::new(&part[skipped..]);
-                    count += 1;
-                }
+            for part in left.into_iter().filter(|part| !part.is_empty()) {
+                parts[count] = IoSlice::new(part);
+                count += 1;
             }
             if count == 0 {
                 return Poll::Ready(Ok(()));
             }
             match self.io.poll_write(cx, &parts[..count]) {
                 Poll::Ready(Ok(written)) => {
-                    *done += written;
+                    let of_out = written.min(self.out.len());
+                    self.out.drain(..of_out);
+                    *done += written - of_out;
                     self.pace.write_moved(written);
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),

@@ -1,7 +1,11 @@
 //! The codec over an in-process pipe: what it understands, whatever pieces it comes in.
 
+mod body;
+mod encode;
 mod request;
 mod response;
+mod soup;
+mod writer;
 
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -9,11 +13,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use activator::admission::Clock;
-use tokio::io::{AsyncWrite, DuplexStream};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use super::client::Endpoint;
 use super::connection::{Connection, ReadLimits};
-use super::{HeadLimits, request as parser};
+use super::{HeadLimits, Parsed, request as parser};
 use crate::http::message::{RequestHead, StreamError};
 use crate::http::pace::Pace;
 use crate::refusal::Reason;
@@ -33,7 +37,12 @@ const READS: ReadLimits = ReadLimits {
 };
 
 fn pipe() -> (Connection, DuplexStream) {
-    let (io, theirs) = Io::memory(1 << 20);
+    narrow_pipe(1 << 20)
+}
+
+/// A pipe that holds at most `capacity` bytes each way.
+fn narrow_pipe(capacity: usize) -> (Connection, DuplexStream) {
+    let (io, theirs) = Io::memory(capacity);
     let buffers = Buffers::new();
     (Connection::new(io, &buffers), theirs)
 }
@@ -74,6 +83,34 @@ fn say(theirs: &mut DuplexStream, mut bytes: &[u8]) {
             other => panic!("the pipe takes no more: {other:?}"),
         }
     }
+}
+
+/// What has come to the peer.
+fn heard(theirs: &mut DuplexStream) -> Vec<u8> {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut all = Vec::new();
+    loop {
+        let mut storage = [0; 4096];
+        let mut target = ReadBuf::new(&mut storage);
+        match Pin::new(&mut *theirs).poll_read(&mut context, &mut target) {
+            Poll::Ready(Ok(())) if !target.filled().is_empty() => {
+                all.extend_from_slice(target.filled());
+            }
+            _ => return all,
+        }
+    }
+}
+
+/// The head in these bytes.
+fn parsed(head: &[u8]) -> RequestHead {
+    let mut out = RequestHead::default();
+    assert_eq!(
+        parser::parse(head, &HEADS, &mut out),
+        Ok(Parsed::Head(head.len())),
+        "{}",
+        head.escape_ascii()
+    );
+    out
 }
 
 /// Every way to cut `bytes` in two, and every byte alone.

@@ -5,7 +5,7 @@ use crate::http::message::{Length, RequestHead, StreamError, Version};
 use crate::refusal::Reason;
 
 /// What a head means, in one line.
-fn meaning(request: &RequestHead) -> String {
+pub(super) fn meaning(request: &RequestHead) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut out = format!(
         "{} {} @{}",
@@ -170,6 +170,10 @@ const ACCEPTED: &[(&str, &str)] = &[
     (
         "POST / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
         "POST / @a 1.0 exactly 1 close -Expect",
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: a\r\nExpect: ,\r\nContent-Length: 1\r\n\r\n",
+        "POST / @a exactly 1 -Expect",
     ),
     // Upgrades: a WebSocket and nothing else.
     (

@@ -7,7 +7,7 @@ use crate::http::message::{
 };
 
 /// What a head means, in one line.
-fn meaning(response: &ResponseHead) -> String {
+pub(super) fn meaning(response: &ResponseHead) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let phrase = text(response.phrase.of(&response.head.bytes));
     let mut out = format!("{} {phrase:?}", response.status);
@@ -32,7 +32,7 @@ fn meaning(response: &ResponseHead) -> String {
 }
 
 /// What came of reading a response head; `None`: it would wait for more.
-fn hear(pieces: &[&[u8]], to_head: bool) -> Option<Result<ResponseHead, StreamError>> {
+pub(super) fn hear(pieces: &[&[u8]], to_head: bool) -> Option<Result<ResponseHead, StreamError>> {
     let (mut endpoint, mut theirs) = endpoint();
     let pace = pace();
     let (mut source, _sink) = endpoint.split(&pace);
