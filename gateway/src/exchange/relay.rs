@@ -13,6 +13,9 @@ use crate::live::LocalRevision;
 use crate::observe::cold::FirstAnswer;
 use crate::serve::worker::Worker;
 
+/// Most interim answers (RFC 9110 §15.2) to one request.
+const INTERIMS_MAX: u32 = 32;
+
 /// A failure of one direction, by the end of it that failed.
 #[derive(Debug)]
 pub(super) enum Broken {
@@ -110,25 +113,27 @@ impl Relay<'_> {
         sink: &mut K,
         response: &mut ResponseHead,
     ) -> Stop {
-        loop {
+        for interims in 0.. {
+            if interims > INTERIMS_MAX {
+                return Stop::Endpoint(StreamError::Malformed("too many interim answers"));
+            }
             if let Err(error) = source.response(self.request.is_head(), response).await {
                 return Stop::Endpoint(error);
             }
             match response.status {
-                101 if self.request.wants_websocket => {}
-                101 => return Stop::Endpoint(StreamError::Malformed("upgrade nobody asked for")),
+                101 if !self.request.wants_websocket => {
+                    return Stop::Endpoint(StreamError::Malformed("upgrade nobody asked for"));
+                }
                 // Ours was sent when the body was wanted.
-                100 => continue,
+                100 => {}
                 102..200 => {
                     sink.interim(response, b"");
                     if sink.flush().await.is_err() {
                         return Stop::Left;
                     }
-                    continue;
                 }
-                _ => {}
+                _ => break,
             }
-            break;
         }
         self.answered();
         edits::response(self.edits, response, self.routed);
