@@ -4,6 +4,8 @@
 //! carry. Neither has heard of HTTP, sockets or clocks: callers say what time it is. `scaler` hears
 //! demand and brings endpoints.
 
+#![forbid(unsafe_code)]
+
 pub mod admission;
 pub mod demand;
 pub mod scaler;

@@ -6,6 +6,8 @@
 //! Text becomes [`Fragment`]s ([`parse`]), fragments become a [`Snapshot`] ([`Compiler`]), and a
 //! request is looked up in a snapshot ([`route::find`]).
 
+#![forbid(unsafe_code)]
+
 mod at;
 mod compile;
 pub mod document;
