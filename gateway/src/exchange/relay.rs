@@ -59,15 +59,19 @@ pub(super) async fn upload<S: Source, K: Sink>(
     StreamError::Closed
 }
 
-/// A body that is not whole here cannot be fetched back: none of it is touched before the head is
-/// on its way, so that an attempt of which nothing was written can be made again.
+/// A body that is not whole here cannot be fetched back: none of it is let go before it was
+/// written, so that an attempt of which nothing was written can be made again.
 async fn send_body<S: Source, K: Sink>(
     source: &mut S,
     sink: &mut K,
     whole: bool,
 ) -> Result<(), Broken> {
-    if !whole {
+    if !whole && source.is_ready() && source.fill().await.map_err(Broken::Source)? == Filled::Data {
+        let data = source.data();
+        let count = data.len();
+        sink.write(data).await.map_err(Broken::Sink)?;
         sink.flush().await.map_err(Broken::Sink)?;
+        source.consume(count);
     }
     pump(source, sink).await
 }
