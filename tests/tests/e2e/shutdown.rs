@@ -36,7 +36,7 @@ async fn sigterm_under_load_loses_nothing_and_ends_soon_after_the_last_answer() 
 
 #[tokio::test]
 async fn connection_that_the_kernel_took_before_the_signal_is_served() {
-    for _ in 0..sized(5, 50) {
+    for _ in 0..sized(15, 100) {
         let backend = Backend::start("one");
         let mut gateway = Gateway::start(&hello(&backend)).await;
         let mut clients = Vec::new();
@@ -51,8 +51,32 @@ async fn connection_that_the_kernel_took_before_the_signal_is_served() {
         for client in &mut clients {
             assert_eq!(client.answer().await.status(), 200);
         }
+        drop(clients);
         gateway.exit(SOON).await.expect(0);
     }
+}
+
+#[tokio::test]
+async fn clients_that_do_not_close_do_not_keep_it_up() {
+    // One second is promised; what it must not do is wait for the client's good will.
+    let limit = Duration::from_millis(1_800);
+    let backend = Backend::start("one");
+    let mut gateway = Gateway::start(&hello(&backend)).await;
+    let mut busy = gateway.raw().await;
+    busy.send(format!("GET /?hold HTTP/1.1\r\nHost: {HELLO}\r\n\r\n"))
+        .await;
+    eventually(PATIENCE, "it arrives", async || {
+        (backend.running() == 1).then_some(())
+    })
+    .await;
+    gateway.signal(Signal::TERM);
+    eventually(PATIENCE, "it is not ready", async || {
+        (gateway.ask("/readyz").await.status == 503).then_some(())
+    })
+    .await;
+    backend.open_gate();
+    assert_eq!(busy.answer().await.field("connection"), Some("close"));
+    gateway.exit(limit).await.expect(0);
 }
 
 #[tokio::test]
