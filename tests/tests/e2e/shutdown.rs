@@ -16,6 +16,17 @@ fn drain(drain: &str) -> String {
     format!("gateway: {{ drain: {{ {drain} }} }}\n")
 }
 
+/// Waits until nobody new is let in, which is when answers begin to say that they are the last.
+async fn closed(gateway: &Gateway) {
+    eventually(PATIENCE, "new connections are refused", async || {
+        Client::try_connect(gateway.public())
+            .await
+            .is_err()
+            .then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn sigterm_under_load_loses_nothing_and_ends_soon_after_the_last_answer() {
     let _alone = tests::heavy().await;
@@ -36,7 +47,7 @@ async fn sigterm_under_load_loses_nothing_and_ends_soon_after_the_last_answer() 
 
 #[tokio::test]
 async fn connection_that_the_kernel_took_before_the_signal_is_served() {
-    for _ in 0..sized(5, 50) {
+    for _ in 0..sized(15, 100) {
         let backend = Backend::start("one");
         let mut gateway = Gateway::start(&hello(&backend)).await;
         let mut clients = Vec::new();
@@ -51,8 +62,29 @@ async fn connection_that_the_kernel_took_before_the_signal_is_served() {
         for client in &mut clients {
             assert_eq!(client.answer().await.status(), 200);
         }
+        drop(clients);
         gateway.exit(SOON).await.expect(0);
     }
+}
+
+#[tokio::test]
+async fn clients_that_do_not_close_do_not_keep_it_up() {
+    // One second is promised; what it must not do is wait for the client's good will.
+    let limit = Duration::from_millis(1_800);
+    let backend = Backend::start("one");
+    let mut gateway = Gateway::start(&hello(&backend)).await;
+    let mut busy = gateway.raw().await;
+    busy.send(format!("GET /?hold HTTP/1.1\r\nHost: {HELLO}\r\n\r\n"))
+        .await;
+    eventually(PATIENCE, "it arrives", async || {
+        (backend.running() == 1).then_some(())
+    })
+    .await;
+    gateway.signal(Signal::TERM);
+    closed(&gateway).await;
+    backend.open_gate();
+    assert_eq!(busy.answer().await.field("connection"), Some("close"));
+    gateway.exit(limit).await.expect(0);
 }
 
 #[tokio::test]
@@ -79,13 +111,7 @@ async fn draining_is_told_on_every_way() {
     .await;
     assert_eq!(gateway.ask("/livez").await.status, 200);
     // Nobody new comes in, the idle go, the busy are finished.
-    eventually(PATIENCE, "new connections are refused", async || {
-        Client::try_connect(gateway.public())
-            .await
-            .is_err()
-            .then_some(())
-    })
-    .await;
+    closed(&gateway).await;
     assert_eq!(idle.rest().await, b"");
     assert!(gateway.lives());
     backend.open_gate();
@@ -123,10 +149,7 @@ async fn held_requests_may_still_be_served() {
         .await;
     gateway.until_waiting("cold-1", 1).await;
     gateway.signal(Signal::TERM);
-    eventually(PATIENCE, "it is not ready", async || {
-        (gateway.ask("/readyz").await.status == 503).then_some(())
-    })
-    .await;
+    closed(&gateway).await;
     switch.turn_on();
     let answer = client.answer().await;
     assert_eq!(
