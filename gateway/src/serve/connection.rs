@@ -62,57 +62,70 @@ pub fn serve(worker: Rc<Worker>, io: Io, client: Client) -> impl Future<Output =
 }
 
 async fn serve_open(worker: &Rc<Worker>, io: Io, client: Client) {
-    let timer = worker.timers.timer();
+    let mut timer = worker.timers.timer();
     let mut connection = Connection::new(io, &worker.buffers);
-    let limits = &worker.shared.settings.limits;
-    let reads = ReadLimits {
-        trailer_bytes: limits.trailer_bytes,
-        body_bytes: limits.body_bytes.unwrap_or(u64::MAX),
-    };
     loop {
         connection.rest(&worker.buffers);
         if !idle(worker, &connection, &timer).await {
             return;
         }
-        connection.wake(&worker.buffers);
-        let arrived = worker.tick();
-        let heard = hear(worker, &mut connection, reads, &timer).await;
-        connection.exchanges += 1;
-        let (request, refused) = match heard {
-            Heard::Request(request) => (request, None),
-            Heard::Refused(reason) => (RequestHead::default(), Some(reason)),
-            Heard::Nothing => return,
-        };
-        let mut down = server::Client::new(&mut connection, reads, &request);
-        // Behind a head that was refused nobody knows where the next one begins.
-        if refused.is_some() || connection_is_spent(worker, &down) {
-            down.closes();
-        }
-        match refused {
-            None => {
-                exchange::exchange(worker, client, request, arrived, &mut down, &timer).await;
-            }
-            Some(reason) => {
-                let down = &mut down;
-                exchange::refuse(worker, client, request, arrived, reason, down, &timer).await;
-            }
-        }
-        if !down.wants_more() {
-            break;
-        }
-        if !down.received_all() {
-            // An early answer: what is left of the body stands before the next request.
-            let pace = Pace::new(&worker.clock);
-            timer.set(Some(Instant::now() + DISCARD_TIME));
-            let (mut source, _sink) = down.split(&pace);
-            let rest = exchange::until(&timer, discard_body(&mut source)).await;
-            drop(source);
-            if rest != Some(true) {
-                break;
-            }
+        // What a request needs lives in a box of the worker's: an idle connection stays small.
+        let busy = serve_one(worker.clone(), connection, timer, client);
+        match worker.boxes.put(busy).await {
+            Some(rested) => (connection, timer) = rested,
+            None => return,
         }
     }
+}
+
+/// Serves one request; gives the connection back if it can carry another, else ends it.
+async fn serve_one(
+    worker: Rc<Worker>,
+    mut connection: Connection,
+    timer: Timer,
+    client: Client,
+) -> Option<(Connection, Timer)> {
+    let worker = &worker;
+    let limits = &worker.shared.settings.limits;
+    let reads = ReadLimits {
+        trailer_bytes: limits.trailer_bytes,
+        body_bytes: limits.body_bytes.unwrap_or(u64::MAX),
+    };
+    connection.wake(&worker.buffers);
+    let arrived = worker.tick();
+    let heard = hear(worker, &mut connection, reads, &timer).await;
+    connection.exchanges += 1;
+    let (request, refused) = match heard {
+        Heard::Request(request) => (request, None),
+        Heard::Refused(reason) => (RequestHead::default(), Some(reason)),
+        Heard::Nothing => return None,
+    };
+    let mut down = server::Client::new(&mut connection, reads, &request);
+    // Behind a head that was refused nobody knows where the next one begins.
+    if refused.is_some() || connection_is_spent(worker, &down) {
+        down.closes();
+    }
+    match refused {
+        None => exchange::exchange(worker, client, request, arrived, &mut down, &timer).await,
+        Some(reason) => {
+            let down = &mut down;
+            exchange::refuse(worker, client, request, arrived, reason, down, &timer).await;
+        }
+    }
+    if down.wants_more() && (down.received_all() || skip_body(worker, &mut down, &timer).await) {
+        return Some((connection, timer));
+    }
     end(worker, &mut connection, reads, &timer).await;
+    None
+}
+
+/// After an early answer: what is left of the body stands before the next request. Whether it
+/// could be read away.
+async fn skip_body(worker: &Worker, down: &mut server::Client<'_>, timer: &Timer) -> bool {
+    let pace = Pace::new(&worker.clock);
+    timer.set(Some(Instant::now() + DISCARD_TIME));
+    let (mut source, _sink) = down.split(&pace);
+    exchange::until(timer, discard_body(&mut source)).await == Some(true)
 }
 
 fn connection_is_spent(worker: &Worker, down: &server::Client<'_>) -> bool {

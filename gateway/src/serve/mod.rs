@@ -1,5 +1,6 @@
 //! Sockets, time and threads: everything below the protocols.
 
+pub mod boxes;
 pub mod buffers;
 pub mod connection;
 pub mod drain;

@@ -11,6 +11,7 @@ use config::settings::Settings;
 
 use tokio::sync::Notify;
 
+use super::boxes::Boxes;
 use super::buffers::Buffers;
 use super::drain::Phase;
 use super::timers::Timers;
@@ -47,6 +48,8 @@ pub struct Worker {
     pub clock: Rc<Clock>,
     pub timers: Rc<Timers>,
     pub buffers: Rc<Buffers>,
+    /// For what connections need while they are busy.
+    pub boxes: Boxes,
     pub pool: Pool,
     pub live: LocalLive,
     pub metrics: WorkerMetrics,
@@ -92,6 +95,7 @@ impl Worker {
             shared: shared.clone(),
             timers: Timers::new(),
             buffers: Buffers::new(),
+            boxes: Boxes::default(),
             pool: Pool::new(limits.upstream_idle, limits.upstream_idle_per_endpoint),
             live: LocalLive::new(&shared.published, index, &clock),
             clock,

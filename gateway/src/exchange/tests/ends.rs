@@ -476,3 +476,19 @@ fn continue_is_said_once_however_often_an_attempt_is_made() {
         );
     });
 }
+
+#[test]
+fn an_idle_connection_takes_less_than_a_kibibyte() {
+    run(async {
+        let world = World::new("", "");
+        let client = Client {
+            address: "192.0.2.7:4321".parse().unwrap(),
+            listener: 0,
+            internal: false,
+            trusted: false,
+        };
+        let (io, _theirs) = Io::memory(16);
+        let size = size_of_val(&serve(world.worker.clone(), io, client));
+        assert!(size < 1024, "{size}");
+    });
+}
