@@ -146,7 +146,12 @@ async fn idle(worker: &Worker, connection: &Connection, timer: &Timer) -> bool {
         limits.keep_alive
     };
     let readable = poll_fn(|cx| {
-        if connection.io().poll_readable(cx).is_ready() {
+        let io = connection.io();
+        let polled = match first {
+            true => io.poll_begun(cx),
+            false => io.poll_readable(cx),
+        };
+        if polled.is_ready() {
             return Poll::Ready(true);
         }
         if worker.phase.get() == Phase::Ended {

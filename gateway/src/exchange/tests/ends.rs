@@ -478,7 +478,7 @@ fn continue_is_said_once_however_often_an_attempt_is_made() {
 }
 
 #[test]
-fn an_idle_connection_takes_less_than_a_kibibyte() {
+fn an_idle_connection_takes_less_than_a_kibibyte_and_no_buffers() {
     run(async {
         let world = World::new("", "");
         let client = Client {
@@ -487,8 +487,14 @@ fn an_idle_connection_takes_less_than_a_kibibyte() {
             internal: false,
             trusted: false,
         };
-        let (io, _theirs) = Io::memory(16);
-        let size = size_of_val(&serve(world.worker.clone(), io, client));
+        let (mut asking, io) = sockets().await;
+        let serving = serve(world.worker.clone(), io, client);
+        let size = size_of_val(&serving);
         assert!(size < 1024, "{size}");
+        spawn_local(serving);
+        tokio::time::sleep(seconds(1)).await;
+        assert_eq!(world.worker.buffers.largest.get(), 0);
+        say(&mut asking, "GET / HTTP/1.1\r\nhost: nowhere\r\n\r\n").await;
+        assert!(read_head(&mut asking).await.starts_with("HTTP/1.1 404 "));
     });
 }
