@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use activator::admission::Slot;
+use config::revision::Backend;
 
 use super::relay::{Relay, Woken, upload};
 use super::upstream::{Unconnected, until};
@@ -81,7 +82,12 @@ impl Exchange<'_> {
             Stop::Upgraded => Attempt::Over(self.tunnel(revision, down, &mut up, &pace).await),
             Stop::Endpoint(error) if pace.bytes_read() == 0 && self.seen.code == 0 => {
                 tracing::debug!(endpoint = %slot.address(), %error, "closed before an answer");
-                slot.suspect();
+                // A process may close an idle connection at its leisure: that is no reason to pass
+                // over what is perhaps the only one. A new connection tells.
+                let reused = up.connection.exchanges > 1;
+                if !(reused && matches!(revision.revision.backend, Backend::Process(_))) {
+                    slot.suspect();
+                }
                 self.worker.pool.forget(slot.endpoint());
                 if repeatable || pace.bytes_written() == 0 {
                     down.rewind_body();
