@@ -417,7 +417,7 @@ impl Signals {
 }
 
 /// Texts of what was read, for showing problems.
-fn sources_of(fragments: &[Fragment]) -> Sources {
+pub(crate) fn sources_of(fragments: &[Fragment]) -> Sources {
     fragments
         .iter()
         .filter_map(|fragment| {

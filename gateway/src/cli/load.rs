@@ -6,6 +6,8 @@ use config::problem::{Problem, Sources};
 use config::source::file::FileSource;
 use config::{Compiled, Compiler};
 
+use crate::run::sources_of;
+
 /// What files say, or what is wrong with them.
 pub(super) struct Loaded {
     pub(super) compiled: Result<Compiled, Vec<Problem>>,
@@ -16,13 +18,7 @@ pub(super) struct Loaded {
 /// Reads and compiles files and directories.
 pub(super) fn load(files: Vec<PathBuf>) -> Loaded {
     let fragments = FileSource::new(files).load_once();
-    let sources = fragments
-        .iter()
-        .filter_map(|fragment| {
-            let text = fragment.content.text()?;
-            Some((fragment.origin.name().to_string(), text.clone()))
-        })
-        .collect();
+    let sources = sources_of(&fragments);
     Loaded {
         compiled: Compiler::default().apply(fragments),
         sources,
