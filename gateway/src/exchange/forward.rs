@@ -89,8 +89,8 @@ impl Exchange<'_> {
                     slot.suspect();
                 }
                 self.worker.pool.forget(slot.endpoint());
-                if repeatable || pace.bytes_written() == 0 {
-                    down.rewind_body();
+                let harmless = repeatable || pace.bytes_written() == 0;
+                if harmless && down.rewind_body() {
                     return Attempt::Again(Reason::UpstreamClosed);
                 }
                 Attempt::Over(End::Refused(Reason::UpstreamClosed))

@@ -44,11 +44,7 @@ impl Exchange<'_> {
         connection.exchanges += 1;
         Ok(Endpoint {
             connection,
-            heads: HeadLimits {
-                bytes: limits.head_bytes,
-                fields: limits.head_fields,
-                target: limits.target_bytes,
-            },
+            heads: HeadLimits::of(limits),
             limits: ReadLimits {
                 trailer_bytes: limits.trailer_bytes,
                 body_bytes: u64::MAX,

@@ -195,11 +195,7 @@ async fn hear(
     timer: &Timer,
 ) -> Heard {
     let limits = &worker.shared.settings.limits;
-    let heads = HeadLimits {
-        bytes: limits.head_bytes,
-        fields: limits.head_fields,
-        target: limits.target_bytes,
-    };
+    let heads = HeadLimits::of(limits);
     let mut head = worker.take_request();
     let pace = Pace::new(&worker.clock);
     let (mut reader, _writer) = connection.split(&pace, reads);

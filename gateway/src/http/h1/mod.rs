@@ -30,6 +30,18 @@ pub struct HeadLimits {
     pub target: usize,
 }
 
+impl HeadLimits {
+    /// As configured.
+    #[must_use]
+    pub fn of(limits: &config::settings::Limits) -> HeadLimits {
+        HeadLimits {
+            bytes: limits.head_bytes,
+            fields: limits.head_fields,
+            target: limits.target_bytes,
+        }
+    }
+}
+
 /// What a parser made of the bytes so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
