@@ -1,0 +1,49 @@
+//! The command line.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{backend, compare, generate};
+
+const EXAMPLES: &str = "\
+Examples:
+  loadtest backend --listen 127.0.0.1:9000             an upstream that answers at once
+  loadtest run http://127.0.0.1:9000/ -c 64 -d 10s     as fast as 64 connections can
+  loadtest run http://127.0.0.1:9000/ --rate 5000      5 000 requests a second, come what may
+  loadtest compare --scenario keepalive --rounds 5     beside nginx, haproxy and the others";
+
+/// What a request costs: load, an upstream, and a comparison of proxies.
+#[derive(Debug, Parser)]
+#[command(name = "loadtest", version, after_help = EXAMPLES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send requests and say what came back, and how fast.
+    Run(generate::RunArgs),
+    /// Answer requests: the upstream behind every proxy.
+    Backend(backend::BackendArgs),
+    /// Send the same work through each proxy in turn and compare what it cost.
+    Compare(compare::CompareArgs),
+}
+
+/// Reads the command line and does what it says: 0 done, 1 it did not work, 2 wrong usage.
+#[must_use]
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(args) => generate::main(args),
+        Command::Backend(args) => backend::main(args),
+        Command::Compare(args) => compare::main(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("loadtest: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The same work through each proxy in turn.
+
+/// The options of this command.
+#[derive(Debug, clap::Args)]
+pub struct CompareArgs {}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// What kept it from doing its work.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the command line hands it over"
+)]
+pub fn main(args: CompareArgs) -> anyhow::Result<()> {
+    anyhow::bail!("not built yet: {args:?}")
+}

@@ -1,0 +1,14 @@
+//! What a request through Tidegate costs, and what it costs through the peers.
+//!
+//! - [`generate`] makes load and counts what comes back (`loadtest run`);
+//! - [`backend`] is the upstream behind every proxy (`loadtest backend`);
+//! - [`compare`] runs the same work through each proxy in turn (`loadtest compare`).
+//!
+//! `compare` starts the other two as processes of their own, so that the kernel accounts for each
+//! apart; the border between them is the JSON of [`report::Report`].
+
+pub mod backend;
+pub mod cli;
+pub mod compare;
+pub mod generate;
+pub mod report;
