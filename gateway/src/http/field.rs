@@ -46,10 +46,19 @@ macro_rules! known {
             /// Which name this is, in any case.
             #[must_use]
             pub fn of(name: &[u8]) -> Name {
-                $(if name.len() == $name.len() && name.eq_ignore_ascii_case($name.as_bytes()) {
+                // Length and first letter tell nearly all of them apart.
+                let first = name.first().map(u8::to_ascii_lowercase);
+                $(if name.len() == $name.len()
+                    && first == Some($name.as_bytes()[0])
+                    && name.eq_ignore_ascii_case($name.as_bytes())
+                {
                     return Name::$variant;
                 })*
                 Name::Other
+            }
+
+            const fn bit(self) -> u32 {
+                1 << self as u32
             }
         }
     };
@@ -98,7 +107,9 @@ pub struct Field {
 #[derive(Debug, Default)]
 pub struct Head {
     pub bytes: Vec<u8>,
-    pub fields: Vec<Field>,
+    fields: Vec<Field>,
+    /// A bit for each known name that some field has: most are asked for and not there.
+    names: u32,
 }
 
 impl Head {
@@ -106,6 +117,30 @@ impl Head {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.fields.clear();
+        self.names = 0;
+    }
+
+    /// Bytes of memory it keeps.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity() + self.fields.capacity() * size_of::<Field>()
+    }
+
+    #[must_use]
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// Adds a field behind the others.
+    pub fn push(&mut self, field: Field) {
+        self.names |= field.id.bit();
+        self.fields.push(field);
+    }
+
+    /// Whether there is a field of this name.
+    #[must_use]
+    pub fn has(&self, id: Name) -> bool {
+        self.names & id.bit() != 0
     }
 
     #[must_use]
@@ -115,7 +150,8 @@ impl Head {
 
     /// Values of every field of this name.
     pub fn all(&self, id: Name) -> impl Iterator<Item = &[u8]> {
-        self.fields
+        let fields: &[Field] = if self.has(id) { &self.fields } else { &[] };
+        fields
             .iter()
             .filter(move |field| field.id == id)
             .map(|field| self.value(field))
@@ -135,6 +171,9 @@ impl Head {
 
     /// Leaves out every field of this name when the head is passed on.
     pub fn drop_all(&mut self, id: Name) {
+        if !self.has(id) {
+            return;
+        }
         for field in &mut self.fields {
             field.dropped |= field.id == id;
         }
@@ -142,7 +181,7 @@ impl Head {
 
     /// Leaves out every field with this name, known or not, in any case.
     pub fn drop_named(&mut self, name: &[u8]) {
-        let Head { bytes, fields } = self;
+        let Head { bytes, fields, .. } = self;
         for field in fields {
             field.dropped |= field.name.of(bytes).eq_ignore_ascii_case(name);
         }
@@ -150,7 +189,7 @@ impl Head {
 
     /// Like [`drop_named`](Head::drop_named), for a name that stands in this head itself.
     pub fn drop_named_at(&mut self, name: Span) {
-        let Head { bytes, fields } = self;
+        let Head { bytes, fields, .. } = self;
         let name = name.of(bytes);
         for field in fields {
             field.dropped |= field.name.of(bytes).eq_ignore_ascii_case(name);

@@ -32,7 +32,7 @@ pub(super) fn meaning(request: &RequestHead) -> String {
             out += word;
         }
     }
-    let dropped = request.head.fields.iter().filter(|field| field.dropped);
+    let dropped = request.head.fields().iter().filter(|field| field.dropped);
     for field in dropped {
         out += " -";
         out += &text(field.name.of(&request.head.bytes));
