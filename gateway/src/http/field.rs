@@ -37,6 +37,9 @@ macro_rules! known {
         pub enum Name { $($variant,)* Other }
 
         impl Name {
+            /// All but `Other`.
+            const ALL: &[Name] = &[$(Name::$variant),*];
+
             /// Lower-case spelling; empty for `Other`.
             #[must_use]
             pub const fn text(self) -> &'static str {
@@ -46,15 +49,17 @@ macro_rules! known {
             /// Which name this is, in any case.
             #[must_use]
             pub fn of(name: &[u8]) -> Name {
-                // Length and first letter tell nearly all of them apart.
-                let first = name.first().map(u8::to_ascii_lowercase);
-                $(if name.len() == $name.len()
-                    && first == Some($name.as_bytes()[0])
-                    && name.eq_ignore_ascii_case($name.as_bytes())
-                {
-                    return Name::$variant;
-                })*
-                Name::Other
+                /// Those of each length.
+                const OF_LENGTH: [[Name; OF_LENGTH_MAX]; LENGTH_MAX + 1] = by_length(Name::ALL);
+                let Some((first, same_length)) = name.first().zip(OF_LENGTH.get(name.len())) else {
+                    return Name::Other;
+                };
+                let first = first.to_ascii_lowercase();
+                let is_it = |known: &&Name| {
+                    let text = known.text().as_bytes();
+                    text.first() == Some(&first) && name.eq_ignore_ascii_case(text)
+                };
+                same_length.iter().find(is_it).copied().unwrap_or(Name::Other)
             }
 
             const fn bit(self) -> u32 {
@@ -88,6 +93,28 @@ known! {
     XForwardedHost = "x-forwarded-host",
     XRequestId = "x-request-id",
     TidegateReason = "tidegate-reason",
+}
+
+/// Length of the longest name.
+const LENGTH_MAX: usize = 17;
+
+/// Most names of the same length.
+const OF_LENGTH_MAX: usize = 3;
+
+/// The names by their length; `Other` where there are no more.
+const fn by_length(known: &[Name]) -> [[Name; OF_LENGTH_MAX]; LENGTH_MAX + 1] {
+    let mut table = [[Name::Other; OF_LENGTH_MAX]; LENGTH_MAX + 1];
+    let mut next = 0;
+    while next < known.len() {
+        let row = &mut table[known[next].text().len()];
+        let mut at = 0;
+        while !matches!(row[at], Name::Other) {
+            at += 1;
+        }
+        row[at] = known[next];
+        next += 1;
+    }
+    table
 }
 
 /// One field: where its line, name and value stand.
@@ -135,6 +162,13 @@ impl Head {
     pub fn push(&mut self, field: Field) {
         self.names |= field.id.bit();
         self.fields.push(field);
+    }
+
+    /// Says where the last field's line ends.
+    pub fn end_line(&mut self, end: u32) {
+        if let Some(last) = self.fields.last_mut() {
+            last.line.end = end;
+        }
     }
 
     /// Whether there is a field of this name.
@@ -227,5 +261,33 @@ impl config::route::Fields for Head {
                 .eq_ignore_ascii_case(name.as_bytes())
                 && self.value(field) == value
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_known_in_any_case_and_nothing_else_is_taken_for_it() {
+        let mut known = 0;
+        for row in by_length(Name::ALL) {
+            for name in row.into_iter().filter(|name| *name != Name::Other) {
+                known += 1;
+                let mut text = name.text().as_bytes().to_vec();
+                assert_eq!(Name::of(&text), name);
+                text.make_ascii_uppercase();
+                assert_eq!(Name::of(&text), name);
+                for at in 0..text.len() {
+                    let mut other = text.clone();
+                    other[at] = b'#';
+                    assert_eq!(Name::of(&other), Name::Other, "{name:?}");
+                }
+                assert_eq!(Name::of(&text[1..]), Name::Other);
+            }
+        }
+        assert_eq!(known, Name::ALL.len());
+        assert_eq!(Name::of(b""), Name::Other);
+        assert_eq!(Name::of(&[b'a'; 100]), Name::Other);
     }
 }

@@ -102,6 +102,7 @@ pub struct Job {
 pub type Rested = Option<(Box<Connection>, Timer)>;
 
 /// Serves one request after the other, each of another connection.
+#[expect(clippy::infinite_loop, reason = "a runner is dropped; it does not end")]
 async fn serve_requests(desk: Rc<Desk<Job, Rested>>) {
     loop {
         let Job {

@@ -120,6 +120,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::infinite_loop, reason = "a runner is dropped; it does not end")]
     async fn double(desk: Rc<Desk<u32, u32>>) {
         loop {
             let number = desk.job().await;

@@ -129,6 +129,18 @@ pub fn status_line(out: &mut Vec<u8>, status: u16, phrase: &[u8]) {
 
 /// Appends a number in decimal.
 pub fn decimal(out: &mut Vec<u8>, mut number: u64) {
+    if number < 1000 {
+        // Nearly every number there is in a head.
+        let digit = |unit: u64| b'0' + (number / unit % 10) as u8;
+        if number >= 100 {
+            out.push(digit(100));
+        }
+        if number >= 10 {
+            out.push(digit(10));
+        }
+        out.push(digit(1));
+        return;
+    }
     let mut digits = [0u8; 20];
     let mut at = digits.len();
     loop {

@@ -62,14 +62,9 @@ fn span_in(whole: &[u8], part: &[u8]) -> Span {
 fn index(head: &mut Head, bytes: &[u8], headers: &[httparse::Header<'_>]) -> bool {
     head.clear();
     head.bytes.extend_from_slice(bytes);
-    let start = |header: &httparse::Header<'_>| span_in(bytes, header.name.as_bytes()).start;
     let crlf = |end: usize| bytes[..end].ends_with(b"\r\n");
-    let end = bytes.len().saturating_sub(2);
-    let first_end = headers.first().map_or(end, |first| start(first) as usize);
-    let mut strict = crlf(bytes.len()) && crlf(first_end) && !bytes.starts_with(b"\n");
-    for (at, header) in headers.iter().enumerate() {
-        let line_end = headers.get(at + 1).map_or(end, |next| start(next) as usize);
-        strict &= crlf(line_end);
+    let mut strict = crlf(bytes.len()) && !bytes.starts_with(b"\n");
+    for header in headers {
         let name = span_in(bytes, header.name.as_bytes());
         let value = match header.value {
             [] => Span {
@@ -78,16 +73,23 @@ fn index(head: &mut Head, bytes: &[u8], headers: &[httparse::Header<'_>]) -> boo
             },
             value => span_in(bytes, value),
         };
-        let line = Span::new(name.start as usize, line_end);
+        // A line ends where the next begins.
+        strict &= crlf(name.start as usize);
+        head.end_line(name.start);
         head.push(Field {
             id: Name::of(header.name.as_bytes()),
             dropped: false,
             name,
             value,
-            line,
+            line: Span {
+                start: name.start,
+                end: name.end,
+            },
         });
     }
-    strict
+    let end = bytes.len().saturating_sub(2);
+    head.end_line(Span::new(end, end).start);
+    strict && crlf(end)
 }
 
 /// What the fields say about the body's length.
