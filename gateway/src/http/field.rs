@@ -50,16 +50,13 @@ macro_rules! known {
             #[must_use]
             pub fn of(name: &[u8]) -> Name {
                 /// Those of each length.
-                const OF_LENGTH: [[Name; OF_LENGTH_MAX]; LENGTH_MAX + 1] = by_length(Name::ALL);
-                let Some((first, same_length)) = name.first().zip(OF_LENGTH.get(name.len())) else {
+                const OF_LENGTH: [[Known; OF_LENGTH_MAX]; LENGTH_MAX + 1] = by_length(Name::ALL);
+                let Some(same_length) = OF_LENGTH.get(name.len()) else {
                     return Name::Other;
                 };
-                let first = first.to_ascii_lowercase();
-                let is_it = |known: &&Name| {
-                    let text = known.text().as_bytes();
-                    text.first() == Some(&first) && name.eq_ignore_ascii_case(text)
-                };
-                same_length.iter().find(is_it).copied().unwrap_or(Name::Other)
+                let folded = folded(name);
+                let known = same_length.iter().find(|known| known.folded == folded);
+                known.map_or(Name::Other, |known| known.name)
             }
 
             const fn bit(self) -> u32 {
@@ -101,17 +98,48 @@ const LENGTH_MAX: usize = 17;
 /// Most names of the same length.
 const OF_LENGTH_MAX: usize = 3;
 
+/// A name and how it is recognised.
+#[derive(Clone, Copy)]
+struct Known {
+    name: Name,
+    folded: [u64; 3],
+}
+
+/// The text in lower case, in three words: compared at once and not letter by letter. Only a CR
+/// would be taken for something else, a hyphen, and no name or value holds one.
+const fn folded(text: &[u8]) -> [u64; 3] {
+    let mut bytes = [0; 24];
+    let (front, _) = bytes.split_at_mut(text.len());
+    front.copy_from_slice(text);
+    let (words, _) = bytes.as_chunks::<8>();
+    const LOWER: u64 = 0x2020_2020_2020_2020;
+    [
+        u64::from_ne_bytes(words[0]) | LOWER,
+        u64::from_ne_bytes(words[1]) | LOWER,
+        u64::from_ne_bytes(words[2]) | LOWER,
+    ]
+}
+
 /// The names by their length; `Other` where there are no more.
-const fn by_length(known: &[Name]) -> [[Name; OF_LENGTH_MAX]; LENGTH_MAX + 1] {
-    let mut table = [[Name::Other; OF_LENGTH_MAX]; LENGTH_MAX + 1];
+const fn by_length(names: &[Name]) -> [[Known; OF_LENGTH_MAX]; LENGTH_MAX + 1] {
+    let none = Known {
+        name: Name::Other,
+        folded: [0; 3],
+    };
+    let mut table = [[none; OF_LENGTH_MAX]; LENGTH_MAX + 1];
     let mut next = 0;
-    while next < known.len() {
-        let row = &mut table[known[next].text().len()];
+    while next < names.len() {
+        let name = names[next];
+        let text = name.text().as_bytes();
+        let row = &mut table[text.len()];
         let mut at = 0;
-        while !matches!(row[at], Name::Other) {
+        while !matches!(row[at].name, Name::Other) {
             at += 1;
         }
-        row[at] = known[next];
+        row[at] = Known {
+            name,
+            folded: folded(text),
+        };
         next += 1;
     }
     table
@@ -272,7 +300,10 @@ mod tests {
     fn a_name_is_known_in_any_case_and_nothing_else_is_taken_for_it() {
         let mut known = 0;
         for row in by_length(Name::ALL) {
-            for name in row.into_iter().filter(|name| *name != Name::Other) {
+            for name in row.map(|known| known.name) {
+                if name == Name::Other {
+                    continue;
+                }
                 known += 1;
                 let mut text = name.text().as_bytes().to_vec();
                 assert_eq!(Name::of(&text), name);
