@@ -137,6 +137,7 @@ async fn serve_one(
         Heard::Refused(reason) => (RequestHead::default(), Some(reason)),
         Heard::Nothing => return false,
     };
+    let leaves = !request.keep_alive && refused.is_none();
     let mut down = server::Client::new(connection, reads, &request);
     // Behind a head that was refused nobody knows where the next one begins.
     if refused.is_some() || connection_is_spent(worker, &down) {
@@ -152,7 +153,12 @@ async fn serve_one(
     if down.wants_more() && (down.received_all() || skip_body(worker, &mut down, timer).await) {
         return true;
     }
-    end(worker, connection, reads, timer).await;
+    // Who said that this request is the last has nothing more to send that could meet a closed
+    // socket and cost it the answer.
+    let parted = leaves && down.is_over() && connection.unread().is_empty();
+    if !parted {
+        end(worker, connection, reads, timer).await;
+    }
     false
 }
 
