@@ -67,7 +67,7 @@ async fn serve_open(worker: &Rc<Worker>, io: Io, client: Client) {
     let mut connection = Box::new(Connection::new(io, &worker.buffers));
     loop {
         connection.rest(&worker.buffers);
-        if !idle(worker, &connection, &timer).await {
+        if !idle(worker, &mut connection, &timer).await {
             return;
         }
         let job = Job {
@@ -181,7 +181,7 @@ fn connection_is_spent(worker: &Worker, down: &server::Client<'_>) -> bool {
 }
 
 /// Waits for the first byte of a request; `false` when there will be none.
-async fn idle(worker: &Worker, connection: &Connection, timer: &Timer) -> bool {
+async fn idle(worker: &Worker, connection: &mut Connection, timer: &Timer) -> bool {
     if !connection.unread().is_empty() {
         return true;
     }
@@ -193,10 +193,9 @@ async fn idle(worker: &Worker, connection: &Connection, timer: &Timer) -> bool {
         limits.keep_alive
     };
     let readable = poll_fn(|cx| {
-        let io = connection.io();
         let polled = match first {
-            true => io.poll_begun(cx),
-            false => io.poll_readable(cx),
+            true => connection.poll_begun(cx),
+            false => connection.io().poll_readable(cx),
         };
         if polled.is_ready() {
             return Poll::Ready(true);
