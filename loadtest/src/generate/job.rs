@@ -142,6 +142,8 @@ pub(super) struct Sender {
     pub(super) job: Rc<Job>,
     pub(super) seat: Rc<Seat>,
     pub(super) watch: Rc<Watch>,
+    /// A request that a lost connection could not take.
+    taken: Cell<Option<Ticket>>,
     backoff: Cell<Duration>,
 }
 
@@ -151,13 +153,27 @@ impl Sender {
             job: job.clone(),
             seat: Rc::default(),
             watch: job.watches.watch(),
+            taken: Cell::new(None),
             backoff: Cell::new(BACKOFF.0),
         }
     }
 
     /// Waits for the next request to send; none when the run is over.
     pub(super) async fn next(&self, now: Instant) -> Option<Ticket> {
-        self.job.pace.next(&self.seat, now).await
+        match self.taken.take() {
+            Some(ticket) => Some(ticket),
+            None => self.job.pace.next(&self.seat, now).await,
+        }
+    }
+
+    /// Keeps a request for another connection.
+    pub(super) fn give_back(&self, ticket: Ticket) {
+        self.taken.set(Some(ticket));
+    }
+
+    /// Whether there may be another request to send.
+    pub(super) fn has_more(&self) -> bool {
+        self.taken.get().is_some() || !self.job.pace.over()
     }
 
     /// Waits before trying once more, longer each time until [`Sender::well`].

@@ -11,16 +11,19 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot::{Receiver, channel};
 
 use super::args::RunArgs;
-use super::hold;
 use super::job::Shared;
 use super::pace::Schedule;
 use super::plan::Plan;
+use super::progress::{boards, show};
 use super::tally::Tally;
 use super::thread::{Seat, run as run_thread};
 use crate::report::{Latency, Report};
 
 /// Descriptors besides those of connections: standard streams, event loops, timers.
 const DESCRIPTORS: u64 = 64;
+
+/// Between two looks at how many connections of `--hold` have had their answer.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// What a run found.
 #[derive(Debug)]
@@ -71,6 +74,7 @@ async fn lead(url: &str, plan: Arc<Plan>) -> anyhow::Result<Outcome> {
         },
     };
     let shared = Arc::new(Shared::default());
+    let boards = boards(plan.threads, schedule);
     let mut threads = Vec::with_capacity(plan.threads);
     for index in 0..plan.threads {
         threads.push(spawn(Seat {
@@ -78,7 +82,7 @@ async fn lead(url: &str, plan: Arc<Plan>) -> anyhow::Result<Outcome> {
             plan: plan.clone(),
             shared: shared.clone(),
             schedule,
-            board: None,
+            board: boards.get(index).cloned(),
         })?);
     }
     let tallies = tokio::spawn(gather(threads));
@@ -90,14 +94,17 @@ async fn lead(url: &str, plan: Arc<Plan>) -> anyhow::Result<Outcome> {
                 end
             }
             None if plan.hold => {
-                hold::lead(&plan, &shared).await;
+                hold(&plan, &shared).await;
                 Instant::now()
             }
             None => std::future::pending().await,
         }
     };
-    let spent = spend(schedule.measured, over, tallies).await?;
+    let shown = tokio::spawn(show(boards, schedule));
+    let spent = spend(schedule.measured, over, tallies).await;
+    shown.abort();
     interrupted.abort();
+    let spent = spent?;
     Ok(report(url, &plan, schedule, spent))
 }
 
@@ -226,4 +233,20 @@ fn latency(histogram: &Histogram<u64>) -> Latency {
         p999: at(0.999),
         max: histogram.max(),
     }
+}
+
+/// Waits until every connection has had its answer, holds them all for the duration, lets go.
+async fn hold(plan: &Plan, shared: &Shared) {
+    let stopped = || shared.stop.load(Ordering::Relaxed);
+    while shared.settled.load(Ordering::Relaxed) < plan.connections && !stopped() {
+        tokio::time::sleep(LOOK).await;
+    }
+    eprintln!("loadtest: holding {} connections", plan.connections);
+    if let Some(duration) = plan.duration {
+        let end = tokio::time::Instant::now() + duration;
+        while tokio::time::Instant::now() < end && !stopped() {
+            tokio::time::sleep(LOOK.min(duration)).await;
+        }
+    }
+    shared.release.store(true, Ordering::Relaxed);
 }
