@@ -18,7 +18,8 @@ use super::watch::{Watch, Watches};
 /// before anything else runs.
 const READ_MAX: usize = 128 * 1024;
 
-/// Connections being made at once, so that ten thousand do not overflow the target's backlog.
+/// Connections being made at once by all threads, unless each request makes its own: more would
+/// overflow the target's backlog, and wait a second for the kernel to try again.
 const CONNECTING_MAX: usize = 128;
 
 /// Waiting before a failed connection is made again: doubled from the first to the last.
@@ -62,6 +63,7 @@ impl Job {
         pace: Pace,
         tally: Tally,
     ) -> Self {
+        let connecting = (CONNECTING_MAX / plan.threads).max(1);
         Self {
             host: Cell::new(index * plan.hosts.len() / plan.threads),
             turn: Cell::new(index * plan.connections / plan.threads),
@@ -71,7 +73,7 @@ impl Job {
             tally: RefCell::new(tally),
             watches: Watches::default(),
             buffer: RefCell::new(vec![0; READ_MAX].into()),
-            connecting: Semaphore::new(CONNECTING_MAX),
+            connecting: Semaphore::new(connecting),
             released: Notify::new(),
             ended: Cell::new(false),
         }
@@ -96,8 +98,12 @@ impl Job {
     pub(super) async fn connect(&self, watch: &Watch) -> Result<Io, Fault> {
         let turn = self.turn.get();
         self.turn.set(turn.wrapping_add(1));
-        // The semaphore is never closed; waiting for it is not the target's time.
-        let _permit = self.connecting.acquire().await;
+        // Waiting for our own limit is not the target's time, and must not look like it. The
+        // semaphore is never closed.
+        let _permit = match self.plan.new_connection {
+            true => None,
+            false => self.connecting.acquire().await.ok(),
+        };
         watch
             .limit(Instant::now(), Io::connect(&self.plan, turn))
             .await

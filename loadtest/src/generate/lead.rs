@@ -9,6 +9,8 @@ use hdrhistogram::Histogram;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot::{Receiver, channel};
+use tokio::task::JoinHandle;
+use tokio::time::timeout_at;
 
 use super::args::RunArgs;
 use super::job::Shared;
@@ -86,7 +88,7 @@ async fn lead(url: &str, plan: Arc<Plan>) -> anyhow::Result<Outcome> {
         })?);
     }
     let tallies = tokio::spawn(gather(threads));
-    let interrupted = tokio::spawn(interrupt(shared.clone()));
+    let interruption = tokio::spawn(interrupt(shared.clone()));
     let over = async {
         match schedule.end {
             Some(end) => {
@@ -103,9 +105,11 @@ async fn lead(url: &str, plan: Arc<Plan>) -> anyhow::Result<Outcome> {
     let shown = tokio::spawn(show(boards, schedule));
     let spent = spend(schedule.measured, over, tallies).await;
     shown.abort();
-    interrupted.abort();
+    interruption.abort();
     let spent = spent?;
-    Ok(report(url, &plan, schedule, spent))
+    let interrupted = shared.stop.load(Ordering::Relaxed);
+    let end = end(&plan, schedule, &spent, interrupted);
+    Ok(report(url, &plan, end - schedule.measured, spent))
 }
 
 type Done = anyhow::Result<Tally>;
@@ -145,34 +149,42 @@ async fn interrupt(shared: Arc<Shared>) {
 struct Spent {
     tally: Tally,
     cpu: Duration,
-    /// When the measured time was over.
-    end: Instant,
+    /// When the measured time was over, if not all requests had ended by then.
+    end: Option<Instant>,
 }
 
 async fn spend(
     measured: Instant,
     over: impl Future<Output = Instant>,
-    mut tallies: tokio::task::JoinHandle<Done>,
+    mut tallies: JoinHandle<Done>,
 ) -> anyhow::Result<Spent> {
-    let begun = tokio::time::timeout_at(measured.into(), &mut tallies).await;
+    let begun = timeout_at(measured.into(), &mut tallies).await;
     let before = cpu();
-    let early = match begun {
-        Ok(done) => Err(done),
+    let (done, end) = match begun {
+        Ok(done) => (Some(done), None),
         Err(_elapsed) => tokio::select! {
-            done = &mut tallies => Err(done),
-            end = over => Ok(end),
+            done = &mut tallies => (Some(done), None),
+            end = over => (None, Some(end)),
         },
     };
     let cpu = cpu().saturating_sub(before);
-    let (tally, end) = match early {
-        Ok(end) => (tallies.await??, end),
-        Err(done) => {
-            let tally = done??;
-            let end = tally.last_answer.unwrap_or_else(Instant::now);
-            (tally, end)
-        }
+    let tally = match done {
+        Some(done) => done??,
+        None => tallies.await??,
     };
     Ok(Spent { tally, cpu, end })
+}
+
+/// When the measured time was over.
+fn end(plan: &Plan, schedule: Schedule, spent: &Spent, interrupted: bool) -> Instant {
+    let Spent { tally, end, .. } = spent;
+    let all = |requests| tally.sent + tally.missed >= requests;
+    let last = || tally.last_answer.unwrap_or_else(Instant::now);
+    match end.or(schedule.end) {
+        Some(end) if interrupted || plan.requests.is_some_and(all) => last().min(end),
+        Some(end) => end,
+        None => last(),
+    }
 }
 
 /// User and system time of this process.
@@ -182,11 +194,9 @@ fn cpu() -> Duration {
     Duration::new(time.tv_sec.cast_unsigned(), nanos)
 }
 
-fn report(url: &str, plan: &Plan, schedule: Schedule, spent: Spent) -> Outcome {
-    let Spent { tally, cpu, end } = spent;
-    let seconds = end
-        .saturating_duration_since(schedule.measured)
-        .as_secs_f64();
+fn report(url: &str, plan: &Plan, time: Duration, spent: Spent) -> Outcome {
+    let Spent { tally, cpu, .. } = spent;
+    let seconds = time.as_secs_f64();
     let per = |amount: f64, over: f64| if over > 0.0 { amount / over } else { 0.0 };
     let report = Report {
         url: url.to_owned(),

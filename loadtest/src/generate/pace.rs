@@ -114,7 +114,11 @@ impl Pace {
 
     /// Whether no more requests are to be sent.
     pub(super) fn over(&self) -> bool {
-        self.over.get()
+        let taken = match &self.open {
+            Some(open) => open.next.get() >= open.total,
+            None => self.left.get() == 0,
+        };
+        taken || self.over.get()
     }
 
     /// Whether a connection may sit idle between requests.

@@ -43,6 +43,7 @@ fn curve(
     let mut chart = ChartBuilder::on(&area)
         .caption(caption(report), ("sans-serif", 16))
         .margin(12)
+        .margin_right(36)
         .x_label_area_size(44)
         .y_label_area_size(72)
         .build_cartesian_2d(0.0..right, (bottom..top).log_scale())?;
@@ -52,7 +53,7 @@ fn curve(
         .y_desc("latency, ms")
         .x_labels(nines(latency) as usize + 1)
         .x_label_formatter(&|nines| percent(*nines))
-        .y_label_formatter(&|millis| format!("{millis:.3}"))
+        .y_label_formatter(&|millis| trimmed(&format!("{millis:.3}")))
         .draw()?;
     chart.draw_series(LineSeries::new(points, BLUE.stroke_width(2)))?;
     area.present()?;
@@ -97,9 +98,13 @@ fn points(latency: &Histogram<u64>) -> Vec<(f64, f64)> {
 /// As people write it: 1 is 90%, 2 is 99%, 3 is 99.9%.
 fn percent(nines: f64) -> String {
     let percent = 100.0 - 10_f64.powf(2.0 - nines);
-    let text = format!("{percent:.4}");
-    let text = text.trim_end_matches('0').trim_end_matches('.');
-    format!("{text}%")
+    trimmed(&format!("{percent:.4}")) + "%"
+}
+
+/// Without the zeros at the end of a fraction.
+fn trimmed(number: &str) -> String {
+    let number = number.trim_end_matches('0').trim_end_matches('.');
+    number.to_owned()
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ pub(super) async fn show(boards: Vec<Board>, schedule: Schedule) {
         let now = Instant::now();
         if now < schedule.measured {
             line.0.set_message("warming up");
+            before.0 = schedule.measured;
             continue;
         }
         let sum = sum(&boards, schedule);
