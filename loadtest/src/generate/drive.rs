@@ -32,6 +32,11 @@ pub(super) trait Link: Sized {
     /// Whether another request may follow an answer.
     fn keeps(&self) -> bool;
 
+    /// Whether another sender's request has been answered on it.
+    fn is_proven(&self) -> bool {
+        false
+    }
+
     /// Ready once the other side has ended the connection, while no request is on its way.
     fn poll_end(&mut self, context: &mut Context<'_>, job: &Job) -> Poll<()>;
 }
@@ -53,19 +58,16 @@ pub(super) async fn new_connections<L: Link>(sender: Sender, requests: Rc<L::Req
         let answered = match L::open(&sender, &requests).await {
             Ok(mut link) => {
                 let answered = exchange(&mut link, &sender, &requests, &ticket).await;
-                if answered.is_some() && !link.keeps() {
+                if answered && !link.keeps() {
                     until_closed(&mut link, &sender).await;
                 }
                 answered
             }
-            Err(fault) => {
-                sender.job.count(&ticket, Instant::now(), Err(fault), 0);
-                None
-            }
+            Err(fault) => sender.job.count(&ticket, Instant::now(), Err(fault), 0),
         };
         match answered {
-            Some(_) => sender.well(),
-            None => sender.back_off().await,
+            true => sender.well(),
+            false => sender.back_off().await,
         }
         now = Instant::now();
     }
@@ -81,7 +83,7 @@ pub(super) async fn hold<L: Link>(sender: Sender, requests: Rc<L::Requests>) {
     let held = match opened {
         Ok(mut link) => {
             let answered = exchange(&mut link, &sender, &requests, &ticket).await;
-            answered.map(|_| link).filter(L::keeps)
+            (answered && link.keeps()).then_some(link)
         }
         Err(fault) => {
             job.count(&ticket, Instant::now(), Err(fault), 0);
@@ -102,25 +104,35 @@ pub(super) async fn serve<L: Link>(link: &mut L, sender: &Sender, requests: &L::
     let looks = L::SHARED || sender.job.pace.waits();
     let mut now = Instant::now();
     let mut answered = false;
-    while let Some(ticket) = sender.next(now).await {
-        // Between requests the other side may close a connection, which is no error.
-        if answered && looks && has_ended(link, &sender.job).await {
+    loop {
+        if link.is_proven() && has_ended(link, &sender.job).await {
+            return;
+        }
+        let Some(ticket) = sender.next(now).await else {
+            return;
+        };
+        // Between requests the other side may close a connection, which is no error; one that
+        // has not answered anything yet would go round for ever.
+        if looks && (answered || link.is_proven()) && has_ended(link, &sender.job).await {
             return sender.give_back(ticket);
         }
-        match exchange(link, sender, requests, &ticket).await {
-            Some(_) if !link.keeps() => return sender.well(),
-            Some(end) => {
-                sender.well();
-                answered = true;
-                now = end;
+        let (end, outcome) = ask(link, sender, requests, &ticket).await;
+        if matches!(outcome, Err(Fault::Refused(_))) && (answered || link.is_proven()) {
+            return sender.give_back(ticket);
+        }
+        answered = sender.job.count(&ticket, end, outcome, link.up());
+        if answered {
+            sender.well();
+            now = end;
+            if !link.keeps() {
+                return;
             }
-            None => {
-                sender.back_off().await;
-                if !L::SHARED || has_ended(link, &sender.job).await {
-                    return;
-                }
-                now = Instant::now();
+        } else {
+            sender.back_off().await;
+            if !L::SHARED || has_ended(link, &sender.job).await {
+                return;
             }
+            now = Instant::now();
         }
     }
 }
@@ -133,19 +145,28 @@ pub(super) async fn not_open(sender: &Sender, fault: Fault) {
     }
 }
 
-/// One request and its answer, counted; when it ended, if that was with an answer.
+/// One request and its answer, counted; whether there was one.
 async fn exchange<L: Link>(
     link: &mut L,
     sender: &Sender,
     requests: &L::Requests,
     ticket: &Ticket,
-) -> Option<Instant> {
-    let job = &*sender.job;
-    let answer = link.exchange(job, requests);
+) -> bool {
+    let (end, outcome) = ask(link, sender, requests, ticket).await;
+    sender.job.count(ticket, end, outcome, link.up())
+}
+
+/// One request and how it ended, and when.
+async fn ask<L: Link>(
+    link: &mut L,
+    sender: &Sender,
+    requests: &L::Requests,
+    ticket: &Ticket,
+) -> (Instant, Result<Answer, Fault>) {
+    let answer = link.exchange(&sender.job, requests);
     let outcome = sender.watch.limit(ticket.begun, answer).await;
-    let now = Instant::now();
     let outcome = outcome.unwrap_or(Err(Fault::Timeout("no answer in time")));
-    job.count(ticket, now, outcome, link.up()).then_some(now)
+    (Instant::now(), outcome)
 }
 
 async fn has_ended<L: Link>(link: &mut L, job: &Job) -> bool {

@@ -1,5 +1,6 @@
 //! HTTP/2: streams side by side on a connection.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -9,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use h2::client::{Builder, ResponseFuture, SendRequest};
-use h2::{RecvStream, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use tokio::task::{JoinHandle, spawn_local};
@@ -77,8 +78,12 @@ pub(super) async fn keep_alive(senders: Vec<Sender>, requests: Rc<Requests>) {
             Ok(connection) => {
                 let streams = senders.iter().map(|sender| {
                     let mut stream = connection.clone();
-                    let requests = &requests;
-                    async move { serve(&mut stream, sender, requests).await }
+                    let (requests, senders) = (&requests, &senders);
+                    async move {
+                        serve(&mut stream, sender, requests).await;
+                        // Where one ends because the connection has, none is to wait on it.
+                        senders.iter().for_each(Sender::unpark);
+                    }
                 });
                 join_all(streams).await;
             }
@@ -97,11 +102,15 @@ pub(super) struct Connection {
 
 /// The task that reads and writes a connection; it ends with the last of its users.
 #[derive(Debug)]
-struct Driver(JoinHandle<()>);
+struct Driver {
+    task: JoinHandle<()>,
+    /// There was an answer.
+    answered: Cell<bool>,
+}
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -125,7 +134,10 @@ impl Link for Connection {
             .map_err(|_expired| Fault::Connect("HTTP/2 took too long to begin".to_owned()))?
             .map_err(|error| Fault::Connect(format!("HTTP/2: {error}")))?;
         // How it ends, its streams hear.
-        let driver = Driver(spawn_local(async move { drop(connection.await) }));
+        let driver = Driver {
+            task: spawn_local(async move { drop(connection.await) }),
+            answered: Cell::new(false),
+        };
         Ok(Self {
             send,
             driver: Rc::new(driver),
@@ -134,6 +146,36 @@ impl Link for Connection {
     }
 
     async fn exchange(&mut self, job: &Job, requests: &Requests) -> Result<Answer, Fault> {
+        let answer = self.ask(job, requests).await?;
+        self.driver.answered.set(true);
+        Ok(answer)
+    }
+
+    fn up(&self) -> u64 {
+        self.up
+    }
+
+    fn keeps(&self) -> bool {
+        true
+    }
+
+    fn is_proven(&self) -> bool {
+        self.driver.answered.get()
+    }
+
+    fn poll_end(&mut self, context: &mut Context<'_>, _job: &Job) -> Poll<()> {
+        if self.driver.task.is_finished() {
+            return Poll::Ready(());
+        }
+        match self.send.poll_ready(context) {
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+impl Connection {
+    async fn ask(&mut self, job: &Job, requests: &Requests) -> Result<Answer, Fault> {
         self.up = 0;
         poll_fn(|context| self.send.poll_ready(context))
             .await
@@ -155,24 +197,6 @@ impl Link for Connection {
             receiving.as_mut().poll(context)
         })
         .await
-    }
-
-    fn up(&self) -> u64 {
-        self.up
-    }
-
-    fn keeps(&self) -> bool {
-        true
-    }
-
-    fn poll_end(&mut self, context: &mut Context<'_>, _job: &Job) -> Poll<()> {
-        if self.driver.0.is_finished() {
-            return Poll::Ready(());
-        }
-        match self.send.poll_ready(context) {
-            Poll::Ready(Err(_)) => Poll::Ready(()),
-            _ => Poll::Pending,
-        }
     }
 }
 
@@ -222,6 +246,8 @@ fn fault(error: h2::Error) -> Fault {
     // What the library ends by itself is what it could not make sense of.
     if error.is_library() {
         Fault::Invalid(words)
+    } else if error.is_go_away() && error.reason() == Some(Reason::NO_ERROR) {
+        Fault::Refused(words)
     } else {
         Fault::Closed(words)
     }

@@ -172,6 +172,11 @@ impl Sender {
         }
     }
 
+    /// Ends the wait for a request: its connection has gone.
+    pub(super) fn unpark(&self) {
+        self.job.pace.unpark(&self.seat);
+    }
+
     /// Keeps a request for another connection.
     pub(super) fn give_back(&self, ticket: Ticket) {
         self.taken.set(Some(ticket));

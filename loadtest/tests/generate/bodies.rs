@@ -56,6 +56,6 @@ fn a_connection_the_answer_ends_is_made_anew() {
         );
         false
     });
-    let report = run(&server.url(), "-n 10 -c 2").report;
+    let report = run(&server.url(), "-n 10 -c 1").report;
     assert_eq!((report.answers, server.connections()), (10, 10));
 }

@@ -1,6 +1,7 @@
 //! HTTP/2, TLS and WebSocket.
 
 use std::io::Write;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,6 +20,7 @@ use tempfile::NamedTempFile;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Message;
@@ -42,6 +44,8 @@ enum Speaks {
     Http1Tls,
     /// Answers no stream.
     Resets,
+    /// Ends the connection after each answer.
+    GoesAway,
     WebSocket,
     /// Echoes something else.
     Parrot,
@@ -104,7 +108,7 @@ fn certificate() -> (TlsAcceptor, NamedTempFile) {
 
 async fn serve(speaks: Speaks, stream: TcpStream, tls: TlsAcceptor, requests: Arc<AtomicU64>) {
     match speaks {
-        Speaks::Http2 | Speaks::Resets => http(speaks, stream, requests).await,
+        Speaks::Http2 | Speaks::Resets | Speaks::GoesAway => http(speaks, stream, requests).await,
         Speaks::Http2Tls | Speaks::Http1Tls => {
             if let Ok(stream) = tls.accept(stream).await {
                 http(speaks, stream, requests).await;
@@ -118,9 +122,13 @@ async fn http<S>(speaks: Speaks, stream: S, requests: Arc<AtomicU64>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let answered = Arc::new(Notify::new());
+    let answering = answered.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let number = requests.fetch_add(1, Ordering::SeqCst);
+        let answering = answering.clone();
         async move {
+            answering.notify_one();
             assert_eq!(request.uri().path(), "/path");
             let http2 = request.version() == Version::HTTP_2;
             assert_eq!(http2, speaks != Speaks::Http1Tls);
@@ -132,6 +140,15 @@ where
         }
     });
     let stream = TokioIo::new(stream);
+    if speaks == Speaks::GoesAway {
+        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let mut connection = pin!(builder.serve_connection(stream, service));
+        tokio::select! {
+            done = &mut connection => return drop(done),
+            () = answered.notified() => connection.as_mut().graceful_shutdown(),
+        }
+        return drop(connection.await);
+    }
     let done = if speaks == Speaks::Http1Tls {
         let builder = hyper::server::conn::http1::Builder::new();
         builder.serve_connection(stream, service).await
@@ -187,6 +204,16 @@ fn http2_sends_at_a_rate() {
         (report.answers, report.missed, echo.requests()),
         (40, 0, 40)
     );
+}
+
+#[test]
+fn a_connection_that_goes_away_is_made_anew_without_an_error() {
+    let echo = Echo::start(Speaks::GoesAway);
+    for options in ["-c 1", "-c 1 --streams 3", "-c 1 --streams 3 --rate 100"] {
+        let report = run(&echo.url("http"), &format!("{options} -n 12 --http2")).report;
+        assert_eq!(report.answers, 12, "{options}: {:?}", report.first_error);
+    }
+    assert!(echo.connections() >= 12, "{}", echo.connections());
 }
 
 #[test]
