@@ -92,10 +92,13 @@ pub(super) async fn hold<L: Link>(sender: Sender, requests: Rc<L::Requests>) {
     };
     job.shared.settled.fetch_add(1, Ordering::Relaxed);
     if let Some(mut link) = held {
-        tokio::select! {
-            () = poll_fn(|context| link.poll_end(context, job)) => {}
-            () = job.released.notified() => job.tally.borrow_mut().held += 1,
-        }
+        let ended = tokio::select! {
+            () = poll_fn(|context| link.poll_end(context, job)) => true,
+            () = job.released.notified() => false,
+        };
+        // Not every protocol wakes us when a connection ends.
+        let ended = ended || has_ended(&mut link, job).await;
+        job.tally.borrow_mut().held += u64::from(!ended);
     }
 }
 

@@ -293,6 +293,9 @@ fn connections_of_every_protocol_are_held() {
     let echo = Echo::start(Speaks::Http2Tls);
     let options = echo.trusting("--http2 -c 5 --hold -d 50ms");
     assert_eq!(run(&echo.url("https"), &options).report.held, Some(5));
+    let echo = Echo::start(Speaks::GoesAway);
+    let options = "--http2 -c 5 --hold -d 200ms";
+    assert_eq!(run(&echo.url("http"), options).report.held, Some(0));
     let echo = Echo::start(Speaks::WebSocket);
     let report = run(&echo.url("ws"), "-c 5 --hold -d 50ms").report;
     assert_eq!(report.held, Some(5));
