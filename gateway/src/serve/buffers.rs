@@ -66,7 +66,8 @@ impl Buffers {
 
     fn give(&self, storage: Box<[u8]>) {
         #[cfg(test)]
-        self.lent.set(self.lent.get() - usize::from(!storage.is_empty()));
+        self.lent
+            .set(self.lent.get() - usize::from(!storage.is_empty()));
         let Some(class) = SIZES.iter().position(|size| *size == storage.len()) else {
             return;
         };
