@@ -238,7 +238,7 @@ impl Exchange<'_> {
     fn settle(&self, mut up: Endpoint, slot: Slot, now: Instant) {
         let reusable = self.response.keep_alive && up.is_clean();
         if reusable {
-            up.connection.rest(&self.worker.buffers);
+            up.connection.rest();
             self.worker.pool.put(slot.endpoint(), up.connection, now);
         }
         // The connection is back before the slot: who is let in next finds it.

@@ -69,7 +69,9 @@ impl Exchange<'_> {
             .map_err(|error| denied(&error))?;
         self.seen.held = true;
         self.timer.set(Some(deadline));
+        down.rest();
         let result = self.wait(waiting, down).await;
+        down.wake();
         self.timer.set(None);
         let granted = self.worker.clock.now();
         self.seen.waited += granted.saturating_duration_since(begun);

@@ -40,7 +40,7 @@ impl Exchange<'_> {
             Some(connection) => connection,
             None => self.connect(slot, down).await?,
         };
-        connection.wake(&worker.buffers);
+        connection.wake();
         connection.exchanges += 1;
         Ok(Endpoint {
             connection,

@@ -243,6 +243,10 @@ pub trait Downstream {
         Self: 'a;
 
     fn split<'a>(&'a mut self, pace: &'a Pace) -> (Self::Source<'a>, Self::Sink<'a>);
+    /// Gives back what is not needed while the request waits for its turn.
+    fn rest(&mut self);
+    /// Ends what `rest` began: there will be something to write.
+    fn wake(&mut self);
     /// Keeps the request's body for a second attempt if all of it is here; whether it is. Until
     /// [`forget_body`](Downstream::forget_body).
     fn keep_body(&mut self) -> bool;

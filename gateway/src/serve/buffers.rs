@@ -101,6 +101,12 @@ impl Buffer {
         }
     }
 
+    /// Where its storage comes from.
+    #[must_use]
+    pub fn pool(&self) -> &Buffers {
+        &self.buffers
+    }
+
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.storage[self.start..self.end]

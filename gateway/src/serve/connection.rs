@@ -66,7 +66,7 @@ async fn serve_open(worker: &Rc<Worker>, io: Io, client: Client) {
     let mut timer = worker.timers.timer();
     let mut connection = Box::new(Connection::new(io, &worker.buffers));
     loop {
-        connection.rest(&worker.buffers);
+        connection.rest();
         if !idle(worker, &mut connection, &timer).await {
             return;
         }
@@ -131,7 +131,7 @@ async fn serve_one(
         trailer_bytes: limits.trailer_bytes,
         body_bytes: limits.body_bytes.unwrap_or(u64::MAX),
     };
-    connection.wake(&worker.buffers);
+    connection.wake();
     let arrived = worker.clock.now();
     let heard = hear(worker, connection, reads, timer, &mut papers.request).await;
     connection.exchanges += 1;
@@ -331,5 +331,16 @@ impl Drop for Open {
         if self.worker.connections.get() == 0 {
             self.worker.emptied.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_request_needs_while_it_runs_or_waits_is_small() {
+        let size = size_of_val(&serve_requests(Rc::default()));
+        assert!(size <= 4096, "{size}");
     }
 }

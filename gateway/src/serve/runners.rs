@@ -36,6 +36,15 @@ impl<J, R> std::fmt::Debug for Runner<J, R> {
     }
 }
 
+impl<J, R> Default for Desk<J, R> {
+    fn default() -> Self {
+        Desk {
+            job: RefCell::new(None),
+            result: RefCell::new(None),
+        }
+    }
+}
+
 impl<J, R> Desk<J, R> {
     /// The next job; waits until there is one.
     pub async fn job(&self) -> J {
@@ -72,10 +81,7 @@ impl<J, R> Runners<J, R> {
     ) -> Running<'_, J, R> {
         let spare = self.spare.borrow_mut().pop();
         let runner = spare.unwrap_or_else(|| {
-            let desk = Rc::new(Desk {
-                job: RefCell::new(None),
-                result: RefCell::new(None),
-            });
+            let desk = Rc::new(Desk::default());
             let work = Box::pin(make(desk.clone()));
             Runner { desk, work }
         });

@@ -122,7 +122,7 @@ impl World {
     fn endpoint_holding(&self, capacity: usize) -> DuplexStream {
         let (io, theirs) = Io::memory(capacity);
         let mut connection = Connection::new(io, &self.worker.buffers);
-        connection.rest(&self.worker.buffers);
+        connection.rest();
         let endpoint = self.throttle.endpoints()[0].id;
         self.worker
             .pool

@@ -139,11 +139,11 @@ impl Connection {
         self.buffer.forget();
     }
 
-    /// Gives back what an idle connection does not need.
-    pub fn rest(&mut self, buffers: &Buffers) {
+    /// Gives back what is not needed while nothing is read or written.
+    pub fn rest(&mut self) {
         self.buffer.release();
         if self.out.is_empty() && self.out.capacity() > 0 {
-            buffers.give_out(std::mem::take(&mut self.out));
+            self.buffer.pool().give_out(std::mem::take(&mut self.out));
         }
     }
 
@@ -171,9 +171,9 @@ impl Connection {
     }
 
     /// Makes room to write into, from the worker's spare ones.
-    pub fn wake(&mut self, buffers: &Buffers) {
+    pub fn wake(&mut self) {
         if self.out.capacity() == 0 {
-            self.out = buffers.take_out();
+            self.out = self.buffer.pool().take_out();
         }
     }
 }

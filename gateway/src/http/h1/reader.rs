@@ -197,7 +197,11 @@ impl Source for Reader<'_> {
                 if room.is_empty() {
                     return Poll::Ready(None);
                 }
-                let result = ready!(self.io.poll_read(cx, room));
+                let Poll::Ready(result) = self.io.poll_read(cx, room) else {
+                    // Thousands may wait like this: none of them keeps an empty buffer.
+                    self.buffer.release();
+                    return Poll::Pending;
+                };
                 if let Ok(count) = result {
                     self.buffer.filled(count);
                 }

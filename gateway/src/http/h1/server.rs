@@ -71,6 +71,14 @@ impl Downstream for Client<'_> {
         (reader, writer)
     }
 
+    fn rest(&mut self) {
+        self.connection.rest();
+    }
+
+    fn wake(&mut self) {
+        self.connection.wake();
+    }
+
     fn keep_body(&mut self) -> bool {
         let whole = self.connection.holds_whole_body();
         if whole {

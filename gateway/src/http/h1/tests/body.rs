@@ -444,7 +444,7 @@ fn what_comes_behind_a_kept_body_is_still_read() {
     read(&mut source, usize::MAX, &mut body).unwrap();
     drop(source);
     assert_eq!(body.data, BEHIND);
-    connection.rest(&crate::serve::buffers::Buffers::new());
+    connection.rest();
     assert!(connection.is_at_rest());
 }
 
@@ -465,6 +465,6 @@ fn a_tunnel_takes_any_number_of_bytes_after_a_kept_request() {
     assert_eq!(body.data.len(), 300_000);
     drop(source);
     assert!(connection.unread().is_empty());
-    connection.rest(&crate::serve::buffers::Buffers::new());
+    connection.rest();
     assert!(connection.is_at_rest());
 }
