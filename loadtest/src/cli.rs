@@ -24,7 +24,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Send requests and say what came back, and how fast.
-    Run(generate::RunArgs),
+    Run(Box<generate::RunArgs>),
     /// Answer requests: the upstream behind every proxy.
     Backend(backend::BackendArgs),
     /// Send the same work through each proxy in turn and compare what it cost.
@@ -41,7 +41,7 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Run(args) => generate::main(args),
+        Command::Run(args) => generate::main(&args),
         Command::Backend(args) => backend::main(args),
         Command::Compare(args) => compare::main(args),
         Command::Copy(args) => copy::main(args),

@@ -62,7 +62,7 @@ pub fn main(args: CopyArgs) -> anyhow::Result<()> {
     writeln!(io::stdout(), "listening on {}", args.listen)?;
     for worker in workers {
         let ended = worker.join();
-        ended.map_err(|_| anyhow::anyhow!("a worker has panicked"))??;
+        ended.map_err(|_panic| anyhow::anyhow!("a worker has panicked"))??;
     }
     Ok(())
 }

@@ -18,7 +18,12 @@ fn beside(
     rounds.peer(TIDEGATE)?;
     rounds.peer(peer)?;
     let ratio = rounds.ratio(TIDEGATE, peer, figure);
-    Some(Verdict::new(format!("{what}, × {peer}"), ratio, bound, at_most))
+    Some(Verdict::new(
+        format!("{what}, × {peer}"),
+        ratio,
+        bound,
+        at_most,
+    ))
 }
 
 fn costs(rounds: &Rounds, what: &str, bounds: &[(&str, f64)]) -> Vec<Verdict> {
@@ -47,7 +52,11 @@ pub(crate) fn download(rounds: &Rounds) -> Vec<Verdict> {
 }
 
 pub(crate) fn connect(rounds: &Rounds) -> Vec<Verdict> {
-    costs(rounds, "CPU per new connection and request", &[("nginx", 1.0)])
+    costs(
+        rounds,
+        "CPU per new connection and request",
+        &[("nginx", 1.0)],
+    )
 }
 
 /// Where nothing is promised.

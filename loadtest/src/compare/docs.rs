@@ -22,7 +22,8 @@ const SECTION: &str = "<!-- section ";
 ///
 /// The page cannot be read or written, or lacks the two marks.
 pub(crate) fn update(file: &Path, comparison: &Comparison) -> anyhow::Result<()> {
-    let page = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let page =
+        fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let charts = file.with_extension("");
     let mut sections = Vec::new();
     for section in &comparison.sections {

@@ -107,7 +107,10 @@ pub(crate) fn section(lab: &Lab, work: &Work, rounds: &Rounds) -> Section {
 }
 
 fn each_per(unit: Unit, figures: Vec<f64>) -> Vec<f64> {
-    figures.into_iter().map(|figure| figure / unit.per_answer).collect()
+    figures
+        .into_iter()
+        .map(|figure| figure / unit.per_answer)
+        .collect()
 }
 
 fn row(lab: &Lab, work: &Work, rounds: &Rounds, peer: &PeerRounds) -> Vec<String> {
@@ -117,18 +120,23 @@ fn row(lab: &Lab, work: &Work, rounds: &Rounds, peer: &PeerRounds) -> Vec<String
     let median = |figures: Vec<f64>| {
         Spread::of(figures).map_or_else(|| "–".to_owned(), |spread| number(spread.median))
     };
-    let times = |figure: fn(&PeerRounds) -> Vec<f64>| match rounds.ratio(&peer.name, TIDEGATE, figure)
-    {
-        _ if peer.name == TIDEGATE => "1".to_owned(),
-        Some(ratio) => format!("{:.2}", ratio.median),
-        None => "–".to_owned(),
-    };
-    let latency = |pick: fn(&Sample) -> u64| median(each(&peer.fixed, |sample| pick(sample) as f64));
+    let times =
+        |figure: fn(&PeerRounds) -> Vec<f64>| match rounds.ratio(&peer.name, TIDEGATE, figure) {
+            _ if peer.name == TIDEGATE => "1".to_owned(),
+            Some(ratio) => format!("{:.2}", ratio.median),
+            None => "–".to_owned(),
+        };
+    let latency =
+        |pick: fn(&Sample) -> u64| median(each(&peer.fixed, |sample| pick(sample) as f64));
     let at_rate = each(&peer.fixed, Sample::micros_per_answer);
     let busy = each(&peer.saturation, |sample| busy(sample, lab.workers) * 100.0);
-    let busy = Spread::of(busy).map_or_else(|| "–".to_owned(), |busy| format!("{:.0} %", busy.median));
+    let busy =
+        Spread::of(busy).map_or_else(|| "–".to_owned(), |busy| format!("{:.0} %", busy.median));
     let rss = each(&peer.saturation, |sample| sample.memory.rss as f64 / MIB);
-    let pss = peer.saturation.iter().filter_map(|sample| sample.memory.pss);
+    let pss = peer
+        .saturation
+        .iter()
+        .filter_map(|sample| sample.memory.pss);
     let mark = if peer.sound() { "" } else { " ⚠" };
     vec![
         format!("{}{mark}", peer.name),
@@ -179,18 +187,24 @@ fn notes(lab: &Lab, rounds: &Rounds) -> Vec<String> {
         let samples = peer.saturation.iter().chain(&peer.fixed);
         if samples.clone().any(|sample| !sample.spent.exact) {
             let name = &peer.name;
-            notes.push(format!("{name} ended threads: its CPU comes in ticks of 10 ms."));
+            notes.push(format!(
+                "{name} ended threads: its CPU comes in ticks of 10 ms."
+            ));
         }
         let missed: u64 = samples.map(|sample| sample.report.missed).sum();
         if missed > 0 {
             let name = &peer.name;
-            notes.push(format!("{missed} requests to {name} were due and never sent: it was too slow."));
+            notes.push(format!(
+                "{missed} requests to {name} were due and never sent: it was too slow."
+            ));
         }
     }
     let slowest = rounds.peers.iter().flat_map(|peer| &peer.fixed);
     if let Some(p50) = Spread::of(slowest.map(|sample| sample.report.latency.p50 as f64)) {
         let (low, high) = (micros(p50.low), micros(p50.high));
-        notes.push(format!("Medians of latency at the fixed rate lie between {low} and {high}."));
+        notes.push(format!(
+            "Medians of latency at the fixed rate lie between {low} and {high}."
+        ));
     }
     notes
 }
@@ -199,11 +213,23 @@ fn problems(rounds: &Rounds) -> Vec<String> {
     let mut problems = Vec::new();
     for peer in &rounds.peers {
         let name = &peer.name;
-        problems.extend(peer.problems.iter().map(|problem| format!("{name}: {problem}")));
-        for (how, samples) in [("saturation", &peer.saturation), ("fixed rate", &peer.fixed)] {
+        problems.extend(
+            peer.problems
+                .iter()
+                .map(|problem| format!("{name}: {problem}")),
+        );
+        for (how, samples) in [
+            ("saturation", &peer.saturation),
+            ("fixed rate", &peer.fixed),
+        ] {
             for (round, sample) in samples.iter().enumerate() {
                 let place = format!("{name}, round {}, {how}", round + 1);
-                problems.extend(sample.problems.iter().map(|what| format!("{place}: {what}")));
+                problems.extend(
+                    sample
+                        .problems
+                        .iter()
+                        .map(|what| format!("{place}: {what}")),
+                );
             }
         }
     }

@@ -67,7 +67,10 @@ impl Usage {
             exact: true,
         };
         for pid in earlier.processes.keys() {
-            ensure!(self.processes.contains_key(pid), "process {pid} of it has ended");
+            ensure!(
+                self.processes.contains_key(pid),
+                "process {pid} of it has ended"
+            );
         }
         let none = Process::default();
         for (pid, process) in &self.processes {
@@ -89,7 +92,9 @@ impl Process {
         let mut threads = BTreeMap::new();
         for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
             let path = entry?.path();
-            let id = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+            let id = path
+                .file_name()
+                .and_then(|name| name.to_str()?.parse().ok());
             // A thread that ends while it is looked at is in the ticks.
             if let (Some(id), Ok(text)) = (id, fs::read_to_string(path.join("schedstat"))) {
                 let nanos = text.split(' ').next().and_then(|nanos| nanos.parse().ok());
@@ -97,13 +102,19 @@ impl Process {
             }
         }
         Ok(Process {
-            ticks: user.zip(system).map(|(u, s)| u + s).context("stat is not as expected")?,
+            ticks: user
+                .zip(system)
+                .map(|(u, s)| u + s)
+                .context("stat is not as expected")?,
             threads,
         })
     }
 
     fn since(&self, earlier: &Process) -> Spent {
-        let lost = earlier.threads.keys().any(|id| !self.threads.contains_key(id));
+        let lost = earlier
+            .threads
+            .keys()
+            .any(|id| !self.threads.contains_key(id));
         if lost {
             return Spent {
                 nanos: (self.ticks - earlier.ticks) * TICK_NANOS,
@@ -164,7 +175,9 @@ fn tree(root: Pid) -> anyhow::Result<Vec<i32>> {
         let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
-        let parent = stat(pid).ok().and_then(|fields| fields.get(1)?.parse::<i32>().ok());
+        let parent = stat(pid)
+            .ok()
+            .and_then(|fields| fields.get(1)?.parse::<i32>().ok());
         parents.insert(pid, parent.unwrap_or(0));
     }
     ensure!(parents.contains_key(&root), "process {root} has gone");

@@ -113,7 +113,8 @@ impl Lab {
         for _ in PORTS {
             let port = self.next_port.get();
             let next = port + 1;
-            self.next_port.set(if next == PORTS.end { PORTS.start } else { next });
+            self.next_port
+                .set(if next == PORTS.end { PORTS.start } else { next });
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             if TcpListener::bind(address).is_ok() {
                 return Ok(address);
@@ -161,7 +162,10 @@ impl Drop for Lab {
     fn drop(&mut self) {
         if self.keep {
             self.directory.disable_cleanup(true);
-            eprintln!("configurations and logs are in {}", self.directory.path().display());
+            eprintln!(
+                "configurations and logs are in {}",
+                self.directory.path().display()
+            );
         }
     }
 }

@@ -33,7 +33,10 @@ pub(crate) fn of_section(section: &Section, conditions: &Conditions) -> String {
         paragraph(&mut text, &table(&verdicts(&section.verdicts)));
     }
     if !section.problems.is_empty() {
-        let marked = section.problems.iter().map(|problem| format!("⚠ {problem}"));
+        let marked = section
+            .problems
+            .iter()
+            .map(|problem| format!("⚠ {problem}"));
         paragraph(&mut text, &list(marked));
     }
     if !section.notes.is_empty() {
@@ -50,7 +53,9 @@ fn paragraph(text: &mut String, one: &str) {
 }
 
 fn list(items: impl Iterator<Item = String>) -> String {
-    items.map(|item| format!("- {}\n", item.replace('\n', "\n  "))).collect()
+    items
+        .map(|item| format!("- {}\n", item.replace('\n', "\n  ")))
+        .collect()
 }
 
 fn table(table: &Table) -> String {
@@ -72,7 +77,9 @@ fn verdicts(verdicts: &[Verdict]) -> Table {
     let head = ["budget", "bound", "measured", "holds"];
     let row = |verdict: &Verdict| {
         let sign = if verdict.at_most { "≤" } else { "≥" };
-        let measured = verdict.figure.map(|figure| figure.show(|ratio| format!("{ratio:.2}")));
+        let measured = verdict
+            .figure
+            .map(|figure| figure.show(|ratio| format!("{ratio:.2}")));
         let holds = match verdict.holds {
             Some(true) => "yes",
             Some(false) => "**no**",
@@ -121,7 +128,11 @@ fn details(section: &Section) -> String {
     }
     text.push('\n');
     for shown in &section.shown {
-        let _written = writeln!(text, "**{}** {}\n\n    {}\n", shown.name, shown.version, shown.command);
+        let _written = writeln!(
+            text,
+            "**{}** {}\n\n    {}\n",
+            shown.name, shown.version, shown.command
+        );
         for (name, content) in &shown.files {
             let _written = writeln!(text, "`{name}`:\n\n```text\n{}\n```\n", content.trim_end());
         }

@@ -158,11 +158,16 @@ fn disagreements(sample: &Sample) -> Vec<String> {
     let mut problems = Vec::new();
     let errors = report.errors.total();
     if errors > 0 {
-        problems.push(format!("{errors} requests without an answer: {:?}", report.errors));
+        problems.push(format!(
+            "{errors} requests without an answer: {:?}",
+            report.errors
+        ));
     }
     if report.sent != report.answers + errors {
         let Report { sent, answers, .. } = report;
-        problems.push(format!("{sent} requests sent, but {answers} answers and {errors} errors"));
+        problems.push(format!(
+            "{sent} requests sent, but {answers} answers and {errors} errors"
+        ));
     }
     for (status, count) in &report.statuses {
         if *status != 200 {

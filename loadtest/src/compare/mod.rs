@@ -132,6 +132,10 @@ impl Programs {
 ///
 /// What kept it from comparing: no Tidegate, no proxy, no free ports, a signal. A proxy that errs
 /// is no error; the tables show it.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the command line hands it over"
+)]
 pub fn main(args: CompareArgs) -> anyhow::Result<()> {
     crate::system::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -185,7 +189,10 @@ fn write(directory: &Path, comparison: &Comparison, text: &str) -> anyhow::Resul
     let files = [
         ("compare.md", text.to_owned()),
         ("compare.svg", svg::draw(&charts)?),
-        ("compare.json", serde_json::to_string_pretty(comparison)? + "\n"),
+        (
+            "compare.json",
+            serde_json::to_string_pretty(comparison)? + "\n",
+        ),
     ];
     for (name, text) in files {
         let path = directory.join(name);

@@ -92,8 +92,8 @@ impl Running {
         directory: &Path,
     ) -> anyhow::Result<Running> {
         let log = directory.join(format!("{name}.log"));
-        let output = File::create(&log)
-            .with_context(|| format!("cannot write {}", log.display()))?;
+        let output =
+            File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let own = std::env::current_exe().context("cannot find this program")?;
         let mut command = Command::new(own);
         command.arg("launch");
@@ -117,7 +117,9 @@ impl Running {
             .stderr(output)
             .process_group(0)
             .kill_on_drop(true);
-        let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
         let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
         Ok(Running {
             name: name.to_owned(),

@@ -93,11 +93,18 @@ pub(crate) async fn price(lab: &Lab, work: &Work) -> anyhow::Result<Section> {
         limit: AMPLE_LIMIT,
         workers: lab.workers,
     };
-    let peers = lab.peers.iter().filter(|found| work.large || !found.peer.for_large);
+    let peers = lab
+        .peers
+        .iter()
+        .filter(|found| work.large || !found.peer.for_large);
     let mut stage = Stage::set(lab, &plan, peers).await?;
     let rounds = play(lab, &mut stage, work).await?;
     let mut section = figures::section(lab, work, &rounds);
-    section.shown = stage.actors.iter().map(|actor| actor.shown.clone()).collect();
+    section.shown = stage
+        .actors
+        .iter()
+        .map(|actor| actor.shown.clone())
+        .collect();
     let root = lab.root().display().to_string();
     let first = stage.actors.first().context("no proxy took part")?.listen;
     for shown in [
@@ -127,7 +134,16 @@ async fn play(lab: &Lab, stage: &mut Stage, work: &Work) -> anyhow::Result<Round
     // A first round, which does not count, warms everything and shows how fast it can go.
     let mut first = rounds.clone();
     for index in 0..stage.actors.len() {
-        turn(lab, stage, work, index, "calibration", &mut first.peers[index], None).await?;
+        turn(
+            lab,
+            stage,
+            work,
+            index,
+            "calibration",
+            &mut first.peers[index],
+            None,
+        )
+        .await?;
     }
     rounds.rate = lab.rate.unwrap_or_else(|| half(&first));
     for (peer, first) in rounds.peers.iter_mut().zip(first.peers) {

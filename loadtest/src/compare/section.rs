@@ -109,12 +109,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    pub(crate) fn new(
-        what: String,
-        figure: Option<Spread>,
-        bound: f64,
-        at_most: bool,
-    ) -> Verdict {
+    pub(crate) fn new(what: String, figure: Option<Spread>, bound: f64, at_most: bool) -> Verdict {
         let within = |figure: Spread| {
             if at_most {
                 figure.median <= bound

@@ -101,12 +101,7 @@ impl Stage {
 }
 
 impl Actor {
-    async fn enter(
-        lab: &Lab,
-        found: &Found,
-        site: &Site,
-        workers: u16,
-    ) -> anyhow::Result<Actor> {
+    async fn enter(lab: &Lab, found: &Found, site: &Site, workers: u16) -> anyhow::Result<Actor> {
         let setup = found.set_up(site)?;
         let name = found.peer.name;
         lab.say(format!("starting {name}"));

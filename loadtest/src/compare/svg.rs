@@ -28,10 +28,10 @@ const INK: RGBColor = RGBColor(0x22, 0x2b, 0x33);
 ///
 /// The drawing library refuses.
 pub(crate) fn draw(charts: &[&Chart]) -> anyhow::Result<String> {
-    let height: i32 = charts.iter().map(|chart| height(chart)).sum();
+    let total: i32 = charts.iter().map(|chart| height(chart)).sum();
     let mut text = String::new();
     {
-        let size = (WIDTH, u32::try_from(height.max(1))?);
+        let size = (WIDTH, u32::try_from(total.max(1))?);
         let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
         area.fill(&WHITE).map_err(|error| anyhow!("{error}"))?;
         let mut top = 0;
@@ -43,7 +43,6 @@ pub(crate) fn draw(charts: &[&Chart]) -> anyhow::Result<String> {
     }
     Ok(text)
 }
-
 
 fn height(chart: &Chart) -> i32 {
     let bars = i32::try_from(chart.bars.len()).unwrap_or(0);
@@ -58,7 +57,9 @@ fn one<'a>(area: &Area<'a>, chart: &Chart, top: i32) -> Drawn<'a> {
     let heading = format!("{}, {}", chart.title, chart.unit);
     area.draw(&Text::new(heading, (12, top + 12), title))?;
     let figures = chart.bars.iter().filter_map(|bar| bar.figure);
-    let most = figures.map(|figure| figure.high).fold(f64::MIN_POSITIVE, f64::max);
+    let most = figures
+        .map(|figure| figure.high)
+        .fold(f64::MIN_POSITIVE, f64::max);
     let mut y = top + TITLE_HEIGHT;
     for bar in &chart.bars {
         draw_bar(area, bar, most, y)?;
@@ -79,9 +80,16 @@ fn draw_bar<'a>(area: &Area<'a>, bar: &Bar, most: f64, y: i32) -> Drawn<'a> {
         let none = "no figure".to_owned();
         return area.draw(&Text::new(none, (LEFT + 4, middle), text(HPos::Left)));
     };
-    #[expect(clippy::cast_possible_truncation, reason = "at most the width of the page")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "at most the width of the page"
+    )]
     let x = |value: f64| LEFT + (f64::from(RIGHT - LEFT) * value / most).round() as i32;
-    let colour = if bar.label.contains(TIDEGATE) { OURS } else { THEIRS };
+    let colour = if bar.label.contains(TIDEGATE) {
+        OURS
+    } else {
+        THEIRS
+    };
     let (from, to) = ((LEFT, y + 4), (x(figure.median), y + BAR_HEIGHT - 4));
     area.draw(&Rectangle::new([from, to], colour.filled()))?;
     let line = |from, to| PathElement::new(vec![from, to], INK.stroke_width(1));

@@ -1,18 +1,68 @@
 //! Load, and what came back.
+//!
+//! [`RunArgs`] become a `Plan`; each thread (`thread.rs`) runs one task per connection, which asks
+//! its `Pace` when to send the next request and tells its `Tally` how it ended. The tallies of all
+//! threads make the [`Report`].
 
-/// The options of this command.
-#[derive(Debug, clap::Args)]
-pub struct RunArgs {}
+mod alarm;
+mod answer;
+mod args;
+mod hold;
+mod hosts;
+mod http1;
+mod io;
+mod job;
+mod lead;
+mod pace;
+mod plan;
+mod tally;
+mod target;
+mod thread;
+mod tls;
+mod watch;
 
-/// Runs the command.
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+pub use args::RunArgs;
+
+use crate::report::Report;
+
+/// Runs the command: sends the load, writes the report.
 ///
 /// # Errors
 ///
-/// What kept it from doing its work.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the command line hands it over"
-)]
-pub fn main(args: RunArgs) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet: {args:?}")
+/// An option has no meaning, the host has no address, a file cannot be written, or there was not
+/// one answer.
+pub fn main(args: &RunArgs) -> anyhow::Result<()> {
+    let outcome = lead::run(args)?;
+    let report = outcome.report;
+    let quiet = args.json.as_deref() == Some(Path::new("-"));
+    if let Some(file) = &args.json {
+        write_json(file, &report)?;
+    }
+    if !quiet {
+        write_out(&report.to_string())?;
+    }
+    if report.answers == 0 {
+        let why = report.first_error.as_deref().unwrap_or("nothing was sent");
+        bail!("not one answer from {}: {why}", report.url);
+    }
+    Ok(())
+}
+
+fn write_json(file: &Path, report: &Report) -> anyhow::Result<()> {
+    let json = serde_json::to_string_pretty(report)? + "\n";
+    if file == Path::new("-") {
+        return write_out(&json);
+    }
+    fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn write_out(text: &str) -> anyhow::Result<()> {
+    let written = std::io::stdout().lock().write_all(text.as_bytes());
+    written.context("cannot write to standard output")
 }

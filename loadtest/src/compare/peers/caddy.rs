@@ -41,10 +41,13 @@ http://:{port} {{
     );
     let config = format!("{directory}/Caddyfile");
     Setup {
-        command: CommandLine::new(program, ["run", "--config", &config, "--adapter", "caddyfile"])
-            .with_env("GOMAXPROCS", site.workers.to_string())
-            .with_env("XDG_DATA_HOME", directory.to_string())
-            .with_env("XDG_CONFIG_HOME", directory.to_string()),
+        command: CommandLine::new(
+            program,
+            ["run", "--config", &config, "--adapter", "caddyfile"],
+        )
+        .with_env("GOMAXPROCS", site.workers.to_string())
+        .with_env("XDG_DATA_HOME", directory.to_string())
+        .with_env("XDG_CONFIG_HOME", directory.to_string()),
         files: vec![("Caddyfile", text)],
     }
 }

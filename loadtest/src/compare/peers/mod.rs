@@ -113,7 +113,9 @@ impl Peer {
     pub(crate) fn find(&'static self, given: Option<&Path>) -> anyhow::Result<Found> {
         let program = match (given, self.program) {
             (Some(given), _) => std::path::absolute(given)?,
-            (None, Some(name)) => on_path(name).with_context(|| format!("no {name} on the PATH"))?,
+            (None, Some(name)) => {
+                on_path(name).with_context(|| format!("no {name} on the PATH"))?
+            }
             (None, None) => std::env::current_exe()?,
         };
         let version = self.ask_version(&program)?;
@@ -137,7 +139,8 @@ impl Peer {
         let line = said.lines().find(|line| !line.trim().is_empty());
         let line = line.unwrap_or("unknown").trim();
         // What of such a line is the version: the first word with a digit and a point in it.
-        let versions = |word: &&str| word.contains('.') && word.contains(|c: char| c.is_ascii_digit());
+        let versions =
+            |word: &&str| word.contains('.') && word.contains(|c: char| c.is_ascii_digit());
         let word = line.split([' ', '\t']).find(versions).unwrap_or(line);
         let word = word.split('/').find(versions).unwrap_or(word);
         Ok(word.to_owned())

@@ -92,7 +92,10 @@ async fn case(
     let mut samples = Vec::new();
     // The first one warms and does not count.
     for round in 0..=lab.rounds {
-        lab.say(format!("limit, {workers} workers, delay {delay}: round {round} of {}", lab.rounds));
+        lab.say(format!(
+            "limit, {workers} workers, delay {delay}: round {round} of {}",
+            lab.rounds
+        ));
         let sample = measure(lab, &mut stage, 0, &Load::default(), None, workers).await?;
         if round > 0 {
             samples.push(sample);
@@ -128,7 +131,12 @@ fn fill(section: &mut Section, cases: &[Case]) {
         let show = |figure: &dyn Fn(&Sample) -> f64| {
             spread(figure).map_or_else(|| "–".to_owned(), |spread| spread.show(number))
         };
-        let peak = case.samples.iter().map(|sample| sample.peak).max().unwrap_or(0);
+        let peak = case
+            .samples
+            .iter()
+            .map(|sample| sample.peak)
+            .max()
+            .unwrap_or(0);
         let refused: u64 = case.samples.iter().map(|sample| sample.refused).sum();
         table.rows.push(vec![
             case.workers.to_string(),
@@ -145,13 +153,19 @@ fn fill(section: &mut Section, cases: &[Case]) {
         let label = format!("{} workers, delay {}", case.workers, case.delay);
         section.verdicts.push(Verdict::new(
             format!("peak at an endpoint with {label}"),
-            spread(&|sample| sample.peak as f64).map(|peak| Spread { median: peak.high, ..peak }),
+            spread(&|sample| sample.peak as f64).map(|peak| Spread {
+                median: peak.high,
+                ..peak
+            }),
             f64::from(LIMIT),
             true,
         ));
         for (round, sample) in case.samples.iter().enumerate() {
             let place = format!("{label}, round {}", round + 1);
-            let problems = sample.problems.iter().map(|what| format!("{place}: {what}"));
+            let problems = sample
+                .problems
+                .iter()
+                .map(|what| format!("{place}: {what}"));
             section.problems.extend(problems);
         }
         bars.push(Bar {
