@@ -20,7 +20,6 @@ fn setup(program: &Path, site: &Site) -> Setup {
     let text = format!(
         "global
   nbthread {workers}
-  maxconn 16384
 
 defaults
   mode http

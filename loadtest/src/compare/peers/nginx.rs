@@ -35,7 +35,6 @@ fn setup(program: &Path, site: &Site, extra: &str) -> Setup {
     let text = format!(
         "daemon off;
 worker_processes {workers};
-worker_rlimit_nofile 65536;
 pid {directory}/nginx.pid;
 error_log stderr warn;
 events {{
