@@ -32,6 +32,10 @@ enum Command {
     /// Copy bytes between a client and an upstream: the floor of `compare`.
     #[command(hide = true)]
     Copy(copy::CopyArgs),
+    /// Proxy on pingora, as little as that takes: a peer of `compare`.
+    #[cfg(feature = "peer-pingora")]
+    #[command(hide = true)]
+    Pingora(crate::pingora::PingoraArgs),
     /// Become another program, on chosen processors and not outliving who asked: for `compare`.
     #[command(hide = true)]
     Launch(launch::LaunchArgs),
@@ -45,6 +49,8 @@ pub fn main() -> ExitCode {
         Command::Backend(args) => backend::main(args),
         Command::Compare(args) => compare::main(args),
         Command::Copy(args) => copy::main(args),
+        #[cfg(feature = "peer-pingora")]
+        Command::Pingora(args) => crate::pingora::main(args),
         Command::Launch(args) => launch::main(args),
     };
     match done {

@@ -16,5 +16,7 @@ pub mod compare;
 pub mod copy;
 pub mod generate;
 pub mod launch;
+#[cfg(feature = "peer-pingora")]
+pub mod pingora;
 pub mod report;
 pub mod system;

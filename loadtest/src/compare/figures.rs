@@ -5,7 +5,7 @@ use super::measure::Sample;
 use super::peers::TIDEGATE;
 use super::rounds::{PeerRounds, Rounds, Work};
 use super::section::{Bar, Chart, Section, Table};
-use super::spread::{Spread, micros, number};
+use super::spread::{Spread, number};
 
 /// Below this share of the fixed rate a proxy has not kept up with it.
 const KEPT_UP: f64 = 0.95;
@@ -198,13 +198,6 @@ fn notes(lab: &Lab, rounds: &Rounds) -> Vec<String> {
                 "{missed} requests to {name} were due and never sent: it was too slow."
             ));
         }
-    }
-    let slowest = rounds.peers.iter().flat_map(|peer| &peer.fixed);
-    if let Some(p50) = Spread::of(slowest.map(|sample| sample.report.latency.p50 as f64)) {
-        let (low, high) = (micros(p50.low), micros(p50.high));
-        notes.push(format!(
-            "Medians of latency at the fixed rate lie between {low} and {high}."
-        ));
     }
     notes
 }

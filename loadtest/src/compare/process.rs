@@ -16,6 +16,9 @@ use tokio::time::{Instant, sleep, timeout};
 /// How long a program may take until it accepts connections.
 const START_MAX: Duration = Duration::from_secs(30);
 
+/// How long a killed program may take to end.
+const END_MAX: Duration = Duration::from_secs(2);
+
 /// Between two looks at something that is awaited.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -193,5 +196,10 @@ impl Drop for Running {
     fn drop(&mut self) {
         // A group that has gone is what is wanted.
         let _gone = kill_process_group(self.pid, Signal::KILL);
+        // It is dying; taking note of that frees its number and its ports.
+        let patience = std::time::Instant::now() + END_MAX;
+        while matches!(self.child.try_wait(), Ok(None)) && std::time::Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }

@@ -51,15 +51,6 @@ fn thousands(value: f64) -> String {
     text
 }
 
-/// A time of so many microseconds.
-pub(crate) fn micros(value: f64) -> String {
-    if value < 10_000.0 {
-        format!("{} µs", number(value))
-    } else {
-        format!("{} ms", number(value / 1000.0))
-    }
-}
-
 impl Spread {
     /// `median (low–high)`; the median alone of a single round.
     #[must_use]

@@ -21,7 +21,6 @@ fn setup(program: &Path, site: &Site) -> Setup {
         "{{
   admin off
   auto_https off
-  persist_config off
   log {{
     level ERROR
   }}

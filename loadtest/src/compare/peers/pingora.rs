@@ -7,7 +7,7 @@ pub(super) const PEER: Peer = Peer {
     name: "pingora",
     package: "this program, built with --features peer-pingora",
     program: None,
-    version: &["pingora", "--version"],
+    version: &["pingora", "--which"],
     for_large: false,
     setup: |program, site| Setup {
         command: CommandLine::new(
