@@ -43,7 +43,8 @@ pub fn main(args: LaunchArgs) -> anyhow::Result<()> {
         sched_setaffinity(None, &cpus)
             .with_context(|| format!("cannot run on processors {:?}", args.cpus))?;
     }
-    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // Not SIGKILL: what has children of its own shall have the time to end them.
+    set_parent_process_death_signal(Some(Signal::TERM))?;
     // Whoever asked may have ended before the line above.
     let parent = getppid().map(|parent| parent.as_raw_nonzero().get());
     anyhow::ensure!(parent == Some(args.parent), "its parent has gone");

@@ -10,7 +10,9 @@ pub(super) enum Framing {
 /// Where in a chunked body one is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chunks {
-    /// In the digits of a size, or before them.
+    /// Before the digits of a size.
+    Start,
+    /// Behind the first of them.
     Size(u64),
     /// Behind the digits, before the end of their line.
     Extension(u64),
@@ -29,7 +31,7 @@ pub(super) struct Malformed;
 
 impl Framing {
     pub(super) const EMPTY: Framing = Framing::Length(0);
-    pub(super) const CHUNKED: Framing = Framing::Chunked(Chunks::Size(0));
+    pub(super) const CHUNKED: Framing = Framing::Chunked(Chunks::Start);
 
     /// Whether the body has ended.
     pub(super) fn ended(self) -> bool {
@@ -65,12 +67,16 @@ impl Chunks {
     fn step(&mut self, bytes: &[u8], data: &mut impl FnMut(&[u8])) -> Result<usize, Malformed> {
         let byte = bytes[0];
         let (next, taken) = match *self {
-            Chunks::Size(size) => match (byte as char).to_digit(16) {
+            Chunks::Start => (Chunks::Size(digit(byte).ok_or(Malformed)?), 1),
+            Chunks::Size(size) => match digit(byte) {
                 Some(digit) => {
                     let size = size.checked_mul(16).ok_or(Malformed)?;
-                    (Chunks::Size(size + u64::from(digit)), 1)
+                    (Chunks::Size(size + digit), 1)
                 }
-                None => (Chunks::Extension(size), 0),
+                None if matches!(byte, b'\r' | b'\n' | b';' | b' ' | b'\t') => {
+                    (Chunks::Extension(size), 0)
+                }
+                None => return Err(Malformed),
             },
             Chunks::Extension(0) if byte == b'\n' => (Chunks::TrailerStart, 1),
             Chunks::Extension(size) if byte == b'\n' => (Chunks::Data(size), 1),
@@ -85,7 +91,7 @@ impl Chunks {
                 (Chunks::Data(left - taken as u64), taken)
             }
             Chunks::LineEnd if byte == b'\r' => (Chunks::LineEnd, 1),
-            Chunks::LineEnd if byte == b'\n' => (Chunks::Size(0), 1),
+            Chunks::LineEnd if byte == b'\n' => (Chunks::Start, 1),
             Chunks::LineEnd => return Err(Malformed),
             Chunks::TrailerStart if byte == b'\r' => (Chunks::TrailerStart, 1),
             Chunks::TrailerStart if byte == b'\n' => (Chunks::End, 1),
@@ -96,6 +102,10 @@ impl Chunks {
         *self = next;
         Ok(taken)
     }
+}
+
+fn digit(byte: u8) -> Option<u64> {
+    char::from(byte).to_digit(16).map(u64::from)
 }
 
 fn at_most(length: usize, left: u64) -> usize {
@@ -135,6 +145,14 @@ mod tests {
     fn a_chunk_longer_than_it_says_is_malformed() {
         let mut framing = Framing::CHUNKED;
         assert_eq!(framing.take(b"1\r\nabc\r\n", |_| ()), Err(Malformed));
+    }
+
+    #[test]
+    fn a_size_is_hexadecimal_digits() {
+        for wire in [&b"\r\n"[..], b"g\r\n", b"1g\r\n", b";a=b\r\n"] {
+            let mut framing = Framing::CHUNKED;
+            assert_eq!(framing.take(wire, |_| ()), Err(Malformed), "{wire:?}");
+        }
     }
 
     #[test]
