@@ -13,27 +13,10 @@ const KEPT_UP: f64 = 0.95;
 /// Below this share of the time on a processor it was not the proxy that limited the speed.
 const BUSY: f64 = 0.9;
 
+/// Above this share of the processors, what else runs is worth a warning.
+const DISTURBED: f64 = 0.05;
+
 const MIB: f64 = 1024.0 * 1024.0;
-
-/// What processor time is counted per.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Unit {
-    pub(crate) name: &'static str,
-    /// How many of it there are in one request with its answer.
-    pub(crate) per_answer: f64,
-}
-
-impl Unit {
-    pub(crate) const REQUEST: Unit = Unit {
-        name: "request",
-        per_answer: 1.0,
-    };
-    /// One MiB moves per request.
-    pub(crate) const MIB: Unit = Unit {
-        name: "MiB",
-        per_answer: 1.0,
-    };
-}
 
 /// Processor time per answer, µs.
 pub(crate) fn cost(peer: &PeerRounds) -> Vec<f64> {
@@ -61,7 +44,7 @@ pub(crate) fn busy(sample: &Sample, workers: u16) -> f64 {
 
 /// The section of a piece of work, but for how it was started.
 pub(crate) fn section(lab: &Lab, work: &Work, rounds: &Rounds) -> Section {
-    let per = work.unit.name;
+    let per = work.unit;
     let rate = number(rounds.rate);
     let head = [
         "proxy",
@@ -79,11 +62,10 @@ pub(crate) fn section(lab: &Lab, work: &Work, rounds: &Rounds) -> Section {
         "errors",
     ]
     .map(str::to_owned);
-    let rows = rounds.peers.iter().map(|peer| row(lab, work, rounds, peer));
-    let per_unit = |peer: &PeerRounds| each_per(work.unit, cost(peer));
+    let rows = rounds.peers.iter().map(|peer| row(lab, rounds, peer));
     let bars = rounds.peers.iter().map(|peer| Bar {
         label: peer.name.clone(),
-        figure: Spread::of(per_unit(peer)),
+        figure: Spread::of(cost(peer)),
     });
     Section {
         name: work.name.to_owned(),
@@ -106,14 +88,7 @@ pub(crate) fn section(lab: &Lab, work: &Work, rounds: &Rounds) -> Section {
     }
 }
 
-fn each_per(unit: Unit, figures: Vec<f64>) -> Vec<f64> {
-    figures
-        .into_iter()
-        .map(|figure| figure / unit.per_answer)
-        .collect()
-}
-
-fn row(lab: &Lab, work: &Work, rounds: &Rounds, peer: &PeerRounds) -> Vec<String> {
+fn row(lab: &Lab, rounds: &Rounds, peer: &PeerRounds) -> Vec<String> {
     let show = |figures: Vec<f64>| {
         Spread::of(figures).map_or_else(|| "–".to_owned(), |spread| spread.show(number))
     };
@@ -140,7 +115,7 @@ fn row(lab: &Lab, work: &Work, rounds: &Rounds, peer: &PeerRounds) -> Vec<String
     let mark = if peer.sound() { "" } else { " ⚠" };
     vec![
         format!("{}{mark}", peer.name),
-        show(each_per(work.unit, cost(peer))),
+        show(cost(peer)),
         times(cost),
         show(speed(peer)),
         times(speed),
@@ -148,7 +123,7 @@ fn row(lab: &Lab, work: &Work, rounds: &Rounds, peer: &PeerRounds) -> Vec<String
         latency(|sample| sample.report.latency.p50),
         show(p99(peer)),
         latency(|sample| sample.report.latency.p999),
-        median(each_per(work.unit, at_rate)),
+        median(at_rate),
         median(rss),
         median(pss.map(|pss| pss as f64 / MIB).collect()),
         errors(peer).to_string(),
@@ -167,39 +142,72 @@ fn errors(peer: &PeerRounds) -> u64 {
 
 fn notes(lab: &Lab, rounds: &Rounds) -> Vec<String> {
     let mut notes = Vec::new();
-    for peer in &rounds.peers {
-        let kept = each(&peer.fixed, |sample| sample.report.rate / rounds.rate);
-        if let Some(kept) = Spread::of(kept).filter(|kept| kept.median < KEPT_UP) {
-            notes.push(format!(
-                "{} answered only {:.0} % of the fixed rate: its latencies there are those of overload.",
-                peer.name,
-                kept.median * 100.0
-            ));
+    let mut note = |about: &str, figure: &dyn Fn(&PeerRounds) -> Option<String>| {
+        let whom = rounds.peers.iter().filter_map(|peer| {
+            let figure = figure(peer)?;
+            Some(format!("{} ({figure})", peer.name))
+        });
+        let whom: Vec<String> = whom.collect();
+        if !whom.is_empty() {
+            notes.push(format!("{about}: {}.", whom.join(", ")));
         }
-        let idle = each(&peer.saturation, |sample| busy(sample, lab.workers));
-        if let Some(busy) = Spread::of(idle).filter(|busy| busy.median < BUSY) {
-            notes.push(format!(
-                "{} was busy {:.0} % of the time: generator or backend, not it, limited its requests/s.",
-                peer.name,
-                busy.median * 100.0
-            ));
-        }
-        let samples = peer.saturation.iter().chain(&peer.fixed);
-        if samples.clone().any(|sample| !sample.spent.exact) {
-            let name = &peer.name;
-            notes.push(format!(
-                "{name} ended threads: its CPU comes in ticks of 10 ms."
-            ));
-        }
-        let missed: u64 = samples.map(|sample| sample.report.missed).sum();
-        if missed > 0 {
-            let name = &peer.name;
-            notes.push(format!(
-                "{missed} requests to {name} were due and never sent: it was too slow."
-            ));
-        }
+    };
+    let share_below = |figures: Vec<f64>, bound: f64| {
+        let share = Spread::of(figures)?.median;
+        (share < bound).then(|| format!("{:.0} %", share * 100.0))
+    };
+    note(
+        "Not on a processor all the time at saturation, so that generator or backend and not they \
+         limited requests/s",
+        &|peer| share_below(each(&peer.saturation, |one| busy(one, lab.workers)), BUSY),
+    );
+    note(
+        "Did not keep up with the fixed rate, so that their latencies there are those of overload",
+        &|peer| {
+            share_below(
+                each(&peer.fixed, |one| one.report.rate / rounds.rate),
+                KEPT_UP,
+            )
+        },
+    );
+    note("Requests due at the fixed rate and never sent", &|peer| {
+        let missed: u64 = peer.fixed.iter().map(|sample| sample.report.missed).sum();
+        (missed > 0).then(|| missed.to_string())
+    });
+    note(
+        "Ended threads, so that their CPU comes in ticks of 10 ms",
+        &|peer| {
+            let samples = peer.saturation.iter().chain(&peer.fixed);
+            let inexact = samples.filter(|sample| !sample.spent.exact).count();
+            (inexact > 0).then(|| format!("{inexact} times"))
+        },
+    );
+    let samples = || rounds.peers.iter().flat_map(|peer| &peer.saturation);
+    notes.extend(disturbance(samples()));
+    let per = |spent: &dyn Fn(&Sample) -> f64| Spread::of(samples().map(spent)).map(|s| s.median);
+    let backend = per(&|one| one.backend.nanos as f64 / 1000.0 / one.report.answers.max(1) as f64);
+    if let Some((backend, generator)) = backend.zip(per(&|one| one.report.cpu_micros)) {
+        notes.push(format!(
+            "Behind and in front of the proxies, a request cost the backend {} µs and the generator \
+             {} µs.",
+            number(backend),
+            number(generator)
+        ));
     }
     notes
+}
+
+/// Whether something else ran, if it was so much that the figures suffer.
+pub(crate) fn disturbance<'a>(samples: impl Iterator<Item = &'a Sample>) -> Option<String> {
+    let share = Spread::of(samples.map(|sample| sample.disturbance))?;
+    (share.high > DISTURBED).then(|| {
+        format!(
+            "**Disturbed**: other processes took {:.0} % of the processors in the median \
+             measurement and {:.0} % in the worst.",
+            share.median * 100.0,
+            share.high * 100.0
+        )
+    })
 }
 
 fn problems(rounds: &Rounds) -> Vec<String> {

@@ -194,6 +194,26 @@ fn tree(root: Pid) -> anyhow::Result<Vec<i32>> {
     Ok(parents.keys().copied().filter(below).collect())
 }
 
+/// Time all processors of the machine have spent on anything, also for other machines, in
+/// nanoseconds since it started.
+///
+/// # Errors
+///
+/// The kernel does not tell.
+pub(crate) fn busy() -> anyhow::Result<u64> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let line = text
+        .lines()
+        .next()
+        .and_then(|line| line.strip_prefix("cpu "));
+    let fields = line.context("stat is not as expected")?.split_whitespace();
+    let ticks: Vec<u64> = fields.map(str::parse).collect::<Result<_, _>>()?;
+    // user nice system idle iowait irq softirq steal; what follows is part of the first two.
+    let ticks = ticks.iter().take(8).enumerate();
+    let busy = ticks.filter(|(field, _)| !matches!(field, 3 | 4));
+    Ok(busy.map(|(_, ticks)| ticks).sum::<u64>() * TICK_NANOS)
+}
+
 /// The processors this process may run on.
 ///
 /// # Errors

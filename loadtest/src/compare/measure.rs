@@ -3,12 +3,15 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::num::NonZero;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::kernel::{Memory, Spent, Usage};
+use super::kernel::{self, Memory, Spent, Usage};
 use super::lab::Lab;
 use super::peers::HOST;
 use super::process::{CommandLine, Running};
@@ -43,7 +46,12 @@ pub struct Sample {
     pub connections: u64,
     /// Processor time of the proxy and everything below it.
     pub spent: Spent,
-    /// Its memory at the end, connections still in its pool.
+    /// That of the backend.
+    pub backend: Spent,
+    /// The share of the machine's processors that something else took: neither the proxy nor the
+    /// backend nor the generator.
+    pub disturbance: f64,
+    /// The proxy's memory at the end, connections still in its pool.
     pub memory: Memory,
     /// Where the books do not agree; empty in an honest measurement.
     pub problems: Vec<String>,
@@ -107,15 +115,18 @@ pub(crate) async fn measure(
     };
     proxy.check()?;
     let root = proxy.pid();
-    let earlier = Usage::read(root)?;
+    let books = Books::read(root, stage.backend.pid())?;
     let report = generate(lab, &line, lab.rest_on(workers), &stage.directory).await?;
     if let Some(proxy) = &mut stage.actors[index].running {
         proxy.check()?;
     }
-    let spent = Usage::read(root)?.since(&earlier)?;
+    let later = Books::read(root, stage.backend.pid())?;
     let memory = Memory::read(root)?;
     let after = stage.counts(false).await?;
+    let spent = later.proxy.since(&books.proxy)?;
+    let backend = later.backend.since(&books.backend)?;
     let mut sample = Sample {
+        disturbance: later.disturbance(&books, [spent, backend], &report),
         report,
         arrived: after.requests - before.requests,
         answered: after.answers - before.answers,
@@ -123,11 +134,40 @@ pub(crate) async fn measure(
         peak: after.peak,
         connections: after.connections - before.connections,
         spent,
+        backend,
         memory,
         problems: Vec::new(),
     };
     sample.problems = disagreements(&sample);
     Ok(sample)
+}
+
+/// What the kernel says at one moment.
+struct Books {
+    proxy: Usage,
+    backend: Usage,
+    machine: u64,
+    at: Instant,
+}
+
+impl Books {
+    fn read(proxy: Pid, backend: Pid) -> anyhow::Result<Books> {
+        Ok(Books {
+            proxy: Usage::read(proxy)?,
+            backend: Usage::read(backend)?,
+            machine: kernel::busy()?,
+            at: Instant::now(),
+        })
+    }
+
+    fn disturbance(&self, earlier: &Books, ours: [Spent; 2], report: &Report) -> f64 {
+        let generator = report.cpu_micros * report.answers as f64 * 1000.0;
+        let ours = ours.iter().map(|spent| spent.nanos as f64).sum::<f64>() + generator;
+        let machine = (self.machine - earlier.machine) as f64;
+        let processors = thread::available_parallelism().map_or(1, NonZero::get) as f64;
+        let time = self.at.duration_since(earlier.at).as_nanos() as f64 * processors;
+        ((machine - ours) / time).clamp(0.0, 1.0)
+    }
 }
 
 async fn generate(

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use super::figures::{self, Unit};
+use super::figures;
 use super::lab::Lab;
 use super::measure::{Load, Sample, line, measure};
 use super::peers::TIDEGATE;
@@ -25,8 +25,9 @@ pub(crate) struct Work {
     pub(crate) load: Load,
     /// Options of the backend.
     pub(crate) backend: &'static [&'static str],
-    /// What processor time is counted per.
-    pub(crate) unit: Unit,
+    /// What a request is called where processor time is counted per request: `MiB` where it moves
+    /// just that.
+    pub(crate) unit: &'static str,
     /// Whether proxies that are of use for large bodies only take part.
     pub(crate) large: bool,
     pub(crate) budgets: fn(&Rounds) -> Vec<Verdict>,

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 
-use crate::compare::figures::busy;
+use crate::compare::figures::{busy, disturbance};
 use crate::compare::lab::Lab;
 use crate::compare::measure::{Load, Sample, line, measure};
 use crate::compare::peers::TIDEGATE;
@@ -108,6 +108,11 @@ async fn case(
     })
 }
 
+/// A figure of all rounds.
+fn spread(case: &Case, figure: impl Fn(&Sample) -> f64) -> Option<Spread> {
+    Spread::of(case.samples.iter().map(figure))
+}
+
 fn fill(section: &mut Section, cases: &[Case]) {
     let head = [
         "workers",
@@ -121,62 +126,66 @@ fn fill(section: &mut Section, cases: &[Case]) {
         "peak at an endpoint",
         "refused by the backend",
     ];
-    let mut table = Table {
+    section.tables.push(Table {
         head: head.map(str::to_owned).to_vec(),
-        rows: Vec::new(),
-    };
-    let mut bars = Vec::new();
-    for case in cases {
-        let spread = |figure: &dyn Fn(&Sample) -> f64| Spread::of(case.samples.iter().map(figure));
-        let show = |figure: &dyn Fn(&Sample) -> f64| {
-            spread(figure).map_or_else(|| "–".to_owned(), |spread| spread.show(number))
-        };
-        let peak = case
-            .samples
-            .iter()
-            .map(|sample| sample.peak)
-            .max()
-            .unwrap_or(0);
-        let refused: u64 = case.samples.iter().map(|sample| sample.refused).sum();
-        table.rows.push(vec![
-            case.workers.to_string(),
-            case.delay.to_owned(),
-            show(&Sample::micros_per_answer),
-            show(&|sample| sample.report.rate),
-            show(&|sample| busy(sample, case.workers) * 100.0) + " %",
-            show(&|sample| sample.report.latency.p50 as f64),
-            show(&|sample| sample.report.latency.p99 as f64),
-            show(&|sample| sample.report.latency.p999 as f64),
-            peak.to_string(),
-            refused.to_string(),
-        ]);
-        let label = format!("{} workers, delay {}", case.workers, case.delay);
-        section.verdicts.push(Verdict::new(
-            format!("peak at an endpoint with {label}"),
-            spread(&|sample| sample.peak as f64).map(|peak| Spread {
-                median: peak.high,
-                ..peak
-            }),
-            f64::from(LIMIT),
-            true,
-        ));
-        for (round, sample) in case.samples.iter().enumerate() {
-            let place = format!("{label}, round {}", round + 1);
-            let problems = sample
-                .problems
-                .iter()
-                .map(|what| format!("{place}: {what}"));
-            section.problems.extend(problems);
-        }
-        bars.push(Bar {
-            label,
-            figure: spread(&Sample::micros_per_answer),
-        });
-    }
-    section.tables.push(table);
+        rows: cases.iter().map(row).collect(),
+    });
+    let bars = cases.iter().map(|case| Bar {
+        label: label(case),
+        figure: spread(case, Sample::micros_per_answer),
+    });
     section.charts.push(Chart {
         title: "A small limit, always reached: CPU per request".to_owned(),
         unit: "µs".to_owned(),
-        bars,
+        bars: bars.collect(),
     });
+    for case in cases {
+        let label = label(case);
+        // Of a limit that is never exceeded the worst round decides.
+        let peak = spread(case, |sample| sample.peak as f64).map(|peak| Spread {
+            median: peak.high,
+            ..peak
+        });
+        let what = format!("peak at an endpoint, {label}");
+        let verdict = Verdict::new(what, peak, f64::from(LIMIT), true);
+        section.verdicts.push(verdict);
+        for (round, sample) in case.samples.iter().enumerate() {
+            let place = format!("{label}, round {}", round + 1);
+            let problems = sample.problems.iter();
+            let problems = problems.map(|what| format!("{place}: {what}"));
+            section.problems.extend(problems);
+        }
+    }
+    let samples = cases.iter().flat_map(|case| &case.samples);
+    section.notes.extend(disturbance(samples));
+}
+
+fn label(case: &Case) -> String {
+    let workers = if case.workers == 1 {
+        "worker"
+    } else {
+        "workers"
+    };
+    format!("{} {workers}, delay {}", case.workers, case.delay)
+}
+
+fn row(case: &Case) -> Vec<String> {
+    let show = |figure: &dyn Fn(&Sample) -> f64| {
+        spread(case, figure).map_or_else(|| "–".to_owned(), |spread| spread.show(number))
+    };
+    let samples = &case.samples;
+    let peak = samples.iter().map(|sample| sample.peak).max();
+    let refused: u64 = samples.iter().map(|sample| sample.refused).sum();
+    vec![
+        case.workers.to_string(),
+        case.delay.to_owned(),
+        show(&Sample::micros_per_answer),
+        show(&|sample| sample.report.rate),
+        show(&|sample| busy(sample, case.workers) * 100.0) + " %",
+        show(&|sample| sample.report.latency.p50 as f64),
+        show(&|sample| sample.report.latency.p99 as f64),
+        show(&|sample| sample.report.latency.p999 as f64),
+        peak.unwrap_or(0).to_string(),
+        refused.to_string(),
+    ]
 }

@@ -1,7 +1,6 @@
 //! `keepalive`, `post`, `large`, `connect`: load through every proxy, priced per request or MiB.
 
 use crate::compare::budget;
-use crate::compare::figures::Unit;
 use crate::compare::lab::Lab;
 use crate::compare::measure::Load;
 use crate::compare::rounds::{Work, price};
@@ -16,7 +15,7 @@ pub(super) async fn keepalive(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         about: "Every connection sends its next GET as soon as it has the answer: 128 bytes.",
         load: Load::default(),
         backend: &["--body=128B"],
-        unit: Unit::REQUEST,
+        unit: "request",
         large: false,
         budgets: budget::keepalive,
     };
@@ -33,7 +32,7 @@ pub(super) async fn post(lab: &Lab) -> anyhow::Result<Vec<Section>> {
             ..Load::default()
         },
         backend: &["--body=1KiB"],
-        unit: Unit::REQUEST,
+        unit: "request",
         large: false,
         budgets: budget::none,
     };
@@ -47,7 +46,7 @@ pub(super) async fn large(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         about: "GETs whose answers have a body of 1 MiB and a Content-Length.",
         load: Load::default(),
         backend: &["--body=1MiB"],
-        unit: Unit::MIB,
+        unit: "MiB",
         large: true,
         budgets: budget::download,
     };
@@ -77,7 +76,7 @@ pub(super) async fn connect(lab: &Lab) -> anyhow::Result<Vec<Section>> {
             ..Load::default()
         },
         backend: &["--body=128B"],
-        unit: Unit::REQUEST,
+        unit: "request",
         large: false,
         budgets: budget::connect,
     };
