@@ -26,7 +26,7 @@ mod watch;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -115,7 +115,12 @@ pub async fn exchange<D: Downstream>(
 ) {
     let pace = Pace::new(&worker.clock);
     let mut exchange = Exchange::new(worker, client, request, arrived, &pace, timer);
-    let end = match caught(exchange.run(down)).await {
+    // Pinned where it was made: moving it would cost every request a copy of all its state.
+    let ended = {
+        let mut running = pin!(exchange.run(down));
+        poll_fn(|cx| poll_caught(running.as_mut(), cx)).await
+    };
+    let end = match ended {
         Some(end) => end,
         None if pace.bytes_written() == 0 => End::Refused(Reason::Internal),
         None => End::Cut(Reason::Internal),
@@ -143,18 +148,18 @@ pub async fn refuse<D: Downstream>(
     exchange.finish(End::Refused(reason), down).await;
 }
 
-/// The future's result, or `None` if it panicked: a fault of ours costs one exchange.
-async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
-        let poll = || future.as_mut().poll(cx);
-        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll)) {
-            Ok(poll) => poll.map(Some),
-            // The panic hook has logged it. The future is not polled again.
-            Err(_) => Poll::Ready(None),
-        }
-    })
-    .await
+/// The future's result, or `None` if it panicked: a fault of ours costs one exchange. It must not be
+/// polled again.
+fn poll_caught<F: Future>(
+    future: Pin<&mut F>,
+    cx: &mut std::task::Context<'_>,
+) -> Poll<Option<F::Output>> {
+    let poll = || future.poll(cx);
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll)) {
+        Ok(poll) => poll.map(Some),
+        // The panic hook has logged it.
+        Err(_) => Poll::Ready(None),
+    }
 }
 
 impl<'a> Exchange<'a> {

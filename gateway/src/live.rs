@@ -311,12 +311,19 @@ impl LocalLive {
 /// Value of a sticky cookie we set: 16 hexadecimal digits.
 #[must_use]
 pub fn cookie_value(random: u64) -> [u8; 16] {
-    let mut text = [0; 16];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(random.to_be_bytes()) {
-        pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
-        pair[1] = b"0123456789abcdef"[usize::from(byte & 15)];
+    // All digits at once: spread the nibbles over bytes, then turn each into its letter.
+    let mut nibbles = u128::from(random);
+    for (shift, mask) in [
+        (32, 0x0000_0000_ffff_ffff_0000_0000_ffff_ffff),
+        (16, 0x0000_ffff_0000_ffff_0000_ffff_0000_ffff),
+        (8, 0x00ff_00ff_00ff_00ff_00ff_00ff_00ff_00ff),
+        (4, 0x0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f),
+    ] {
+        nibbles = (nibbles | nibbles << shift) & mask;
     }
-    text
+    nibbles
+        .to_be_bytes()
+        .map(|nibble| nibble + if nibble < 10 { b'0' } else { b'a' - 10 })
 }
 
 fn place_of(target: &Target, split: &Split, found: &Found<'_>) -> Option<Place> {
@@ -364,5 +371,18 @@ impl LocalRoute {
             });
         metrics.record(&known[place].1, &facts);
         facts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cookie_value;
+
+    #[test]
+    fn a_cookie_spells_its_number_in_hexadecimal() {
+        for number in [0, 1, 0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, u64::MAX] {
+            let text = cookie_value(number);
+            assert_eq!(text, format!("{number:016x}").as_bytes());
+        }
     }
 }

@@ -354,7 +354,7 @@ fn the_copier_passes_bytes_and_ends_both_ways() {
     let (mut server, _) = upstream.accept().unwrap();
     let mut writer = client.try_clone().unwrap();
     let sending = std::thread::spawn(move || {
-        let pattern: Vec<u8> = (0..length).map(|at: usize| (at % 251) as u8).collect();
+        let pattern: Vec<u8> = (0..251).cycle().take(length).collect();
         writer.write_all(&pattern).unwrap();
         writer.shutdown(Shutdown::Write).unwrap();
     });

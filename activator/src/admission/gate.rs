@@ -18,8 +18,6 @@ use crate::demand::nanoseconds;
 pub struct Clock {
     start: Instant,
     now: Cell<Instant>,
-    /// From `start` to `now`, worked out once per turn of the loop and not once per request.
-    nanoseconds: Cell<u64>,
 }
 
 impl Clock {
@@ -27,13 +25,11 @@ impl Clock {
         Rc::new(Clock {
             start: now,
             now: Cell::new(now),
-            nanoseconds: Cell::new(0),
         })
     }
 
     pub fn set(&self, now: Instant) {
         self.now.set(now);
-        self.nanoseconds.set(nanoseconds(self.start, now));
     }
 
     pub fn now(&self) -> Instant {
@@ -138,7 +134,7 @@ impl Gate {
 
     /// Counts the change in this worker's demand.
     pub(super) fn count(&self, running: i32, waiting: i32) {
-        let since_start = self.clock.nanoseconds.get();
+        let since_start = nanoseconds(self.clock.start, self.clock.now());
         let now = since_start.saturating_add_signed(self.offset);
         self.throttle
             .shard(self.worker)

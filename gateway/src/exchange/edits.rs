@@ -1,11 +1,15 @@
 //! What changes in heads on their way: fields we set, fields that must not come from outside,
 //! rewrites.
 
+use std::io::Write as _;
+use std::net::IpAddr;
+
 use config::snapshot::{Action, PathMatch, Redirect, Sticky};
 
 use super::Exchange;
 use crate::http::answer::line;
 use crate::http::field::{Head, Name};
+use crate::http::h1::encode;
 use crate::http::message::{RequestEdits, RequestHead, ResponseHead};
 use crate::live::{Routed, cookie_value};
 use crate::serve::buffers::Buffers;
@@ -160,7 +164,6 @@ impl Exchange<'_> {
 
     /// `X-Forwarded-*` and `X-Request-Id`: ours, unless a trusted proxy speaks for the client.
     fn forwarded(&mut self) {
-        use std::io::Write as _;
         let RequestHead { head, host, .. } = &mut self.request;
         let lines = &mut self.edits.lines;
         let trusted = self.client.trusted;
@@ -171,8 +174,8 @@ impl Exchange<'_> {
                 lines.extend_from_slice(b", ");
             }
         }
-        // Writing to a vector cannot fail.
-        let _infallible = write!(lines, "{}\r\n", self.client.address.ip());
+        address(lines, self.client.address.ip());
+        lines.extend_from_slice(b"\r\n");
         head.drop_all(Name::XForwardedFor);
         if !trusted || head.first(Name::XForwardedProto).is_none() {
             head.drop_all(Name::XForwardedProto);
@@ -200,6 +203,24 @@ impl Exchange<'_> {
     }
 }
 
+/// Appends an address. IPv4 by hand: formatting costs ten times as much.
+fn address(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            for (at, octet) in address.octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b'.');
+                }
+                encode::decimal(out, u64::from(octet));
+            }
+        }
+        IpAddr::V6(address) => {
+            // Writing to a vector cannot fail.
+            let _infallible = write!(out, "{address}");
+        }
+    }
+}
+
 /// Decides everything that changes in the response's head.
 pub(super) fn response(lines: &mut Vec<u8>, response: &mut ResponseHead, routed: &Routed) {
     lines.clear();
@@ -215,7 +236,7 @@ pub(super) fn response(lines: &mut Vec<u8>, response: &mut ResponseHead, routed:
         lines.push(b'=');
         lines.extend_from_slice(&cookie_value(random));
         lines.extend_from_slice(b"; Path=/; HttpOnly; SameSite=Lax; Max-Age=");
-        crate::http::h1::encode::decimal(lines, ttl.as_secs());
+        encode::decimal(lines, ttl.as_secs());
         lines.extend_from_slice(b"\r\n");
     }
 }

@@ -71,7 +71,7 @@ impl Exchange<'_> {
         let stop = self
             .forward(revision, whole, begun, down, &mut up, &pace)
             .await;
-        let ended = self.worker.tick();
+        let ended = self.worker.clock.now();
         self.seen.endpoint += ended.saturating_duration_since(begun);
         self.timer.set(None);
         match stop {
@@ -218,12 +218,16 @@ impl Exchange<'_> {
         };
         let mut download = pin!(relay.download(&mut up_source, &mut down_sink, response));
         poll_fn(|cx| {
-            worker.tick();
-            if let Poll::Ready(error) = upload.as_mut().poll(cx) {
+            let uploaded = progress.uploaded.get();
+            if !uploaded && let Poll::Ready(error) = upload.as_mut().poll(cx) {
                 return Poll::Ready(client_failed(&error));
             }
             if let Poll::Ready(stop) = download.as_mut().poll(cx) {
                 return Poll::Ready(stop);
+            }
+            // Nothing goes up any more: it is only watched whether the client stays.
+            if uploaded && let Poll::Ready(error) = upload.as_mut().poll(cx) {
+                return Poll::Ready(client_failed(&error));
             }
             watch.poll(cx, timer).map(Stop::Timeout)
         })

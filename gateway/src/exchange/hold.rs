@@ -46,7 +46,7 @@ impl Exchange<'_> {
         revision: &LocalRevision,
         down: &mut D,
     ) -> Result<Slot, Denied> {
-        let begun = self.worker.tick();
+        let begun = self.worker.clock.now();
         let deadline = self.wait_deadline(revision);
         let charge = match self.request.length {
             Length::None => 0,
@@ -71,7 +71,7 @@ impl Exchange<'_> {
         self.timer.set(Some(deadline));
         let result = self.wait(waiting, down).await;
         self.timer.set(None);
-        let granted = self.worker.tick();
+        let granted = self.worker.clock.now();
         self.seen.waited += granted.saturating_duration_since(begun);
         self.seen.woken = (cold && result.is_ok()).then_some(granted);
         result
@@ -101,7 +101,6 @@ impl Exchange<'_> {
         let (mut source, _sink) = down.split(pace);
         let mut departed = pin!(source.departed(read_ahead(request)));
         poll_fn(|cx| {
-            worker.tick();
             if let Poll::Ready(granted) = Pin::new(&mut waiting).poll(cx) {
                 return Poll::Ready(granted.map_err(|error| denied(&error)));
             }

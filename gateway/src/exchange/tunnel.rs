@@ -39,7 +39,7 @@ impl Exchange<'_> {
         let most = limits.idle.map_or(most, |idle| idle.min(most));
         let whole = limits.max_duration.map(|most| self.arrived + most);
         poll_fn(|cx| {
-            let now = self.worker.tick();
+            let now = self.worker.clock.now();
             if !up_done && let Poll::Ready(result) = upward.as_mut().poll(cx) {
                 up_done = true;
                 if result.is_err() {

@@ -57,7 +57,7 @@ impl Exchange<'_> {
         &mut self,
         slot: &Slot,
         down: &mut D,
-    ) -> Result<Connection, Unconnected> {
+    ) -> Result<Box<Connection>, Unconnected> {
         let (worker, timer) = (self.worker, self.timer);
         let limit = worker.shared.settings.limits.connect;
         timer.set(Some(tokio::time::Instant::now() + limit));
@@ -66,7 +66,6 @@ impl Exchange<'_> {
         let mut connecting = Box::pin(TcpStream::connect(slot.address()));
         let mut departed = Box::pin(source.departed(read_ahead(&self.request)));
         let stream = poll_fn(|cx| {
-            worker.tick();
             if let Poll::Ready(stream) = connecting.as_mut().poll(cx) {
                 return Poll::Ready(stream.map_err(|error| Unconnected::Failed(error.into())));
             }
@@ -84,7 +83,8 @@ impl Exchange<'_> {
         stream
             .set_nodelay(true)
             .map_err(|error| Unconnected::Failed(error.into()))?;
-        Ok(Connection::new(Io::Plain(stream), &worker.buffers))
+        let connection = Connection::new(Io::Plain(stream), &worker.buffers);
+        Ok(Box::new(connection))
     }
 }
 

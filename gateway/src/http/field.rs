@@ -37,6 +37,9 @@ macro_rules! known {
         pub enum Name { $($variant,)* Other }
 
         impl Name {
+            /// All but `Other`.
+            const ALL: &[Name] = &[$(Name::$variant),*];
+
             /// Lower-case spelling; empty for `Other`.
             #[must_use]
             pub const fn text(self) -> &'static str {
@@ -46,10 +49,18 @@ macro_rules! known {
             /// Which name this is, in any case.
             #[must_use]
             pub fn of(name: &[u8]) -> Name {
-                $(if name.len() == $name.len() && name.eq_ignore_ascii_case($name.as_bytes()) {
-                    return Name::$variant;
-                })*
-                Name::Other
+                /// Those of each length.
+                const OF_LENGTH: [[Known; OF_LENGTH_MAX]; LENGTH_MAX + 1] = by_length(Name::ALL);
+                let Some(same_length) = OF_LENGTH.get(name.len()) else {
+                    return Name::Other;
+                };
+                let folded = folded(name);
+                let known = same_length.iter().find(|known| known.folded == folded);
+                known.map_or(Name::Other, |known| known.name)
+            }
+
+            const fn bit(self) -> u32 {
+                1 << self as u32
             }
         }
     };
@@ -81,6 +92,59 @@ known! {
     TidegateReason = "tidegate-reason",
 }
 
+/// Length of the longest name.
+const LENGTH_MAX: usize = 17;
+
+/// Most names of the same length.
+const OF_LENGTH_MAX: usize = 3;
+
+/// A name and how it is recognised.
+#[derive(Clone, Copy)]
+struct Known {
+    name: Name,
+    folded: [u64; 3],
+}
+
+/// The text in lower case, in three words: compared at once and not letter by letter. Only a CR
+/// would be taken for something else, a hyphen, and no name or value holds one.
+const fn folded(text: &[u8]) -> [u64; 3] {
+    let mut bytes = [0; 24];
+    let (front, _) = bytes.split_at_mut(text.len());
+    front.copy_from_slice(text);
+    let (words, _) = bytes.as_chunks::<8>();
+    const LOWER: u64 = 0x2020_2020_2020_2020;
+    [
+        u64::from_ne_bytes(words[0]) | LOWER,
+        u64::from_ne_bytes(words[1]) | LOWER,
+        u64::from_ne_bytes(words[2]) | LOWER,
+    ]
+}
+
+/// The names by their length; `Other` where there are no more.
+const fn by_length(names: &[Name]) -> [[Known; OF_LENGTH_MAX]; LENGTH_MAX + 1] {
+    let none = Known {
+        name: Name::Other,
+        folded: [0; 3],
+    };
+    let mut table = [[none; OF_LENGTH_MAX]; LENGTH_MAX + 1];
+    let mut next = 0;
+    while next < names.len() {
+        let name = names[next];
+        let text = name.text().as_bytes();
+        let row = &mut table[text.len()];
+        let mut at = 0;
+        while !matches!(row[at].name, Name::Other) {
+            at += 1;
+        }
+        row[at] = Known {
+            name,
+            folded: folded(text),
+        };
+        next += 1;
+    }
+    table
+}
+
 /// One field: where its line, name and value stand.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
@@ -98,7 +162,9 @@ pub struct Field {
 #[derive(Debug, Default)]
 pub struct Head {
     pub bytes: Vec<u8>,
-    pub fields: Vec<Field>,
+    fields: Vec<Field>,
+    /// A bit for each known name that some field has: most are asked for and not there.
+    names: u32,
 }
 
 impl Head {
@@ -106,6 +172,37 @@ impl Head {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.fields.clear();
+        self.names = 0;
+    }
+
+    /// Bytes of memory it keeps.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity() + self.fields.capacity() * size_of::<Field>()
+    }
+
+    #[must_use]
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// Adds a field behind the others.
+    pub fn push(&mut self, field: Field) {
+        self.names |= field.id.bit();
+        self.fields.push(field);
+    }
+
+    /// Says where the last field's line ends.
+    pub fn end_line(&mut self, end: u32) {
+        if let Some(last) = self.fields.last_mut() {
+            last.line.end = end;
+        }
+    }
+
+    /// Whether there is a field of this name.
+    #[must_use]
+    pub fn has(&self, id: Name) -> bool {
+        self.names & id.bit() != 0
     }
 
     #[must_use]
@@ -115,7 +212,8 @@ impl Head {
 
     /// Values of every field of this name.
     pub fn all(&self, id: Name) -> impl Iterator<Item = &[u8]> {
-        self.fields
+        let fields: &[Field] = if self.has(id) { &self.fields } else { &[] };
+        fields
             .iter()
             .filter(move |field| field.id == id)
             .map(|field| self.value(field))
@@ -135,6 +233,9 @@ impl Head {
 
     /// Leaves out every field of this name when the head is passed on.
     pub fn drop_all(&mut self, id: Name) {
+        if !self.has(id) {
+            return;
+        }
         for field in &mut self.fields {
             field.dropped |= field.id == id;
         }
@@ -142,7 +243,7 @@ impl Head {
 
     /// Leaves out every field with this name, known or not, in any case.
     pub fn drop_named(&mut self, name: &[u8]) {
-        let Head { bytes, fields } = self;
+        let Head { bytes, fields, .. } = self;
         for field in fields {
             field.dropped |= field.name.of(bytes).eq_ignore_ascii_case(name);
         }
@@ -150,7 +251,7 @@ impl Head {
 
     /// Like [`drop_named`](Head::drop_named), for a name that stands in this head itself.
     pub fn drop_named_at(&mut self, name: Span) {
-        let Head { bytes, fields } = self;
+        let Head { bytes, fields, .. } = self;
         let name = name.of(bytes);
         for field in fields {
             field.dropped |= field.name.of(bytes).eq_ignore_ascii_case(name);
@@ -188,5 +289,36 @@ impl config::route::Fields for Head {
                 .eq_ignore_ascii_case(name.as_bytes())
                 && self.value(field) == value
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_known_in_any_case_and_nothing_else_is_taken_for_it() {
+        let mut known = 0;
+        for row in by_length(Name::ALL) {
+            for name in row.map(|known| known.name) {
+                if name == Name::Other {
+                    continue;
+                }
+                known += 1;
+                let mut text = name.text().as_bytes().to_vec();
+                assert_eq!(Name::of(&text), name);
+                text.make_ascii_uppercase();
+                assert_eq!(Name::of(&text), name);
+                for at in 0..text.len() {
+                    let mut other = text.clone();
+                    other[at] = b'#';
+                    assert_eq!(Name::of(&other), Name::Other, "{name:?}");
+                }
+                assert_eq!(Name::of(&text[1..]), Name::Other);
+            }
+        }
+        assert_eq!(known, Name::ALL.len());
+        assert_eq!(Name::of(b""), Name::Other);
+        assert_eq!(Name::of(&[b'a'; 100]), Name::Other);
     }
 }

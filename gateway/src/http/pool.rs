@@ -34,7 +34,7 @@ struct Shelf {
 
 #[derive(Debug)]
 struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
     since: Instant,
 }
 
@@ -51,7 +51,7 @@ impl Pool {
     /// The connection to this endpoint that was used last. One that the endpoint has ended, or on
     /// which it said something unasked, is closed instead.
     #[must_use]
-    pub fn take(&self, endpoint: EndpointId) -> Option<Connection> {
+    pub fn take(&self, endpoint: EndpointId) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
         let shelf = idle.get_mut(&endpoint)?;
         while let Some(candidate) = shelf.connections.pop() {
@@ -64,7 +64,7 @@ impl Pool {
     }
 
     /// Keeps a clean connection for the next exchange.
-    pub fn put(&self, endpoint: EndpointId, connection: Connection, now: Instant) {
+    pub fn put(&self, endpoint: EndpointId, connection: Box<Connection>, now: Instant) {
         if connection.exchanges >= EXCHANGES_MAX || self.spare_max == 0 {
             return;
         }
@@ -120,11 +120,12 @@ mod tests {
     }
 
     /// A connection, and the endpoint's end of it.
-    async fn connection(listener: &TcpListener) -> (Connection, TcpStream) {
+    async fn connection(listener: &TcpListener) -> (Box<Connection>, TcpStream) {
         let address = listener.local_addr().unwrap();
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let (theirs, _address) = listener.accept().unwrap();
-        (Connection::new(Io::Plain(stream), &Buffers::new()), theirs)
+        let connection = Connection::new(Io::Plain(stream), &Buffers::new());
+        (Box::new(connection), theirs)
     }
 
     /// Which connection it is.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::drain::{IDLE_WHILE_CLOSING, Phase};
 use super::io::Io;
+use super::runners::Desk;
 use super::timers::Timer;
 use super::worker::Worker;
 use crate::exchange::{self, Client};
@@ -63,60 +64,102 @@ pub fn serve(worker: Rc<Worker>, io: Io, client: Client) -> impl Future<Output =
 
 async fn serve_open(worker: &Rc<Worker>, io: Io, client: Client) {
     let mut timer = worker.timers.timer();
-    let mut connection = Connection::new(io, &worker.buffers);
+    let mut connection = Box::new(Connection::new(io, &worker.buffers));
     loop {
         connection.rest(&worker.buffers);
         if !idle(worker, &connection, &timer).await {
             return;
         }
-        // What a request needs lives in a box of the worker's: an idle connection stays small.
-        let busy = serve_one(worker.clone(), connection, timer, client);
-        match worker.boxes.put(busy).await {
+        let job = Job {
+            worker: worker.clone(),
+            connection,
+            timer,
+            client,
+        };
+        let mut running = pin!(worker.runners.run(job, serve_requests));
+        let rested = poll_fn(|cx| {
+            // The one place where the clock goes on while a request waits for others.
+            worker.tick();
+            running.as_mut().poll(cx)
+        });
+        match rested.await {
             Some(rested) => (connection, timer) = rested,
             None => return,
         }
     }
 }
 
-/// Serves one request; gives the connection back if it can carry another, else ends it.
-async fn serve_one(
+/// A connection with a request to be read.
+#[derive(Debug)]
+pub struct Job {
     worker: Rc<Worker>,
-    mut connection: Connection,
+    connection: Box<Connection>,
     timer: Timer,
     client: Client,
-) -> Option<(Connection, Timer)> {
-    let worker = &worker;
+}
+
+/// The connection, if it can carry another request.
+pub type Rested = Option<(Box<Connection>, Timer)>;
+
+/// Serves one request after the other, each of another connection.
+#[expect(clippy::infinite_loop, reason = "a runner is dropped; it does not end")]
+async fn serve_requests(desk: Rc<Desk<Job, Rested>>) {
+    loop {
+        let Job {
+            worker,
+            mut connection,
+            timer,
+            client,
+        } = desk.job().await;
+        let goes_on = serve_one(&worker, &mut connection, &timer, client).await;
+        desk.done(goes_on.then_some((connection, timer)));
+    }
+}
+
+/// Serves one request; whether the connection can carry another. Ends it otherwise.
+async fn serve_one(
+    worker: &Rc<Worker>,
+    connection: &mut Connection,
+    timer: &Timer,
+    client: Client,
+) -> bool {
     let limits = &worker.shared.settings.limits;
     let reads = ReadLimits {
         trailer_bytes: limits.trailer_bytes,
         body_bytes: limits.body_bytes.unwrap_or(u64::MAX),
     };
     connection.wake(&worker.buffers);
-    let arrived = worker.tick();
-    let heard = hear(worker, &mut connection, reads, &timer).await;
+    let arrived = worker.clock.now();
+    let heard = hear(worker, connection, reads, timer).await;
     connection.exchanges += 1;
     let (request, refused) = match heard {
         Heard::Request(request) => (request, None),
         Heard::Refused(reason) => (RequestHead::default(), Some(reason)),
-        Heard::Nothing => return None,
+        Heard::Nothing => return false,
     };
-    let mut down = server::Client::new(&mut connection, reads, &request);
+    let leaves = !request.keep_alive && refused.is_none();
+    let mut down = server::Client::new(connection, reads, &request);
     // Behind a head that was refused nobody knows where the next one begins.
     if refused.is_some() || connection_is_spent(worker, &down) {
         down.closes();
     }
     match refused {
-        None => exchange::exchange(worker, client, request, arrived, &mut down, &timer).await,
+        None => exchange::exchange(worker, client, request, arrived, &mut down, timer).await,
         Some(reason) => {
             let down = &mut down;
-            exchange::refuse(worker, client, request, arrived, reason, down, &timer).await;
+            exchange::refuse(worker, client, request, arrived, reason, down, timer).await;
         }
     }
-    if down.wants_more() && (down.received_all() || skip_body(worker, &mut down, &timer).await) {
-        return Some((connection, timer));
+    if down.wants_more() && (down.received_all() || skip_body(worker, &mut down, timer).await) {
+        return true;
     }
-    end(worker, &mut connection, reads, &timer).await;
-    None
+    // Who said that this request is the last has nothing more to send that could meet a closed
+    // socket and cost it the answer.
+    let parted = leaves && down.is_over() && connection.unread().is_empty();
+    if !parted {
+        end(worker, connection, reads, timer).await;
+    }
+    false
 }
 
 /// After an early answer: what is left of the body stands before the next request. Whether it

@@ -44,8 +44,9 @@ impl Io {
     pub fn is_stirred(&self) -> bool {
         match self {
             Io::Plain(stream) => {
-                let mut context = Context::from_waker(std::task::Waker::noop());
-                stream.poll_read_ready(&mut context).is_ready()
+                // Runs only when the reactor has seen something; takes no lock and no waker.
+                let seen = stream.try_io(Interest::READABLE, || Ok(()));
+                seen.is_ok()
             }
             Io::Memory { .. } => false,
         }

@@ -1,11 +1,11 @@
 //! Sockets, time and threads: everything below the protocols.
 
-pub mod boxes;
 pub mod buffers;
 pub mod connection;
 pub mod drain;
 pub mod io;
 pub mod listeners;
+pub mod runners;
 pub mod thread;
 pub mod timers;
 pub mod worker;

@@ -18,6 +18,8 @@ use tokio::time::Instant;
 /// Deadlines are kept in ticks of this length and fire up to one tick late, never early.
 pub const TICK: Duration = Duration::from_millis(5);
 
+const TICKS_PER_SECOND: u64 = 1_000_000_000 / TICK.subsec_nanos() as u64;
+
 const NEVER: u64 = u64::MAX;
 
 /// All timers of one worker.
@@ -140,14 +142,17 @@ impl Timers {
     }
 
     fn tick_of(&self, instant: Instant, round_up: bool) -> u64 {
-        let nanos = instant.saturating_duration_since(self.start).as_nanos();
-        let tick = TICK.as_nanos();
+        let since = instant.saturating_duration_since(self.start);
+        // In parts, so that no division is wider than a register.
+        let part = since.subsec_nanos();
+        let tick = TICK.subsec_nanos();
         let ticks = if round_up {
-            nanos.div_ceil(tick)
+            part.div_ceil(tick)
         } else {
-            nanos / tick
+            part / tick
         };
-        u64::try_from(ticks).unwrap_or(NEVER)
+        let whole = since.as_secs().saturating_mul(TICKS_PER_SECOND);
+        whole.saturating_add(u64::from(ticks))
     }
 
     fn instant_of(&self, tick: u64) -> Instant {

@@ -11,11 +11,12 @@ use config::settings::Settings;
 
 use tokio::sync::Notify;
 
-use super::boxes::Boxes;
 use super::buffers::Buffers;
+use super::connection::{Job, Rested};
 use super::drain::Phase;
+use super::runners::Runners;
 use super::timers::Timers;
-use crate::http::field::{Field, Head};
+use crate::http::field::Head;
 use crate::http::message::{RequestHead, ResponseHead};
 use crate::http::pool::Pool;
 use crate::live::{LocalLive, Published};
@@ -48,8 +49,8 @@ pub struct Worker {
     pub clock: Rc<Clock>,
     pub timers: Rc<Timers>,
     pub buffers: Rc<Buffers>,
-    /// For what connections need while they are busy.
-    pub boxes: Boxes,
+    /// What connections need while they are busy.
+    pub runners: Runners<Job, Rested>,
     pub pool: Pool,
     pub live: LocalLive,
     pub metrics: WorkerMetrics,
@@ -75,8 +76,7 @@ struct Date {
 
 /// Whether a head is of a size worth keeping.
 fn is_spare(head: &Head) -> bool {
-    let fields = head.fields.capacity() * size_of::<Field>();
-    head.bytes.capacity() + fields <= SPARE_HEAD_BYTES_MAX
+    head.capacity() <= SPARE_HEAD_BYTES_MAX
 }
 
 impl Worker {
@@ -95,7 +95,7 @@ impl Worker {
             shared: shared.clone(),
             timers: Timers::new(),
             buffers: Buffers::new(),
-            boxes: Boxes::default(),
+            runners: Runners::default(),
             pool: Pool::new(limits.upstream_idle, limits.upstream_idle_per_endpoint),
             live: LocalLive::new(&shared.published, index, &clock),
             clock,

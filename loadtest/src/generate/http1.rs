@@ -3,22 +3,18 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Method;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::answer::Decoder;
+use super::drive::Link;
 use super::io::Io;
 use super::job::{Job, Sender};
 use super::plan::Plan;
-use super::tally::{Answer, Fault, Ticket};
-
-/// Waiting for the other side to close, once it has said that it will.
-const CLOSE_WAIT: Duration = Duration::from_secs(1);
+use super::tally::{Answer, Fault};
 
 /// The bytes of each request, written once.
 #[derive(Debug)]
@@ -73,145 +69,28 @@ fn head(plan: &Plan, host: &str) -> Vec<u8> {
     head
 }
 
-/// Sends requests on one connection until the run is over, making it anew when it is lost.
-pub(super) async fn keep_alive(sender: Sender, requests: Rc<Requests>) {
-    let job = &*sender.job;
-    let mut taken = None;
-    while !job.pace.over() || taken.is_some() {
-        match job.connect(&sender.watch).await {
-            Ok(io) => {
-                let mut link = Link::new(io, requests.is_head);
-                taken = link.serve(&sender, &requests, taken).await;
-            }
-            Err(fault) => {
-                let ticket = match taken.take() {
-                    Some(ticket) => Some(ticket),
-                    None => sender.next(Instant::now()).await,
-                };
-                let Some(ticket) = ticket else { return };
-                job.count(&ticket, Instant::now(), Err(fault), 0);
-                sender.back_off().await;
-            }
-        }
-    }
-}
-
-/// Makes a connection for each request.
-pub(super) async fn new_connections(sender: Sender, requests: Rc<Requests>) {
-    let job = &*sender.job;
-    let mut now = Instant::now();
-    while let Some(ticket) = sender.next(now).await {
-        let link = match job.connect(&sender.watch).await {
-            Ok(io) => {
-                let mut link = Link::new(io, requests.is_head);
-                let answered = link.exchange(&sender, &requests, &ticket).await;
-                answered.map(|_| link)
-            }
-            Err(fault) => {
-                job.count(&ticket, Instant::now(), Err(fault), 0);
-                None
-            }
-        };
-        match link {
-            Some(link) => {
-                sender.well();
-                link.until_closed(&sender).await;
-            }
-            None => sender.back_off().await,
-        }
-        now = Instant::now();
-    }
-}
-
-/// Sends one request on one connection; the connection, if there was an answer.
-pub(super) async fn once(sender: &Sender, requests: &Requests) -> Option<Link> {
-    let job = &*sender.job;
-    let connected = job.connect(&sender.watch).await;
-    let ticket = sender.next(Instant::now()).await?;
-    match connected {
-        Ok(io) => {
-            let mut link = Link::new(io, requests.is_head);
-            link.exchange(sender, requests, &ticket).await?;
-            link.keeps().then_some(link)
-        }
-        Err(fault) => {
-            job.count(&ticket, Instant::now(), Err(fault), 0);
-            None
-        }
-    }
-}
-
 /// A connection, and how far its request and its answer are.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct Connection {
     io: Io,
     decoder: Decoder,
     /// Bytes of the request that are written.
     written: usize,
+    /// Bytes of the request before its body.
+    bodiless: usize,
     /// All of them are, and flushed.
     sent: bool,
 }
 
-impl Link {
+impl Connection {
     fn new(io: Io, is_head: bool) -> Self {
         Self {
             io,
             decoder: Decoder::new(is_head),
             written: 0,
+            bodiless: 0,
             sent: false,
         }
-    }
-
-    /// Sends requests until the connection or the run ends; a request that it could not take.
-    async fn serve(
-        &mut self,
-        sender: &Sender,
-        requests: &Requests,
-        mut taken: Option<Ticket>,
-    ) -> Option<Ticket> {
-        let waits = sender.job.pace.waits();
-        let mut now = Instant::now();
-        loop {
-            let ticket = match taken.take() {
-                Some(ticket) => ticket,
-                None => sender.next(now).await?,
-            };
-            // While it waited the other side may have closed it, which is no error.
-            if waits && self.has_ended(&sender.job).await {
-                return Some(ticket);
-            }
-            match self.exchange(sender, requests, &ticket).await {
-                Some(end) => now = end,
-                None => {
-                    sender.back_off().await;
-                    return None;
-                }
-            }
-            sender.well();
-            if !self.keeps() {
-                return None;
-            }
-        }
-    }
-
-    /// One request and its answer, counted; when it ended, if that was with an answer.
-    async fn exchange(
-        &mut self,
-        sender: &Sender,
-        requests: &Requests,
-        ticket: &Ticket,
-    ) -> Option<Instant> {
-        let job = &*sender.job;
-        let head = &requests.heads[job.next_host()];
-        self.decoder.reset();
-        self.written = 0;
-        self.sent = false;
-        let answer = poll_fn(|context| self.poll_exchange(context, head, &requests.body, job));
-        let outcome = sender.watch.limit(ticket.begun, answer).await;
-        let now = Instant::now();
-        let outcome = outcome.unwrap_or(Err(Fault::Timeout("no answer in time")));
-        let up = self.written.saturating_sub(head.len() - requests.joined);
-        job.count(ticket, now, outcome, up as u64).then_some(now)
     }
 
     /// Sends and receives side by side: an answer may begin before the body is sent.
@@ -285,8 +164,29 @@ impl Link {
             }
         }
     }
+}
 
-    /// Whether another request may follow.
+impl Link for Connection {
+    type Requests = Requests;
+
+    async fn open(sender: &Sender, requests: &Requests) -> Result<Self, Fault> {
+        let io = sender.job.connect(&sender.watch).await?;
+        Ok(Self::new(io, requests.is_head))
+    }
+
+    async fn exchange(&mut self, job: &Job, requests: &Requests) -> Result<Answer, Fault> {
+        let head = &requests.heads[job.next_host()];
+        self.decoder.reset();
+        self.sent = false;
+        self.written = 0;
+        self.bodiless = head.len() - requests.joined;
+        poll_fn(|context| self.poll_exchange(context, head, &requests.body, job)).await
+    }
+
+    fn up(&self) -> u64 {
+        self.written.saturating_sub(self.bodiless) as u64
+    }
+
     fn keeps(&self) -> bool {
         self.sent && self.decoder.keeps()
     }
@@ -298,28 +198,5 @@ impl Link {
         Pin::new(&mut self.io)
             .poll_read(context, &mut read)
             .map(|_| ())
-    }
-
-    /// Whether the other side has ended the connection.
-    async fn has_ended(&mut self, job: &Job) -> bool {
-        poll_fn(|context| Poll::Ready(self.poll_end(context, job).is_ready())).await
-    }
-
-    /// Waits until the other side ends the connection.
-    pub(super) async fn end(&mut self, job: &Job) {
-        poll_fn(|context| self.poll_end(context, job)).await;
-    }
-
-    /// Lets the other side close, if it does so soon: who closes first keeps the port for a minute.
-    async fn until_closed(mut self, sender: &Sender) {
-        let spent = sender.job.plan.timeout.saturating_sub(CLOSE_WAIT);
-        let now = Instant::now();
-        let since = now.checked_sub(spent).unwrap_or(now);
-        // In time or not, the answer is whole.
-        sender
-            .watch
-            .limit(since, self.end(&sender.job))
-            .await
-            .unwrap_or_default();
     }
 }

@@ -18,7 +18,8 @@ use super::watch::{Watch, Watches};
 /// before anything else runs.
 const READ_MAX: usize = 128 * 1024;
 
-/// Connections being made at once, so that ten thousand do not overflow the target's backlog.
+/// Connections being made at once by all threads, unless each request makes its own: more would
+/// overflow the target's backlog, and wait a second for the kernel to try again.
 const CONNECTING_MAX: usize = 128;
 
 /// Waiting before a failed connection is made again: doubled from the first to the last.
@@ -62,6 +63,7 @@ impl Job {
         pace: Pace,
         tally: Tally,
     ) -> Self {
+        let connecting = (CONNECTING_MAX / plan.threads).max(1);
         Self {
             host: Cell::new(index * plan.hosts.len() / plan.threads),
             turn: Cell::new(index * plan.connections / plan.threads),
@@ -71,7 +73,7 @@ impl Job {
             tally: RefCell::new(tally),
             watches: Watches::default(),
             buffer: RefCell::new(vec![0; READ_MAX].into()),
-            connecting: Semaphore::new(CONNECTING_MAX),
+            connecting: Semaphore::new(connecting),
             released: Notify::new(),
             ended: Cell::new(false),
         }
@@ -96,8 +98,12 @@ impl Job {
     pub(super) async fn connect(&self, watch: &Watch) -> Result<Io, Fault> {
         let turn = self.turn.get();
         self.turn.set(turn.wrapping_add(1));
-        // The semaphore is never closed; waiting for it is not the target's time.
-        let _permit = self.connecting.acquire().await;
+        // Waiting for our own limit is not the target's time, and must not look like it. The
+        // semaphore is never closed.
+        let _permit = match self.plan.new_connection {
+            true => None,
+            false => self.connecting.acquire().await.ok(),
+        };
         watch
             .limit(Instant::now(), Io::connect(&self.plan, turn))
             .await
@@ -142,6 +148,8 @@ pub(super) struct Sender {
     pub(super) job: Rc<Job>,
     pub(super) seat: Rc<Seat>,
     pub(super) watch: Rc<Watch>,
+    /// A request that a lost connection could not take.
+    taken: Cell<Option<Ticket>>,
     backoff: Cell<Duration>,
 }
 
@@ -151,13 +159,32 @@ impl Sender {
             job: job.clone(),
             seat: Rc::default(),
             watch: job.watches.watch(),
+            taken: Cell::new(None),
             backoff: Cell::new(BACKOFF.0),
         }
     }
 
     /// Waits for the next request to send; none when the run is over.
     pub(super) async fn next(&self, now: Instant) -> Option<Ticket> {
-        self.job.pace.next(&self.seat, now).await
+        match self.taken.take() {
+            Some(ticket) => Some(ticket),
+            None => self.job.pace.next(&self.seat, now).await,
+        }
+    }
+
+    /// Ends the wait for a request: its connection has gone.
+    pub(super) fn unpark(&self) {
+        self.job.pace.unpark(&self.seat);
+    }
+
+    /// Keeps a request for another connection.
+    pub(super) fn give_back(&self, ticket: Ticket) {
+        self.taken.set(Some(ticket));
+    }
+
+    /// Whether there may be another request to send.
+    pub(super) fn has_more(&self) -> bool {
+        self.taken.get().is_some() || !self.job.pace.over()
     }
 
     /// Waits before trying once more, longer each time until [`Sender::well`].

@@ -9,18 +9,23 @@ use hdrhistogram::Histogram;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot::{Receiver, channel};
+use tokio::task::JoinHandle;
+use tokio::time::timeout_at;
 
 use super::args::RunArgs;
-use super::hold;
 use super::job::Shared;
 use super::pace::Schedule;
 use super::plan::Plan;
+use super::progress::{boards, show};
 use super::tally::Tally;
 use super::thread::{Seat, run as run_thread};
 use crate::report::{Latency, Report};
 
 /// Descriptors besides those of connections: standard streams, event loops, timers.
 const DESCRIPTORS: u64 = 64;
+
+/// Between two looks at how many connections of `--hold` have had their answer.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// What a run found.
 #[derive(Debug)]
@@ -71,6 +76,7 @@ async fn lead(url: &str, plan: Arc<Plan>) -> anyhow::Result<Outcome> {
         },
     };
     let shared = Arc::new(Shared::default());
+    let boards = boards(plan.threads, schedule);
     let mut threads = Vec::with_capacity(plan.threads);
     for index in 0..plan.threads {
         threads.push(spawn(Seat {
@@ -78,11 +84,11 @@ async fn lead(url: &str, plan: Arc<Plan>) -> anyhow::Result<Outcome> {
             plan: plan.clone(),
             shared: shared.clone(),
             schedule,
-            board: None,
+            board: boards.get(index).cloned(),
         })?);
     }
     let tallies = tokio::spawn(gather(threads));
-    let interrupted = tokio::spawn(interrupt(shared.clone()));
+    let interruption = tokio::spawn(interrupt(shared.clone()));
     let over = async {
         match schedule.end {
             Some(end) => {
@@ -90,15 +96,20 @@ async fn lead(url: &str, plan: Arc<Plan>) -> anyhow::Result<Outcome> {
                 end
             }
             None if plan.hold => {
-                hold::lead(&plan, &shared).await;
+                hold(&plan, &shared).await;
                 Instant::now()
             }
             None => std::future::pending().await,
         }
     };
-    let spent = spend(schedule.measured, over, tallies).await?;
-    interrupted.abort();
-    Ok(report(url, &plan, schedule, spent))
+    let shown = tokio::spawn(show(boards, schedule));
+    let spent = spend(schedule.measured, over, tallies).await;
+    shown.abort();
+    interruption.abort();
+    let spent = spent?;
+    let interrupted = shared.stop.load(Ordering::Relaxed);
+    let end = end(&plan, schedule, &spent, interrupted);
+    Ok(report(url, &plan, end - schedule.measured, spent))
 }
 
 type Done = anyhow::Result<Tally>;
@@ -138,34 +149,42 @@ async fn interrupt(shared: Arc<Shared>) {
 struct Spent {
     tally: Tally,
     cpu: Duration,
-    /// When the measured time was over.
-    end: Instant,
+    /// When the measured time was over, if not all requests had ended by then.
+    end: Option<Instant>,
 }
 
 async fn spend(
     measured: Instant,
     over: impl Future<Output = Instant>,
-    mut tallies: tokio::task::JoinHandle<Done>,
+    mut tallies: JoinHandle<Done>,
 ) -> anyhow::Result<Spent> {
-    let begun = tokio::time::timeout_at(measured.into(), &mut tallies).await;
+    let begun = timeout_at(measured.into(), &mut tallies).await;
     let before = cpu();
-    let early = match begun {
-        Ok(done) => Err(done),
+    let (done, end) = match begun {
+        Ok(done) => (Some(done), None),
         Err(_elapsed) => tokio::select! {
-            done = &mut tallies => Err(done),
-            end = over => Ok(end),
+            done = &mut tallies => (Some(done), None),
+            end = over => (None, Some(end)),
         },
     };
     let cpu = cpu().saturating_sub(before);
-    let (tally, end) = match early {
-        Ok(end) => (tallies.await??, end),
-        Err(done) => {
-            let tally = done??;
-            let end = tally.last_answer.unwrap_or_else(Instant::now);
-            (tally, end)
-        }
+    let tally = match done {
+        Some(done) => done??,
+        None => tallies.await??,
     };
     Ok(Spent { tally, cpu, end })
+}
+
+/// When the measured time was over.
+fn end(plan: &Plan, schedule: Schedule, spent: &Spent, interrupted: bool) -> Instant {
+    let Spent { tally, end, .. } = spent;
+    let all = |requests| tally.sent + tally.missed >= requests;
+    let last = || tally.last_answer.unwrap_or_else(Instant::now);
+    match end.or(schedule.end) {
+        Some(end) if interrupted || plan.requests.is_some_and(all) => last().min(end),
+        Some(end) => end,
+        None => last(),
+    }
 }
 
 /// User and system time of this process.
@@ -175,11 +194,9 @@ fn cpu() -> Duration {
     Duration::new(time.tv_sec.cast_unsigned(), nanos)
 }
 
-fn report(url: &str, plan: &Plan, schedule: Schedule, spent: Spent) -> Outcome {
-    let Spent { tally, cpu, end } = spent;
-    let seconds = end
-        .saturating_duration_since(schedule.measured)
-        .as_secs_f64();
+fn report(url: &str, plan: &Plan, time: Duration, spent: Spent) -> Outcome {
+    let Spent { tally, cpu, .. } = spent;
+    let seconds = time.as_secs_f64();
     let per = |amount: f64, over: f64| if over > 0.0 { amount / over } else { 0.0 };
     let report = Report {
         url: url.to_owned(),
@@ -226,4 +243,20 @@ fn latency(histogram: &Histogram<u64>) -> Latency {
         p999: at(0.999),
         max: histogram.max(),
     }
+}
+
+/// Waits until every connection has had its answer, holds them all for the duration, lets go.
+async fn hold(plan: &Plan, shared: &Shared) {
+    let stopped = || shared.stop.load(Ordering::Relaxed);
+    while shared.settled.load(Ordering::Relaxed) < plan.connections && !stopped() {
+        tokio::time::sleep(LOOK).await;
+    }
+    eprintln!("loadtest: holding {} connections", plan.connections);
+    if let Some(duration) = plan.duration {
+        let end = tokio::time::Instant::now() + duration;
+        while tokio::time::Instant::now() < end && !stopped() {
+            tokio::time::sleep(LOOK.min(duration)).await;
+        }
+    }
+    shared.release.store(true, Ordering::Relaxed);
 }

@@ -7,19 +7,23 @@
 mod alarm;
 mod answer;
 mod args;
-mod hold;
+mod drive;
 mod hosts;
 mod http1;
+mod http2;
 mod io;
 mod job;
 mod lead;
 mod pace;
 mod plan;
+mod plot;
+mod progress;
 mod tally;
 mod target;
 mod thread;
 mod tls;
 mod watch;
+mod websocket;
 
 use std::fs;
 use std::io::Write;
@@ -46,6 +50,11 @@ pub fn main(args: &RunArgs) -> anyhow::Result<()> {
     }
     if !quiet {
         write_out(&report.to_string())?;
+    }
+    if let Some(file) = &args.plot
+        && report.answers > 0
+    {
+        plot::draw(file, &report, &outcome.latency)?;
     }
     if report.answers == 0 {
         let why = report.first_error.as_deref().unwrap_or("nothing was sent");

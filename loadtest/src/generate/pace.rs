@@ -98,7 +98,8 @@ impl Pace {
         }
     }
 
-    /// Waits for the next request to send; none when the run is over.
+    /// Waits for the next request to send; none when the run is over, or after
+    /// [`Pace::unpark`].
     ///
     /// `now` is a fresh reading of the clock.
     pub(super) async fn next(&self, seat: &Rc<Seat>, now: Instant) -> Option<Ticket> {
@@ -114,7 +115,11 @@ impl Pace {
 
     /// Whether no more requests are to be sent.
     pub(super) fn over(&self) -> bool {
-        self.over.get()
+        let taken = match &self.open {
+            Some(open) => open.next.get() >= open.total,
+            None => self.left.get() == 0,
+        };
+        taken || self.over.get()
     }
 
     /// Whether a connection may sit idle between requests.
@@ -130,6 +135,17 @@ impl Pace {
                 seat.wake(None);
             }
             open.changed.notify_one();
+        }
+    }
+
+    /// Lets go of who waits in `seat`, without a request.
+    pub(super) fn unpark(&self, seat: &Rc<Seat>) {
+        if let Some(open) = &self.open
+            && seat.parked.get()
+        {
+            let mut parked = open.parked.borrow_mut();
+            parked.retain(|other| !Rc::ptr_eq(other, seat));
+            seat.wake(None);
         }
     }
 

@@ -79,8 +79,6 @@ impl Plan {
             (false, false) => Protocol::Http1,
         };
         check(args, protocol)?;
-        ensure!(protocol == Protocol::Http1, "only HTTP/1.1 is built yet");
-        ensure!(args.plot.is_none(), "--plot is not built yet");
         let (body, has_body) = body(args, protocol)?;
         let tls = match target.tls {
             true => Some(tls::config(args, protocol)?),

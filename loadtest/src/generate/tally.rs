@@ -22,6 +22,9 @@ pub(super) enum Fault {
     Connect(String),
     /// The connection or stream ended before the answer did.
     Closed(String),
+    /// The other side ends the connection and has not looked at the request, which may go to
+    /// another.
+    Refused(String),
     /// No answer in time.
     Timeout(&'static str),
     /// What came is no answer of the protocol.
@@ -130,7 +133,7 @@ impl Tally {
     fn note(&mut self, fault: Fault) {
         let (count, words) = match fault {
             Fault::Connect(words) => (&mut self.errors.connect, words),
-            Fault::Closed(words) => (&mut self.errors.closed, words),
+            Fault::Closed(words) | Fault::Refused(words) => (&mut self.errors.closed, words),
             Fault::Timeout(words) => (&mut self.errors.timeout, words.to_owned()),
             Fault::Invalid(words) => (&mut self.errors.invalid, words),
         };

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions};
@@ -10,11 +10,13 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::alarm::Alarm;
+use super::drive::Link;
 use super::job::{Job, Sender, Shared};
 use super::pace::{Pace, Schedule};
 use super::plan::{Plan, Protocol};
+use super::progress::Board;
 use super::tally::Tally;
-use super::{hold, http1};
+use super::{drive, http1, http2, websocket};
 
 /// Between two looks at all time limits: a tenth of the limit, within these.
 const SWEEP: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
@@ -27,7 +29,7 @@ pub(super) struct Seat {
     pub(super) shared: Arc<Shared>,
     pub(super) schedule: Schedule,
     /// Where to show what has been counted so far, if somebody looks.
-    pub(super) board: Option<Arc<Mutex<Tally>>>,
+    pub(super) board: Option<Board>,
 }
 
 /// Carries this thread's share of the load; what it counted.
@@ -68,7 +70,7 @@ async fn carry(seat: Seat) -> io::Result<Tally> {
 }
 
 /// Looks at the time limits now and then.
-async fn sweep(job: Rc<Job>, board: Option<Arc<Mutex<Tally>>>) {
+async fn sweep(job: Rc<Job>, board: Option<Board>) {
     let every = (job.plan.timeout / 10).clamp(SWEEP.0, SWEEP.1);
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -88,18 +90,40 @@ fn connections(job: &Rc<Job>, index: usize) -> Vec<JoinHandle<()>> {
     let plan = &job.plan;
     let share =
         plan.connections / plan.threads + usize::from(index < plan.connections % plan.threads);
-    let requests = Rc::new(http1::Requests::new(plan));
-    (0..share)
-        .map(|_| {
-            let sender = Sender::new(job);
-            let requests = requests.clone();
-            match plan.protocol {
-                Protocol::Http1 if plan.hold => spawn_local(hold::http1(sender, requests)),
-                Protocol::Http1 if plan.new_connection => {
-                    spawn_local(http1::new_connections(sender, requests))
+    match plan.protocol {
+        Protocol::Http1 => {
+            let requests = Rc::new(http1::Requests::new(plan));
+            let start = |_| start::<http1::Connection>(job, &requests);
+            (0..share).map(start).collect()
+        }
+        Protocol::WebSocket => {
+            let requests = Rc::new(websocket::Requests::new(plan));
+            let start = |_| start::<websocket::Connection>(job, &requests);
+            (0..share).map(start).collect()
+        }
+        Protocol::Http2 => {
+            let requests = Rc::new(http2::Requests::new(plan));
+            let start = |_| match plan.streams {
+                1 => start::<http2::Connection>(job, &requests),
+                streams => {
+                    let senders = (0..streams).map(|_| Sender::new(job)).collect();
+                    spawn_local(http2::keep_alive(senders, requests.clone()))
                 }
-                _ => spawn_local(http1::keep_alive(sender, requests)),
-            }
-        })
-        .collect()
+            };
+            (0..share).map(start).collect()
+        }
+    }
+}
+
+/// Starts one connection with one request at a time.
+fn start<L: Link + 'static>(job: &Rc<Job>, requests: &Rc<L::Requests>) -> JoinHandle<()> {
+    let sender = Sender::new(job);
+    let requests = requests.clone();
+    if job.plan.hold {
+        spawn_local(drive::hold::<L>(sender, requests))
+    } else if job.plan.new_connection {
+        spawn_local(drive::new_connections::<L>(sender, requests))
+    } else {
+        spawn_local(drive::keep_alive::<L>(sender, requests))
+    }
 }

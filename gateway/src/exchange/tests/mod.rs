@@ -126,7 +126,7 @@ impl World {
         let endpoint = self.throttle.endpoints()[0].id;
         self.worker
             .pool
-            .put(endpoint, connection, self.worker.tick());
+            .put(endpoint, Box::new(connection), self.worker.tick());
         theirs
     }
 

@@ -197,7 +197,7 @@ impl Decoder {
             };
         };
         let section = &bytes[..end + 4];
-        if section.len() > self.trailer_bytes || super::has_bare_lf(section) {
+        if section.len() > self.trailer_bytes || has_bare_lf(section) {
             return Err(StreamError::Malformed("trailers malformed"));
         }
         let trailers = passable(section)?;
@@ -261,4 +261,9 @@ fn may_trail(name: &[u8]) -> bool {
         && !NEVER
             .iter()
             .any(|never| never.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// The section has an LF that no CR precedes (httparse would take it for a line end).
+fn has_bare_lf(section: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', section).any(|at| at == 0 || section[at - 1] != b'\r')
 }

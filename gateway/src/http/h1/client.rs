@@ -15,7 +15,7 @@ use crate::http::pace::Pace;
 /// The endpoint's side of one exchange.
 #[derive(Debug)]
 pub struct Endpoint {
-    pub connection: Connection,
+    pub connection: Box<Connection>,
     pub heads: HeadLimits,
     pub limits: ReadLimits,
 }

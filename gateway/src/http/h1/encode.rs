@@ -21,7 +21,7 @@ pub fn request(out: &mut Vec<u8>, request: &RequestHead, edits: &RequestEdits<'_
     out.extend_from_slice(edits.target.unwrap_or_else(|| request.target()));
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let host = edits.host.unwrap_or_else(|| request.host());
-    let mut hosts = request.head.fields.iter();
+    let mut hosts = request.head.fields().iter();
     match hosts.find(|field| field.id == Name::Host) {
         Some(field) if edits.host.is_none() && field.value == request.host => {
             lines(out, &request.head, None);
@@ -55,7 +55,7 @@ fn host_line(out: &mut Vec<u8>, host: &[u8]) {
 fn lines(out: &mut Vec<u8>, head: &Head, host: Option<&[u8]>) {
     let replaced = |field: &Field| host.is_some() && field.id == Name::Host;
     let mut run: Option<(usize, usize)> = None;
-    for field in &head.fields {
+    for field in head.fields() {
         let (start, end) = (field.line.start as usize, field.line.end as usize);
         if !field.dropped && !replaced(field) {
             run = Some((run.map_or(start, |(from, _)| from), end));
@@ -129,6 +129,18 @@ pub fn status_line(out: &mut Vec<u8>, status: u16, phrase: &[u8]) {
 
 /// Appends a number in decimal.
 pub fn decimal(out: &mut Vec<u8>, mut number: u64) {
+    if number < 1000 {
+        // Nearly every number there is in a head.
+        let digit = |unit: u64| b'0' + (number / unit % 10) as u8;
+        if number >= 100 {
+            out.push(digit(100));
+        }
+        if number >= 10 {
+            out.push(digit(10));
+        }
+        out.push(digit(1));
+        return;
+    }
     let mut digits = [0u8; 20];
     let mut at = digits.len();
     loop {

@@ -50,23 +50,21 @@ pub enum Parsed {
     More,
 }
 
-/// The head has an LF that no CR precedes (httparse would take it for a line end).
-fn has_bare_lf(head: &[u8]) -> bool {
-    memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
-}
-
 /// Where a part of `whole` stands in it.
 fn span_in(whole: &[u8], part: &[u8]) -> Span {
     let start = part.as_ptr() as usize - whole.as_ptr() as usize;
     Span::new(start, start + part.len())
 }
 
-/// Copies the head and indexes its fields.
-fn index(head: &mut Head, bytes: &[u8], headers: &[httparse::Header<'_>]) {
+/// Copies the head and indexes its fields. `false`: some line ends in an LF that no CR precedes,
+/// which httparse takes for a line end; so each line it found is looked at.
+#[must_use]
+fn index(head: &mut Head, bytes: &[u8], headers: &[httparse::Header<'_>]) -> bool {
     head.clear();
     head.bytes.extend_from_slice(bytes);
-    let mut line_end = bytes.len() - 2;
-    for header in headers.iter().rev() {
+    let crlf = |end: usize| bytes[..end].ends_with(b"\r\n");
+    let mut strict = crlf(bytes.len()) && !bytes.starts_with(b"\n");
+    for header in headers {
         let name = span_in(bytes, header.name.as_bytes());
         let value = match header.value {
             [] => Span {
@@ -75,17 +73,23 @@ fn index(head: &mut Head, bytes: &[u8], headers: &[httparse::Header<'_>]) {
             },
             value => span_in(bytes, value),
         };
-        let line = Span::new(name.start as usize, line_end);
-        line_end = name.start as usize;
-        head.fields.push(Field {
+        // A line ends where the next begins.
+        strict &= crlf(name.start as usize);
+        head.end_line(name.start);
+        head.push(Field {
             id: Name::of(header.name.as_bytes()),
             dropped: false,
             name,
             value,
-            line,
+            line: Span {
+                start: name.start,
+                end: name.end,
+            },
         });
     }
-    head.fields.reverse();
+    let end = bytes.len().saturating_sub(2);
+    head.end_line(Span::new(end, end).start);
+    strict && crlf(end)
 }
 
 /// What the fields say about the body's length.

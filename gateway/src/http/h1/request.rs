@@ -4,9 +4,7 @@ use std::mem::MaybeUninit;
 
 use smallvec::SmallVec;
 
-use super::{
-    Framing, FramingError, HeadLimits, OPTIONS_MAX, Parsed, framing, has_bare_lf, index, span_in,
-};
+use super::{Framing, FramingError, HeadLimits, OPTIONS_MAX, Parsed, framing, index, span_in};
 use crate::http::field::{Name, Span};
 use crate::http::message::{Length, RequestHead, Version};
 use crate::refusal::Reason;
@@ -93,14 +91,13 @@ fn parse_in<'b>(
         Err(_) => return Err(otherwise(Reason::BadRequest)),
     };
     let head = &bytes[..length];
-    if has_bare_lf(head) {
-        return Err(Reason::BadRequest);
-    }
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
     else {
         return Err(Reason::BadRequest);
     };
-    index(&mut out.head, head, request.headers);
+    if !index(&mut out.head, head, request.headers) {
+        return Err(Reason::BadRequest);
+    }
     out.method = span_in(head, method.as_bytes());
     out.target = span_in(head, target.as_bytes());
     out.version = if minor == 0 {
@@ -157,7 +154,7 @@ fn check(limits: &HeadLimits, out: &mut RequestHead) -> Result<(), Reason> {
 fn authority(out: &mut RequestHead) -> Result<(), Reason> {
     let mut hosts = out
         .head
-        .fields
+        .fields()
         .iter()
         .filter(|field| field.id == Name::Host);
     let host = hosts.next().map(|field| field.value);
@@ -249,36 +246,51 @@ fn is_authority(authority: &[u8]) -> bool {
 }
 
 fn is_host(name: &[u8]) -> bool {
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
     match name {
         [] => false,
         [b'[', address @ .., b']'] => std::str::from_utf8(address)
             .is_ok_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok()),
-        name => name.iter().all(allowed),
+        name => name.iter().all(|byte| HOST_BYTES[usize::from(*byte)]),
     }
 }
+
+/// What a registered name is made of (RFC 3986 §3.2.2).
+const HOST_BYTES: [bool; 256] = {
+    let others = b"-._~%!$&'()*+,;=";
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128u8 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 /// Hop-by-hop fields (RFC 9110 §7.6.1): what they ask of us, and that they go no further.
 fn connection(out: &mut RequestHead) -> Result<(), Reason> {
     out.keep_alive = out.version == Version::Http11;
     out.wants_websocket = false;
     out.takes_trailers = false;
-    let mut plain = true;
-    for field in &mut out.head.fields {
-        match field.id {
-            Name::Connection | Name::Te | Name::Upgrade => {
-                field.dropped = true;
-                plain = false;
-            }
-            // What is expected is expected of us: the endpoint's 100 would come to nobody.
-            Name::KeepAlive | Name::ProxyConnection | Name::TransferEncoding | Name::Expect => {
-                field.dropped = true;
-            }
-            _ => {}
-        }
+    // What is expected is expected of us: the endpoint's 100 would come to nobody.
+    for id in [
+        Name::KeepAlive,
+        Name::ProxyConnection,
+        Name::TransferEncoding,
+        Name::Expect,
+    ] {
+        out.head.drop_all(id);
     }
-    if plain {
+    let said = [Name::Connection, Name::Te, Name::Upgrade];
+    if !said.iter().any(|id| out.head.has(*id)) {
         return Ok(());
+    }
+    for id in said {
+        out.head.drop_all(id);
     }
     let (mut upgrade, mut close, mut keep) = (false, false, false);
     let mut named = SmallVec::<[Span; 4]>::new();

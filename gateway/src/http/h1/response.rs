@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use smallvec::SmallVec;
 
-use super::{Framing, HeadLimits, OPTIONS_MAX, Parsed, framing, has_bare_lf, index, span_in};
+use super::{Framing, HeadLimits, OPTIONS_MAX, Parsed, framing, index, span_in};
 use crate::http::field::{Name, Span};
 use crate::http::message::{Length, ResponseHead, StreamError, Version};
 
@@ -38,16 +38,15 @@ pub fn parse(
         Err(_) => return Err(StreamError::Malformed("response head malformed")),
     };
     let head = &bytes[..length];
-    if has_bare_lf(head) {
-        return Err(StreamError::Malformed("bare LF in the response head"));
-    }
     let (Some(status), Some(minor)) = (response.code, response.version) else {
         return Err(StreamError::Malformed("response head malformed"));
     };
     if !(100..=999).contains(&status) {
         return Err(StreamError::Malformed("status out of range"));
     }
-    index(&mut out.head, head, response.headers);
+    if !index(&mut out.head, head, response.headers) {
+        return Err(StreamError::Malformed("bare LF in the response head"));
+    }
     out.status = status;
     out.phrase = match response.reason {
         Some(phrase) if !phrase.is_empty() => span_in(head, phrase.as_bytes()),
@@ -95,19 +94,20 @@ fn connection(out: &mut ResponseHead, framing: Framing) -> Result<(), StreamErro
         return Err(StreamError::Malformed("upgrade to something else"));
     }
     let bodiless = is_bodiless(out.status);
-    for field in &mut out.head.fields {
-        match field.id {
-            Name::Connection
-            | Name::KeepAlive
-            | Name::ProxyConnection
-            | Name::TransferEncoding
-            | Name::Te
-            | Name::Upgrade
-            // The word is ours to say.
-            | Name::TidegateReason => field.dropped = true,
-            Name::ContentLength => field.dropped = bodiless,
-            _ => {}
-        }
+    for id in [
+        Name::Connection,
+        Name::KeepAlive,
+        Name::ProxyConnection,
+        Name::TransferEncoding,
+        Name::Te,
+        Name::Upgrade,
+        // The word is ours to say.
+        Name::TidegateReason,
+    ] {
+        out.head.drop_all(id);
+    }
+    if bodiless {
+        out.head.drop_all(Name::ContentLength);
     }
     let mut named = SmallVec::<[Span; 4]>::new();
     let (mut close, mut keep) = (false, false);

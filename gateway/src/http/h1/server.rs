@@ -38,6 +38,12 @@ impl<'a> Client<'a> {
         self.keep_alive && self.connection.sent_all()
     }
 
+    /// Whether both messages are over, read and written whole.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.connection.received_all() && self.connection.sent_all()
+    }
+
     /// Requests that came on the connection, this one included.
     #[must_use]
     pub fn exchanges(&self) -> u32 {

@@ -80,7 +80,11 @@ impl Writer<'_> {
             match self.io.poll_write(cx, &parts[..count]) {
                 Poll::Ready(Ok(written)) => {
                     let of_out = written.min(self.out.len());
-                    self.out.drain(..of_out);
+                    if of_out == self.out.len() {
+                        self.out.clear();
+                    } else {
+                        self.out.drain(..of_out);
+                    }
                     *done += written - of_out;
                     self.pace.write_moved(written);
                 }

@@ -50,7 +50,7 @@ fn narrow_pipe(capacity: usize) -> (Connection, DuplexStream) {
 fn endpoint() -> (Endpoint, DuplexStream) {
     let (connection, theirs) = pipe();
     let endpoint = Endpoint {
-        connection,
+        connection: Box::new(connection),
         heads: HEADS,
         limits: READS,
     };

@@ -32,7 +32,7 @@ pub(super) fn meaning(request: &RequestHead) -> String {
             out += word;
         }
     }
-    let dropped = request.head.fields.iter().filter(|field| field.dropped);
+    let dropped = request.head.fields().iter().filter(|field| field.dropped);
     for field in dropped {
         out += " -";
         out += &text(field.name.of(&request.head.bytes));
@@ -469,4 +469,25 @@ fn a_list_of_thousands_of_options_is_refused_before_it_costs_anything() {
         hear(&[head.as_bytes()]),
         Heard::Refused(Reason::BadRequest)
     ));
+}
+
+#[test]
+fn a_line_that_ends_without_its_cr_is_refused_wherever_it_stands() {
+    let head = "GET / HTTP/1.1\r\nHost: a\r\nx:\r\ny: b \r\n\r\n";
+    let limits = HeadLimits {
+        bytes: 1000,
+        fields: 10,
+        target: 100,
+    };
+    let meaning_of = |head: &str| {
+        let mut out = RequestHead::default();
+        parse(head.as_bytes(), &limits, &mut out).map(|_| meaning(&out))
+    };
+    assert_eq!(meaning_of(head).as_deref(), Ok("GET / @a"));
+    for (at, _) in head.match_indices("\r\n") {
+        let mut loose = head.to_owned();
+        loose.remove(at);
+        assert_eq!(meaning_of(&loose), Err(Reason::BadRequest), "{loose:?}");
+    }
+    assert_eq!(meaning_of(&format!("\n{head}")), Err(Reason::BadRequest));
 }

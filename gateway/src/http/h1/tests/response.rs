@@ -23,7 +23,7 @@ pub(super) fn meaning(response: &ResponseHead) -> String {
     if !response.keep_alive {
         out += " close";
     }
-    let dropped = response.head.fields.iter().filter(|field| field.dropped);
+    let dropped = response.head.fields().iter().filter(|field| field.dropped);
     for field in dropped {
         out += " -";
         out += &text(field.name.of(&response.head.bytes));
