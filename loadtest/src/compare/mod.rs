@@ -1,6 +1,6 @@
 //! The same work through each proxy in turn.
 //!
-//! A [`Scenario`] is work of one kind. It is given the [`Lab`](lab::Lab), which knows the proxies and
+//! A [`Scenario`] is work of one kind. It is given the lab (`lab.rs`), which knows the proxies and
 //! where everything may run, and returns [`Section`]s: tables, bars, verdicts. What is common to all
 //! that send load through a chain of generator, proxy and backend is in `stage.rs` (the processes),
 //! `measure.rs` (one measurement) and `rounds.rs` (the interleaved rounds).
