@@ -90,7 +90,10 @@ pub(crate) struct Found {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
     pub name: String,
+    /// Of Tidegate with the profile it was built with, where its path tells.
     pub version: String,
+    /// Where the program lies; not in the Markdown, which is for others to read.
+    pub program: String,
     /// `$DIR` stands for the directory of its files.
     pub command: String,
     pub files: Vec<(String, String)>,
@@ -118,7 +121,10 @@ impl Peer {
             }
             (None, None) => std::env::current_exe()?,
         };
-        let version = self.ask_version(&program)?;
+        let mut version = self.ask_version(&program)?;
+        if let Some(profile) = profile(&program).filter(|_| self.name == TIDEGATE) {
+            version = format!("{version} (profile {profile})");
+        }
         Ok(Found {
             peer: self,
             program,
@@ -171,6 +177,7 @@ impl Found {
         Shown {
             name: self.peer.name.to_owned(),
             version: self.version.clone(),
+            program: self.program.display().to_string(),
             command: plain(&setup.command.to_string()),
             files: files
                 .map(|(name, text)| ((*name).to_owned(), plain(&self.peer.shorten(text))))
@@ -188,6 +195,15 @@ impl Peer {
             text.to_owned()
         }
     }
+}
+
+/// The profile in `target/PROFILE/program`.
+fn profile(program: &Path) -> Option<&str> {
+    let directory = program.parent()?.file_name()?.to_str()?;
+    let directory = ["dist", "release", "debug"]
+        .iter()
+        .find(|name| **name == directory)?;
+    Some(directory)
 }
 
 /// The first program of this name in a directory of the `PATH`, or where administrators' are.

@@ -51,6 +51,10 @@ pub(super) async fn run(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         }
     }
     fill(&mut section, &cases);
+    if WORKERS.map(|workers| lab.proxy_on(workers).is_empty()) == [false, true] {
+        let note = "With two workers there is no processor left to bind anything to: all on any.";
+        section.notes.push(note.to_owned());
+    }
     section.raw = cases
         .iter()
         .map(|case| {
