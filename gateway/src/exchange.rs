@@ -49,6 +49,9 @@ use crate::serve::worker::Worker;
 /// Most bytes of a body that are read for the sake of the next request.
 pub const SKIP_MAX: u64 = 256 * 1024;
 
+/// Papers that have grown larger are freed rather than kept.
+const PAPERS_BYTES_MAX: usize = 16 * 1024;
+
 /// Who asks, and through which door.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
@@ -66,16 +69,39 @@ pub struct Client {
 pub struct Exchange<'a> {
     worker: &'a Rc<Worker>,
     client: Client,
-    request: RequestHead,
-    response: ResponseHead,
+    request: &'a mut RequestHead,
+    response: &'a mut ResponseHead,
     /// The client's side.
     pace: &'a Pace,
     timer: &'a Timer,
     arrived: Instant,
     routed: Option<Routed>,
     revision: Option<Rc<LocalRevision>>,
-    edits: edits::Edits,
+    edits: &'a mut edits::Edits,
     seen: Seen,
+}
+
+/// What one exchange reads and writes of heads; the next one uses its memory again.
+#[derive(Debug, Default)]
+pub struct Papers {
+    /// The request, as its codec read it.
+    pub request: RequestHead,
+    response: ResponseHead,
+    edits: edits::Edits,
+}
+
+impl Papers {
+    /// Makes them ready for another exchange.
+    pub fn tidy(&mut self) {
+        let capacity = |papers: &Papers| {
+            let heads = papers.request.head.capacity() + papers.response.head.capacity();
+            heads + papers.edits.capacity()
+        };
+        if capacity(self) > PAPERS_BYTES_MAX {
+            *self = Papers::default();
+        }
+        self.edits.clear();
+    }
 }
 
 /// Observations for the log and the metrics; nothing here steers.
@@ -108,13 +134,13 @@ enum End {
 pub async fn exchange<D: Downstream>(
     worker: &Rc<Worker>,
     client: Client,
-    request: RequestHead,
+    papers: &mut Papers,
     arrived: Instant,
     down: &mut D,
     timer: &Timer,
 ) {
     let pace = Pace::new(&worker.clock);
-    let mut exchange = Exchange::new(worker, client, request, arrived, &pace, timer);
+    let mut exchange = Exchange::new(worker, client, papers, arrived, &pace, timer);
     // Pinned where it was made: moving it would cost every request a copy of all its state.
     let ended = {
         let mut running = pin!(exchange.run(down));
@@ -137,14 +163,15 @@ pub async fn exchange<D: Downstream>(
 pub async fn refuse<D: Downstream>(
     worker: &Rc<Worker>,
     client: Client,
-    request: RequestHead,
+    papers: &mut Papers,
     arrived: Instant,
     reason: Reason,
     down: &mut D,
     timer: &Timer,
 ) {
     let pace = Pace::new(&worker.clock);
-    let exchange = Exchange::new(worker, client, request, arrived, &pace, timer);
+    papers.request = RequestHead::default();
+    let exchange = Exchange::new(worker, client, papers, arrived, &pace, timer);
     exchange.finish(End::Refused(reason), down).await;
 }
 
@@ -166,7 +193,7 @@ impl<'a> Exchange<'a> {
     fn new(
         worker: &'a Rc<Worker>,
         client: Client,
-        request: RequestHead,
+        papers: &'a mut Papers,
         arrived: Instant,
         pace: &'a Pace,
         timer: &'a Timer,
@@ -174,14 +201,14 @@ impl<'a> Exchange<'a> {
         Exchange {
             worker,
             client,
-            request,
-            response: worker.take_response(),
+            request: &mut papers.request,
+            response: &mut papers.response,
             pace,
             timer,
             arrived,
             routed: None,
             revision: None,
-            edits: edits::Edits::new(&worker.buffers),
+            edits: &mut papers.edits,
             seen: Seen::default(),
         }
     }
@@ -225,7 +252,7 @@ impl Exchange<'_> {
     /// What a head asks that no route can grant.
     fn check(&mut self) -> Result<(), Reason> {
         let limits = &self.worker.shared.settings.limits;
-        path::check(&mut self.request, limits.dot_segments)?;
+        path::check(self.request, limits.dot_segments)?;
         if let (Some(most), Length::Exactly(length)) = (limits.body_bytes, self.request.length)
             && length > most
         {
@@ -322,7 +349,7 @@ impl Exchange<'_> {
     }
 
     fn redirect(&self, redirect: &Redirect) -> Answer {
-        let location = edits::location(redirect, &self.request);
+        let location = edits::location(redirect, self.request);
         let mut answer = self
             .worker
             .date(|date| Answer::new(redirect.status, "", Vec::new(), date));
@@ -392,21 +419,11 @@ impl Exchange<'_> {
         };
         self.record(reason);
         down.forget_body();
-        let Exchange {
-            worker,
-            request,
-            response,
-            edits,
-            ..
-        } = self;
-        worker.give_request(request);
-        worker.give_response(response);
-        edits.give_back(&worker.buffers);
     }
 
     async fn refuse<D: Downstream>(&mut self, reason: Reason, down: &mut D) -> Reason {
         let worker = self.worker;
-        let answer = worker.date(|date| Answer::refusal(reason, Some(&self.request), date));
+        let answer = worker.date(|date| Answer::refusal(reason, Some(self.request), date));
         if reason.closes() {
             down.closes();
         }

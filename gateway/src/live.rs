@@ -311,20 +311,24 @@ impl LocalLive {
 /// Value of a sticky cookie we set: 16 hexadecimal digits.
 #[must_use]
 pub fn cookie_value(random: u64) -> [u8; 16] {
-    // All digits at once: spread the nibbles over bytes, then turn each into its letter.
-    let mut nibbles = u128::from(random);
-    for (shift, mask) in [
-        (32, 0x0000_0000_ffff_ffff_0000_0000_ffff_ffff),
-        (16, 0x0000_ffff_0000_ffff_0000_ffff_0000_ffff),
-        (8, 0x00ff_00ff_00ff_00ff_00ff_00ff_00ff_00ff),
-        (4, 0x0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f),
-    ] {
-        nibbles = (nibbles | nibbles << shift) & mask;
+    let mut text = [0; 16];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(random.to_be_bytes()) {
+        pair.copy_from_slice(&HEX[usize::from(byte)]);
     }
-    nibbles
-        .to_be_bytes()
-        .map(|nibble| nibble + if nibble < 10 { b'0' } else { b'a' - 10 })
+    text
 }
+
+/// The two hexadecimal digits of each byte.
+const HEX: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    table
+};
 
 fn place_of(target: &Target, split: &Split, found: &Found<'_>) -> Option<Place> {
     let at = |split: &Split| {

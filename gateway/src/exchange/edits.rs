@@ -12,10 +12,9 @@ use crate::http::field::{Head, Name};
 use crate::http::h1::encode;
 use crate::http::message::{RequestEdits, RequestHead, ResponseHead};
 use crate::live::{Routed, cookie_value};
-use crate::serve::buffers::Buffers;
 
-/// Edits of one exchange; their memory goes back to the worker.
-#[derive(Debug)]
+/// Edits of one exchange.
+#[derive(Debug, Default)]
 pub(super) struct Edits {
     /// Whole lines put behind the request's fields.
     lines: Vec<u8>,
@@ -30,19 +29,18 @@ pub(super) struct Edits {
 }
 
 impl Edits {
-    pub(super) fn new(buffers: &Buffers) -> Edits {
-        Edits {
-            lines: buffers.take_out(),
-            target: Vec::new(),
-            host: None,
-            id: None,
-            response: buffers.take_out(),
-        }
+    /// Makes it empty and keeps its memory.
+    pub(super) fn clear(&mut self) {
+        self.lines.clear();
+        self.target.clear();
+        self.host = None;
+        self.id = None;
+        self.response.clear();
     }
 
-    pub(super) fn give_back(self, buffers: &Buffers) {
-        buffers.give_out(self.lines);
-        buffers.give_out(self.response);
+    /// Bytes of memory it keeps.
+    pub(super) fn capacity(&self) -> usize {
+        self.lines.capacity() + self.target.capacity() + self.response.capacity()
     }
 
     pub(super) fn request(&self) -> RequestEdits<'_> {

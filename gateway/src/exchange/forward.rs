@@ -146,7 +146,7 @@ impl Exchange<'_> {
         let stall = self.worker.shared.settings.limits.write_stall;
         self.timer.set(Some(tokio::time::Instant::now() + stall));
         let (_source, mut sink) = down.split(self.pace);
-        sink.interim(&self.response, b"");
+        sink.interim(self.response, b"");
         matches!(until(self.timer, sink.flush()).await, Some(Ok(())))
     }
 

@@ -64,7 +64,7 @@ impl Exchange<'_> {
         let (mut source, _sink) = down.split(self.pace);
         // Boxed: connecting is rare, and its state would make every idle connection's task larger.
         let mut connecting = Box::pin(TcpStream::connect(slot.address()));
-        let mut departed = Box::pin(source.departed(read_ahead(&self.request)));
+        let mut departed = Box::pin(source.departed(read_ahead(self.request)));
         let stream = poll_fn(|cx| {
             if let Poll::Ready(stream) = connecting.as_mut().poll(cx) {
                 return Poll::Ready(stream.map_err(|error| Unconnected::Failed(error.into())));

@@ -20,6 +20,9 @@ pub struct Buffers {
     /// Most bytes that one read buffer ever had.
     #[cfg(test)]
     pub largest: std::cell::Cell<usize>,
+    /// Storage taken and not given back.
+    #[cfg(test)]
+    pub lent: std::cell::Cell<usize>,
 }
 
 /// Write buffers larger than this are freed rather than kept.
@@ -56,10 +59,15 @@ impl Buffers {
         let size = class.map_or_else(|| size.next_power_of_two(), |class| SIZES[class]);
         #[cfg(test)]
         self.largest.set(self.largest.get().max(size));
+        #[cfg(test)]
+        self.lent.set(self.lent.get() + 1);
         spare.unwrap_or_else(|| vec![0; size].into_boxed_slice())
     }
 
     fn give(&self, storage: Box<[u8]>) {
+        #[cfg(test)]
+        self.lent
+            .set(self.lent.get() - usize::from(!storage.is_empty()));
         let Some(class) = SIZES.iter().position(|size| *size == storage.len()) else {
             return;
         };

@@ -13,7 +13,7 @@ use super::io::Io;
 use super::runners::Desk;
 use super::timers::Timer;
 use super::worker::Worker;
-use crate::exchange::{self, Client};
+use crate::exchange::{self, Client, Papers};
 use crate::http::h1::connection::{Connection, ReadLimits};
 use crate::http::h1::server;
 use crate::http::h1::{HeadLimits, request};
@@ -29,7 +29,7 @@ const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// What came of waiting for a request's head.
 enum Heard {
-    Request(RequestHead),
+    Request,
     /// Not a head, or too late.
     Refused(Reason),
     /// The client left, or stayed silent too long.
@@ -67,7 +67,7 @@ async fn serve_open(worker: &Rc<Worker>, io: Io, client: Client) {
     let mut connection = Box::new(Connection::new(io, &worker.buffers));
     loop {
         connection.rest(&worker.buffers);
-        if !idle(worker, &connection, &timer).await {
+        if !idle(worker, &mut connection, &timer).await {
             return;
         }
         let job = Job {
@@ -104,6 +104,7 @@ pub type Rested = Option<(Box<Connection>, Timer)>;
 /// Serves one request after the other, each of another connection.
 #[expect(clippy::infinite_loop, reason = "a runner is dropped; it does not end")]
 async fn serve_requests(desk: Rc<Desk<Job, Rested>>) {
+    let mut papers = Papers::default();
     loop {
         let Job {
             worker,
@@ -111,7 +112,8 @@ async fn serve_requests(desk: Rc<Desk<Job, Rested>>) {
             timer,
             client,
         } = desk.job().await;
-        let goes_on = serve_one(&worker, &mut connection, &timer, client).await;
+        let goes_on = serve_one(&worker, &mut connection, &timer, client, &mut papers).await;
+        papers.tidy();
         desk.done(goes_on.then_some((connection, timer)));
     }
 }
@@ -122,6 +124,7 @@ async fn serve_one(
     connection: &mut Connection,
     timer: &Timer,
     client: Client,
+    papers: &mut Papers,
 ) -> bool {
     let limits = &worker.shared.settings.limits;
     let reads = ReadLimits {
@@ -130,24 +133,25 @@ async fn serve_one(
     };
     connection.wake(&worker.buffers);
     let arrived = worker.clock.now();
-    let heard = hear(worker, connection, reads, timer).await;
+    let heard = hear(worker, connection, reads, timer, &mut papers.request).await;
     connection.exchanges += 1;
-    let (request, refused) = match heard {
-        Heard::Request(request) => (request, None),
-        Heard::Refused(reason) => (RequestHead::default(), Some(reason)),
+    let request = &papers.request;
+    let refused = match heard {
+        Heard::Request => None,
+        Heard::Refused(reason) => Some(reason),
         Heard::Nothing => return false,
     };
     let leaves = !request.keep_alive && refused.is_none();
-    let mut down = server::Client::new(connection, reads, &request);
+    let mut down = server::Client::new(connection, reads, request);
     // Behind a head that was refused nobody knows where the next one begins.
     if refused.is_some() || connection_is_spent(worker, &down) {
         down.closes();
     }
     match refused {
-        None => exchange::exchange(worker, client, request, arrived, &mut down, timer).await,
+        None => exchange::exchange(worker, client, papers, arrived, &mut down, timer).await,
         Some(reason) => {
             let down = &mut down;
-            exchange::refuse(worker, client, request, arrived, reason, down, timer).await;
+            exchange::refuse(worker, client, papers, arrived, reason, down, timer).await;
         }
     }
     if down.wants_more() && (down.received_all() || skip_body(worker, &mut down, timer).await) {
@@ -177,7 +181,7 @@ fn connection_is_spent(worker: &Worker, down: &server::Client<'_>) -> bool {
 }
 
 /// Waits for the first byte of a request; `false` when there will be none.
-async fn idle(worker: &Worker, connection: &Connection, timer: &Timer) -> bool {
+async fn idle(worker: &Worker, connection: &mut Connection, timer: &Timer) -> bool {
     if !connection.unread().is_empty() {
         return true;
     }
@@ -189,10 +193,9 @@ async fn idle(worker: &Worker, connection: &Connection, timer: &Timer) -> bool {
         limits.keep_alive
     };
     let readable = poll_fn(|cx| {
-        let io = connection.io();
         let polled = match first {
-            true => io.poll_begun(cx),
-            false => io.poll_readable(cx),
+            true => connection.poll_begun(cx),
+            false => connection.io().poll_readable(cx),
         };
         if polled.is_ready() {
             return Poll::Ready(true);
@@ -236,15 +239,14 @@ async fn hear(
     connection: &mut Connection,
     reads: ReadLimits,
     timer: &Timer,
+    head: &mut RequestHead,
 ) -> Heard {
     let limits = &worker.shared.settings.limits;
     let heads = HeadLimits::of(limits);
-    let mut head = worker.take_request();
     let pace = Pace::new(&worker.clock);
     let (mut reader, _writer) = connection.split(&pace, reads);
     let read = {
-        let parse =
-            |bytes: &[u8]| request::parse(bytes, &heads, &mut head).map_err(HeadError::Refused);
+        let parse = |bytes: &[u8]| request::parse(bytes, &heads, head).map_err(HeadError::Refused);
         let mut reading = pin!(reader.head(heads.bytes, parse));
         let mut armed = false;
         poll_fn(|cx| {
@@ -263,15 +265,13 @@ async fn hear(
         })
         .await
     };
-    let heard = match read {
-        Some(Ok(())) => return Heard::Request(head),
+    match read {
+        Some(Ok(())) => Heard::Request,
         Some(Err(HeadError::Refused(reason))) => Heard::Refused(reason),
         Some(Err(HeadError::Stream)) => Heard::Nothing,
         None if reader.has_begun() => Heard::Refused(Reason::HeaderTimeout),
         None => Heard::Nothing,
-    };
-    worker.give_request(head);
-    heard
+    }
 }
 
 /// Reads what is left of a body; whether its end was reached within the bounds.

@@ -62,23 +62,6 @@ impl Io {
             Io::Memory { .. } => Poll::Ready(()),
         }
     }
-
-    /// Like [`poll_readable`](Io::poll_readable), for a connection that was never read from: the
-    /// reactor takes it for readable until a read has found nothing, so this looks.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost.
-    pub fn poll_begun(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match self {
-            Io::Plain(stream) => {
-                let mut byte = [0];
-                stream
-                    .poll_peek(cx, &mut ReadBuf::new(&mut byte))
-                    .map(|_| ())
-            }
-            Io::Memory { .. } => Poll::Ready(()),
-        }
-    }
 }
 
 /// The reading half of an [`Io`].

@@ -16,20 +16,12 @@ use super::connection::{Job, Rested};
 use super::drain::Phase;
 use super::runners::Runners;
 use super::timers::Timers;
-use crate::http::field::Head;
-use crate::http::message::{RequestHead, ResponseHead};
 use crate::http::pool::Pool;
 use crate::live::{LocalLive, Published};
 use crate::observe::access_log::AccessWriter;
 use crate::observe::cold::FirstAnswers;
 use crate::observe::facts::{Facts, Names};
 use crate::observe::metrics::{Series, WorkerMetrics};
-
-/// Spare heads kept per worker.
-const SPARE_HEADS_MAX: usize = 1024;
-
-/// Heads that have grown larger are freed rather than kept.
-const SPARE_HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -63,8 +55,6 @@ pub struct Worker {
     unmatched: Arc<Series>,
     random: RefCell<fastrand::Rng>,
     date: RefCell<Date>,
-    requests: RefCell<Vec<RequestHead>>,
-    responses: RefCell<Vec<ResponseHead>>,
 }
 
 /// The `Date` of answers, made once a second.
@@ -72,11 +62,6 @@ pub struct Worker {
 struct Date {
     at: Instant,
     text: String,
-}
-
-/// Whether a head is of a size worth keeping.
-fn is_spare(head: &Head) -> bool {
-    head.capacity() <= SPARE_HEAD_BYTES_MAX
 }
 
 impl Worker {
@@ -110,8 +95,6 @@ impl Worker {
                 at: now,
                 text: httpdate::fmt_http_date(SystemTime::now()),
             }),
-            requests: RefCell::default(),
-            responses: RefCell::default(),
         })
     }
 
@@ -142,30 +125,6 @@ impl Worker {
             date.text = httpdate::fmt_http_date(SystemTime::now());
         }
         with(date.text.as_bytes())
-    }
-
-    #[must_use]
-    pub fn take_request(&self) -> RequestHead {
-        self.requests.borrow_mut().pop().unwrap_or_default()
-    }
-
-    pub fn give_request(&self, head: RequestHead) {
-        let mut spare = self.requests.borrow_mut();
-        if spare.len() < SPARE_HEADS_MAX && is_spare(&head.head) {
-            spare.push(head);
-        }
-    }
-
-    #[must_use]
-    pub fn take_response(&self) -> ResponseHead {
-        self.responses.borrow_mut().pop().unwrap_or_default()
-    }
-
-    pub fn give_response(&self, head: ResponseHead) {
-        let mut spare = self.responses.borrow_mut();
-        if spare.len() < SPARE_HEADS_MAX && is_spare(&head.head) {
-            spare.push(head);
-        }
     }
 
     /// Counts and logs an exchange that no route matched.

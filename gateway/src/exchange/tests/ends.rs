@@ -493,7 +493,7 @@ fn an_idle_connection_takes_less_than_a_kibibyte_and_no_buffers() {
         assert!(size < 1024, "{size}");
         spawn_local(serving);
         tokio::time::sleep(seconds(1)).await;
-        assert_eq!(world.worker.buffers.largest.get(), 0);
+        assert_eq!(world.worker.buffers.lent.get(), 0);
         say(&mut asking, "GET / HTTP/1.1\r\nhost: nowhere\r\n\r\n").await;
         assert!(read_head(&mut asking).await.starts_with("HTTP/1.1 404 "));
     });

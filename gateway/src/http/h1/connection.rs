@@ -1,13 +1,15 @@
 //! One HTTP/1.1 connection, to a client or to an endpoint: what lives longer than an exchange.
 
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
 use super::body::Decoder;
 use super::reader::Reader;
 use super::writer::{Encoder, Writer};
 use crate::http::message::Length;
 use crate::http::pace::Pace;
-use crate::serve::buffers::{Buffer, Buffers};
+use crate::serve::buffers::{Buffer, Buffers, SIZES};
 use crate::serve::io::Io;
-use std::rc::Rc;
 
 /// A connection between exchanges, or lent to one.
 #[derive(Debug)]
@@ -149,6 +151,23 @@ impl Connection {
     #[cfg(test)]
     pub(super) fn is_at_rest(&self) -> bool {
         self.buffer.holds_no_storage() && self.out.capacity() == 0
+    }
+
+    /// Waits for the first byte on a connection that was never read from. The reactor takes it for
+    /// readable until a read has found nothing, so this reads; without a byte no buffer is kept.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (mut read, _write) = self.io.split();
+        let polled = read.poll_read(cx, self.buffer.room(SIZES[0]));
+        match &polled {
+            Poll::Ready(Ok(count)) => self.buffer.filled(*count),
+            // An end or an error shows again to whoever reads next.
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.buffer.release(),
+        }
+        polled.map(|_| ())
     }
 
     /// Makes room to write into, from the worker's spare ones.
