@@ -301,6 +301,8 @@ fn nothing_survives(signal: Signal) {
     let directory = tempfile::tempdir().unwrap();
     let mut child = command(directory.path(), 8, "60s", peers())
         .arg("--scenario=keepalive")
+        // Killed, it cannot clean up behind itself.
+        .env("TMPDIR", directory.path())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
