@@ -310,7 +310,8 @@ fn nothing_survives(signal: Signal) {
     // A backend, the proxies and a generator, the last to start.
     let generates = |pid: &Pid| {
         let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
-        std::fs::read(path).is_ok_and(|line| line.windows(5).any(|part| part == b"\0run\0"))
+        std::fs::read(path)
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains("--connections="))
     };
     eventually("the load begins", || {
         assert!(child.try_wait().unwrap().is_none());
