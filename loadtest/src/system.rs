@@ -1,0 +1,43 @@
+//! What all commands ask of the kernel.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
+use tokio::net::TcpListener;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// Lets this process, and what it starts, have as many descriptors as it may.
+pub fn raise_descriptor_limit() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    // Where it is refused, what needs more descriptors says so by itself.
+    let _refused = setrlimit(Resource::Nofile, limit);
+}
+
+/// Listens on this address, on the event loop of the caller.
+///
+/// With `shared`, other threads may listen on the same address and the kernel spreads connections
+/// over them.
+///
+/// # Errors
+///
+/// The address is taken, or not of this machine; the message names it.
+pub fn listen(address: SocketAddr, shared: bool) -> anyhow::Result<TcpListener> {
+    let open = || -> std::io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(shared)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    open().with_context(|| format!("cannot listen on {address}"))
+}
