@@ -2,6 +2,7 @@
 
 mod explain;
 mod hosts;
+mod names;
 mod rank;
 mod split;
 mod sticky;
@@ -15,7 +16,7 @@ pub(crate) use rank::{PathIndex, precedence};
 
 use self::hosts::{Claim, Host, Pattern};
 use self::rank::first_match;
-use crate::snapshot::{Action, Route, Rule, Snapshot, Target};
+use crate::snapshot::{Route, Rule, Snapshot, Target};
 
 /// Longest host looked at; a longer one falls under `*` alone. DNS allows 253 characters (RFC 1035
 /// §2.3.4).
@@ -110,7 +111,8 @@ impl<'a> Found<'a> {
 /// Does not allocate.
 #[must_use]
 pub fn find<'a>(snapshot: &'a Snapshot, query: &Query<'_>) -> Option<Found<'a>> {
-    let (host, _) = find_host(snapshot, query)?;
+    let mut buffer = [0; HOST_BYTES_MAX];
+    let (host, _) = find_host(snapshot, query, &mut buffer)?;
     let (route, rule) = host.find_rule(query)?;
     let tagged = match host.tag_for(|| &route.rules[rule], route, query) {
         Tagged::Target(target) => Some(target),
@@ -125,9 +127,12 @@ pub fn find<'a>(snapshot: &'a Snapshot, query: &Query<'_>) -> Option<Found<'a>> 
 }
 
 /// The host a query falls under.
-fn find_host<'a>(snapshot: &'a Snapshot, query: &Query<'_>) -> Option<(&'a Host, Pattern)> {
-    let mut buffer = [0; HOST_BYTES_MAX];
-    match normalise(query.host, &mut buffer) {
+fn find_host<'t, 'n>(
+    snapshot: &'t Snapshot,
+    query: &Query<'_>,
+    buffer: &'n mut [u8; HOST_BYTES_MAX],
+) -> Option<(Host<'t, 'n>, Pattern)> {
+    match normalise(query.host, buffer) {
         Some(host) => snapshot.hosts.look_up(host, query.internal),
         None => snapshot.hosts.look_up_any(query.internal),
     }
@@ -137,8 +142,8 @@ fn find_host<'a>(snapshot: &'a Snapshot, query: &Query<'_>) -> Option<(&'a Host,
 fn normalise<'b>(host: &[u8], buffer: &'b mut [u8; HOST_BYTES_MAX]) -> Option<&'b [u8]> {
     let end = match host.first() {
         // An IPv6 literal keeps its brackets (RFC 3986 §3.2.2).
-        Some(b'[') => host.iter().position(|b| *b == b']').map(|at| at + 1),
-        _ => host.iter().position(|b| *b == b':'),
+        Some(b'[') => memchr::memchr(b']', host).map(|at| at + 1),
+        _ => memchr::memchr(b':', host),
     };
     let host = &host[..end.unwrap_or(host.len())];
     let host = host.strip_suffix(b".").unwrap_or(host);
@@ -158,11 +163,11 @@ enum Tagged<'a> {
     Missing,
 }
 
-impl Host {
+impl<'t> Host<'t, '_> {
     /// The first matching rule, by its position in the route.
     #[inline]
-    fn find_rule(&self, query: &Query<'_>) -> Option<(&Arc<Route>, usize)> {
-        match &self.claim {
+    fn find_rule(&self, query: &Query<'_>) -> Option<(&'t Arc<Route>, usize)> {
+        match self.claim {
             Claim::One {
                 route, plain: true, ..
             } => Some((route, 0)),
@@ -201,19 +206,16 @@ impl Host {
         query: &Query<'_>,
     ) -> Tagged<'a> {
         let of_host = match self.claim {
-            Claim::Tag { bytes, .. } => Some(&self.name[..usize::from(bytes)]),
+            Claim::Tag { bytes, .. } => self.name.get(..usize::from(*bytes)),
             Claim::One { .. } | Claim::Shared(_) => None,
         };
         let Some(tag) = of_host.or_else(|| query.fields.first(TAG_FIELD)) else {
             return Tagged::No;
         };
-        let Action::Forward(forward) = &rule().action else {
+        let Some(split) = route.split_of(rule()) else {
             return Tagged::No;
         };
-        let target = forward
-            .split
-            .tagged(tag)
-            .or_else(|| route.split.tagged(tag));
+        let target = split.tagged(tag).or_else(|| route.split.tagged(tag));
         match target {
             Some(target) => Tagged::Target(target),
             None if of_host.is_some() => Tagged::Missing,
