@@ -8,7 +8,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 /// Shards of a table: with a hundred thousand entries, an edit copies about a hundred of them.
-pub(crate) const SHARDS: usize = 1024;
+const SHARDS: usize = 1024;
 /// Entries of a chunk of [`Slots`].
 const CHUNK: usize = 128;
 
@@ -62,12 +62,16 @@ impl<T> std::fmt::Debug for Table<T> {
 
 /// The bits that choose a shard are none of those a `HashTable` uses: neither the lowest ones nor
 /// the topmost seven.
-pub(crate) fn shard_of(hash: u64) -> usize {
+fn shard_of(hash: u64) -> usize {
     // The mask keeps it below `SHARDS`.
     usize::try_from((hash >> 40) & (SHARDS as u64 - 1)).unwrap_or(0)
 }
 
 impl<T> Table<T> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     #[inline]
     pub(crate) fn get(&self, hash: u64, is: impl FnMut(&T) -> bool) -> Option<&T> {
         self.shards.get(shard_of(hash))?.0.find(hash, is)

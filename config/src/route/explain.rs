@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::hosts::{Claim, Host, Pattern};
 use super::rank::{Mismatch, check};
-use super::{HOST_BYTES_MAX, Query, Tagged, find_host};
+use super::{Query, Tagged, find_host};
 use crate::snapshot::{Action, Route, Rule, Snapshot, Sticky, Target};
 
 /// Rules passed over that are told one by one.
@@ -65,8 +65,7 @@ impl std::fmt::Display for Explanation {
 pub fn explain(snapshot: &Snapshot, query: &Query<'_>) -> Explanation {
     let mut explanation = Explanation::default();
     let asked = String::from_utf8_lossy(query.host);
-    let mut buffer = [0; HOST_BYTES_MAX];
-    let Some((host, pattern)) = find_host(snapshot, query, &mut buffer) else {
+    let Some((host, pattern)) = find_host(snapshot, query) else {
         let audience = match query.internal {
             true => "an internal",
             false => "a public",
@@ -81,18 +80,18 @@ pub fn explain(snapshot: &Snapshot, query: &Query<'_>) -> Explanation {
         Pattern::Wildcard => "the longest wildcard that covers the host".to_owned(),
         Pattern::Any => "no other host matches, and `*` does".to_owned(),
     });
-    let Some((route, rule)) = explain_rules(&host, query, &mut explanation.why) else {
+    let Some((route, rule)) = explain_rules(host, query, &mut explanation.why) else {
         let why = "no rule of this host matches, and other hosts are not tried";
         explanation.why.push(why.to_owned());
         return explanation;
     };
-    explain_targets(&mut explanation, &host, route, rule, query);
+    explain_targets(&mut explanation, host, route, rule, query);
     explanation
 }
 
 /// Goes through the rules in order of precedence up to the one that matches.
 fn explain_rules<'h>(
-    host: &Host<'h, '_>,
+    host: &'h Host,
     query: &Query<'_>,
     why: &mut Vec<String>,
 ) -> Option<(&'h Arc<Route>, &'h Rule)> {
@@ -172,7 +171,7 @@ fn conditions(rule: &Rule) -> String {
 
 fn explain_targets(
     explanation: &mut Explanation,
-    host: &Host<'_, '_>,
+    host: &Host,
     route: &Route,
     rule: &Rule,
     query: &Query<'_>,
@@ -212,9 +211,9 @@ fn explain_targets(
     explanation.rule = Some(rule.number);
 }
 
-impl<'t> Host<'t, '_> {
+impl Host {
     fn pattern(&self, pattern: Pattern) -> String {
-        let name = String::from_utf8_lossy(self.name);
+        let name = String::from_utf8_lossy(&self.name);
         match pattern {
             Pattern::Exact => name.into_owned(),
             Pattern::Wildcard => format!("*.{name}"),
@@ -223,7 +222,7 @@ impl<'t> Host<'t, '_> {
     }
 
     fn exact_why(&self) -> String {
-        match self.claim {
+        match &self.claim {
             Claim::One { route, .. } => format!("the host is one of route {}", route.key),
             Claim::Tag { route, .. } => format!("the host is a tag host of route {}", route.key),
             Claim::Shared(shared) => {
@@ -238,8 +237,8 @@ impl<'t> Host<'t, '_> {
     }
 
     /// Every rule behind this host in order of precedence.
-    fn candidates(&self) -> Vec<(&'t Arc<Route>, &'t Rule)> {
-        match self.claim {
+    fn candidates(&self) -> Vec<(&Arc<Route>, &Rule)> {
+        match &self.claim {
             Claim::One { route, .. } | Claim::Tag { route, .. } => {
                 route.rules.iter().map(|rule| (route, rule)).collect()
             }

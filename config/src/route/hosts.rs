@@ -7,26 +7,39 @@
 
 use std::sync::Arc;
 
-use super::names::Names;
+use smallvec::SmallVec;
+
 use super::rank::{PathIndex, matches_everything, precedence};
 use crate::snapshot::{HeaderMatch, PathMatch, Route, RouteId, Rule, Visibility};
+use crate::table::{Entry, Table, hash};
+
+/// Hosts up to this long are kept inside their table entry.
+const NAME_INLINE: usize = 40;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hosts {
-    exact: Names<Claim>,
+    exact: Table<Host>,
     /// By what follows `*.`.
-    wildcards: Names<Claim>,
-    any: Option<Claim>,
+    wildcards: Table<Host>,
+    any: Option<Host>,
 }
 
-/// The host, or the suffix of a wildcard, that a request falls under.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Host<'t, 'n> {
-    pub(super) name: &'n [u8],
-    pub(super) claim: &'t Claim,
+/// A host, or the suffix of a wildcard, with whoever claims it. The name sits inside the entry, so
+/// that a lookup touches little memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    pub(super) name: SmallVec<[u8; NAME_INLINE]>,
+    pub(super) claim: Claim,
 }
 
-/// Who claims a host.
+const _: () = assert!(size_of::<Host>() == 64, "an entry is one cache line");
+
+impl Entry for Host {
+    fn hash(&self) -> u64 {
+        hash(&self.name)
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) enum Claim {
     One {
@@ -121,23 +134,18 @@ impl Hosts {
     /// The host or pattern that a request for `host` (lower case, no port, no trailing dot) falls
     /// under, and which of its labels a wildcard covered.
     #[inline]
-    pub(super) fn look_up<'t, 'n>(
-        &'t self,
-        host: &'n [u8],
-        internal: bool,
-    ) -> Option<(Host<'t, 'n>, Pattern)> {
-        let exact = self.exact.get(host);
-        if let Some(claim) = exact.filter(|claim| claim.serves(internal)) {
-            return Some((Host { name: host, claim }, Pattern::Exact));
+    pub(super) fn look_up(&self, host: &[u8], internal: bool) -> Option<(&Host, Pattern)> {
+        let exact = self.exact.get(hash(host), |entry| *entry.name == *host);
+        if let Some(entry) = exact.filter(|entry| entry.serves(internal)) {
+            return Some((entry, Pattern::Exact));
         }
         if !self.wildcards.is_empty() {
             for (dot, _) in host.iter().enumerate().filter(|(_, byte)| **byte == b'.') {
                 let suffix = &host[dot + 1..];
                 // A wildcard covers at least one label, and a label is not empty.
-                let found = self.wildcards.get(suffix);
-                if let Some(claim) = found.filter(|claim| dot > 0 && claim.serves(internal)) {
-                    let name = suffix;
-                    return Some((Host { name, claim }, Pattern::Wildcard));
+                let found = self.wildcards.get(hash(suffix), |e| *e.name == *suffix);
+                if let Some(entry) = found.filter(|entry| dot > 0 && entry.serves(internal)) {
+                    return Some((entry, Pattern::Wildcard));
                 }
             }
         }
@@ -145,20 +153,21 @@ impl Hosts {
     }
 
     /// Where a host too long for any name falls under.
-    pub(super) fn look_up_any(&self, internal: bool) -> Option<(Host<'_, 'static>, Pattern)> {
-        let any = self.any.as_ref().filter(|claim| claim.serves(internal));
-        any.map(|claim| (Host { name: b"", claim }, Pattern::Any))
+    pub(super) fn look_up_any(&self, internal: bool) -> Option<(&Host, Pattern)> {
+        let any = self.any.as_ref().filter(|entry| entry.serves(internal));
+        any.map(|entry| (entry, Pattern::Any))
     }
 
     pub(crate) fn is_shared(&self, pattern: &str) -> bool {
-        matches!(self.claim(pattern), Some(Claim::Shared(_)))
+        let entry = self.entry(pattern);
+        entry.is_some_and(|entry| matches!(entry.claim, Claim::Shared(_)))
     }
 
-    fn claim(&self, pattern: &str) -> Option<&Claim> {
+    fn entry(&self, pattern: &str) -> Option<&Host> {
         match Key::of(pattern) {
             Key::Any => self.any.as_ref(),
-            Key::Wildcard(name) => self.wildcards.get(name),
-            Key::Exact(name) => self.exact.get(name),
+            Key::Wildcard(name) => self.wildcards.get(hash(name), |e| *e.name == *name),
+            Key::Exact(name) => self.exact.get(hash(name), |e| *e.name == *name),
         }
     }
 
@@ -175,8 +184,8 @@ impl Hosts {
         order: impl Fn(&Route, &Route) -> std::cmp::Ordering,
     ) -> Result<(), Vec<Conflict>> {
         let mut claimants = self
-            .claim(pattern)
-            .map_or(Vec::new(), |claim| claim.claimants(pattern));
+            .entry(pattern)
+            .map_or(Vec::new(), |entry| entry.claimants(pattern));
         claimants.retain(|claimant| !edit.leave.contains(&claimant.route.id));
         claimants.extend(edit.join);
         claimants.sort_by(|a, b| order(&a.route, &b.route));
@@ -214,18 +223,24 @@ impl Hosts {
     }
 
     fn put(&mut self, pattern: &str, claim: Claim) {
-        match Key::of(pattern) {
-            Key::Any => self.any = Some(claim),
-            Key::Wildcard(name) => self.wildcards.put(name, claim),
-            Key::Exact(name) => self.exact.put(name, claim),
+        let key = Key::of(pattern);
+        let entry = Host {
+            name: SmallVec::from_slice(key.name()),
+            claim,
+        };
+        let name = entry.name.clone();
+        match key {
+            Key::Any => self.any = Some(entry),
+            Key::Wildcard(_) => drop(self.wildcards.put(entry, |present| present.name == name)),
+            Key::Exact(_) => drop(self.exact.put(entry, |present| present.name == name)),
         }
     }
 
     fn remove(&mut self, pattern: &str) {
         match Key::of(pattern) {
             Key::Any => self.any = None,
-            Key::Wildcard(name) => self.wildcards.remove(name),
-            Key::Exact(name) => self.exact.remove(name),
+            Key::Wildcard(name) => drop(self.wildcards.remove(hash(name), |e| *e.name == *name)),
+            Key::Exact(name) => drop(self.exact.remove(hash(name), |e| *e.name == *name)),
         }
     }
 }
@@ -253,19 +268,26 @@ impl<'a> Key<'a> {
             None => Key::Exact(pattern.as_bytes()),
         }
     }
+
+    fn name(&self) -> &'a [u8] {
+        match self {
+            Key::Any => b"",
+            Key::Wildcard(name) | Key::Exact(name) => name,
+        }
+    }
 }
 
-impl Claim {
+impl Host {
     fn serves(&self, internal: bool) -> bool {
         internal
-            || match self {
+            || match &self.claim {
                 Claim::One { public, .. } | Claim::Tag { public, .. } => *public,
                 Claim::Shared(shared) => shared.public,
             }
     }
 
     fn claimants(&self, pattern: &str) -> Vec<Claimant> {
-        match self {
+        match &self.claim {
             Claim::One { route, .. } => {
                 let own = &route.hosts[..route.own_hosts()];
                 let kind = match own.iter().any(|host| **host == *pattern) {

@@ -2,7 +2,6 @@
 
 mod explain;
 mod hosts;
-mod names;
 mod rank;
 mod split;
 mod sticky;
@@ -111,8 +110,7 @@ impl<'a> Found<'a> {
 /// Does not allocate.
 #[must_use]
 pub fn find<'a>(snapshot: &'a Snapshot, query: &Query<'_>) -> Option<Found<'a>> {
-    let mut buffer = [0; HOST_BYTES_MAX];
-    let (host, _) = find_host(snapshot, query, &mut buffer)?;
+    let (host, _) = find_host(snapshot, query)?;
     let (route, rule) = host.find_rule(query)?;
     let tagged = match host.tag_for(|| &route.rules[rule], route, query) {
         Tagged::Target(target) => Some(target),
@@ -127,12 +125,9 @@ pub fn find<'a>(snapshot: &'a Snapshot, query: &Query<'_>) -> Option<Found<'a>> 
 }
 
 /// The host a query falls under.
-fn find_host<'t, 'n>(
-    snapshot: &'t Snapshot,
-    query: &Query<'_>,
-    buffer: &'n mut [u8; HOST_BYTES_MAX],
-) -> Option<(Host<'t, 'n>, Pattern)> {
-    match normalise(query.host, buffer) {
+fn find_host<'a>(snapshot: &'a Snapshot, query: &Query<'_>) -> Option<(&'a Host, Pattern)> {
+    let mut buffer = [0; HOST_BYTES_MAX];
+    match normalise(query.host, &mut buffer) {
         Some(host) => snapshot.hosts.look_up(host, query.internal),
         None => snapshot.hosts.look_up_any(query.internal),
     }
@@ -163,11 +158,11 @@ enum Tagged<'a> {
     Missing,
 }
 
-impl<'t> Host<'t, '_> {
+impl Host {
     /// The first matching rule, by its position in the route.
     #[inline]
-    fn find_rule(&self, query: &Query<'_>) -> Option<(&'t Arc<Route>, usize)> {
-        match self.claim {
+    fn find_rule(&self, query: &Query<'_>) -> Option<(&Arc<Route>, usize)> {
+        match &self.claim {
             Claim::One {
                 route, plain: true, ..
             } => Some((route, 0)),
@@ -206,7 +201,7 @@ impl<'t> Host<'t, '_> {
         query: &Query<'_>,
     ) -> Tagged<'a> {
         let of_host = match self.claim {
-            Claim::Tag { bytes, .. } => self.name.get(..usize::from(*bytes)),
+            Claim::Tag { bytes, .. } => Some(&self.name[..usize::from(bytes)]),
             Claim::One { .. } | Claim::Shared(_) => None,
         };
         let Some(tag) = of_host.or_else(|| query.fields.first(TAG_FIELD)) else {

@@ -10,7 +10,7 @@ use activator::scaler::local::{self, Local};
 use config::problem::Problem;
 use config::revision::{Key, Revision};
 use config::route::Fields;
-use config::snapshot::{Action, PathMatch, Route, Target, Visibility};
+use config::snapshot::{PathMatch, Route, Target, Visibility};
 
 use crate::live::{Live, Published};
 use crate::observe::averages::Averages;
