@@ -223,7 +223,9 @@ fn endpoints(worker: &Rc<Worker>) -> Vec<DuplexStream> {
         connection.rest(&worker.buffers);
         let throttle = live.throttles.get(revision.id).unwrap();
         let endpoint = throttle.endpoints()[0].id;
-        worker.pool.put(endpoint, connection, worker.tick());
+        worker
+            .pool
+            .put(endpoint, Box::new(connection), worker.tick());
         theirs
     };
     asked.map(connect).collect()
