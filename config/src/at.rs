@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
 use serde_saphyr::{Location, Spanned};
 
 /// A place in a file, counted from 1; 0 means unknown (a document that came from no file).
@@ -43,11 +44,23 @@ impl<T> At<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            let (value, line, column) = Deserialize::deserialize(deserializer)?;
+            let mark = Mark { line, column };
+            return Ok(At { value, mark });
+        }
         let spanned = Spanned::<T>::deserialize(deserializer)?;
         Ok(At {
             value: spanned.value,
             mark: spanned.referenced.into(),
         })
+    }
+}
+
+/// For keeping documents packed, never for people: value and place.
+impl<T: Serialize> Serialize for At<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.value, self.mark.line, self.mark.column).serialize(serializer)
     }
 }
 
@@ -100,6 +113,12 @@ impl<'de> Deserialize<'de> for Pairs {
         }
 
         deserializer.deserialize_map(PairsVisitor)
+    }
+}
+
+impl Serialize for Pairs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
 }
 

@@ -16,51 +16,75 @@ use crate::table::{Entry, Table, hash};
 
 const NAMESPACE: &str = "default";
 
-/// A document and who said it. Of its revisions, only the names stay once they are compiled.
+/// A document and who said it. Of its revisions, only the names stay once they are compiled; its
+/// routes are kept packed, because they are looked at again only to tell people where something
+/// stands, or when the domain changes.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) origin: Origin,
     /// Position in the stream.
     ordinal: u32,
-    domain: Option<At<Text>>,
-    gateway: Option<At<document::Gateway>>,
-    routes: Box<[At<document::Route>]>,
-    revisions: Box<[(Key, Mark)]>,
+    domain: Option<Box<At<Text>>>,
+    gateway: Option<Box<At<document::Gateway>>>,
+    routes: Box<[Packed]>,
+    /// Of the routes, then of the revisions.
+    names: Box<[(Key, Mark)]>,
+}
+
+/// A route as written, in a fifth of the memory.
+#[derive(Debug)]
+struct Packed(Box<[u8]>);
+
+impl Packed {
+    fn of(route: &At<document::Route>) -> Packed {
+        // Neither can fail: there is memory, and every length is known.
+        let bytes = postcard::to_allocvec(route).unwrap_or_default();
+        Packed(bytes.into())
+    }
+
+    fn route(&self) -> Option<At<document::Route>> {
+        postcard::from_bytes(&self.0).ok()
+    }
 }
 
 /// A route or revision within a document.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
     pub(crate) said: Arc<Said>,
-    index: u32,
+    /// Into the names of the document.
+    place: u32,
 }
 
 impl Item {
+    /// Its position in the list it stands in.
     pub(crate) fn index(&self) -> usize {
-        self.index as usize
+        let place = self.place as usize;
+        place.checked_sub(self.said.routes.len()).unwrap_or(place)
+    }
+
+    pub(crate) fn key(&self) -> &Key {
+        &self.said.names[self.place as usize].0
+    }
+
+    /// Where its name is written.
+    fn mark(&self) -> Mark {
+        self.said.names[self.place as usize].1
     }
 
     /// What items are ordered by.
     pub(crate) fn place(&self) -> (&Origin, u32, u32) {
-        (&self.said.origin, self.said.ordinal, self.index)
+        (&self.said.origin, self.said.ordinal, self.place)
     }
 
     /// The route, if this is one.
-    pub(crate) fn route(&self) -> Option<&At<document::Route>> {
-        self.said.routes.get(self.index())
+    pub(crate) fn route(&self) -> Option<At<document::Route>> {
+        self.said.routes.get(self.place as usize)?.route()
     }
 }
 
-/// A name and the item that gives it.
-#[derive(Clone, Debug)]
-pub(crate) struct Declared {
-    pub(crate) key: Key,
-    pub(crate) item: Item,
-}
-
-impl Entry for Declared {
+impl Entry for Item {
     fn hash(&self) -> u64 {
-        self.key.hash()
+        self.key().hash()
     }
 }
 
@@ -84,8 +108,8 @@ fn hash_origin(origin: &Origin) -> u64 {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Merged {
     says: Table<Says>,
-    pub(crate) routes: Table<Declared>,
-    pub(crate) revisions: Table<Declared>,
+    pub(crate) routes: Table<Item>,
+    pub(crate) revisions: Table<Item>,
     /// Documents that give a domain.
     domains: Arc<Vec<Arc<Said>>>,
     /// Documents that give process options.
@@ -108,8 +132,8 @@ pub(crate) struct Touched {
     pub(crate) domain: bool,
     pub(crate) gateway: bool,
     /// Given twice: checked, so that everything about them is told at once.
-    pub(crate) surplus_routes: Vec<Declared>,
-    pub(crate) surplus_revisions: Vec<(Key, Written)>,
+    pub(crate) surplus_routes: Vec<Item>,
+    pub(crate) surplus_revisions: Vec<Written>,
     /// Some fragment could not be read in full.
     pub(crate) incomplete: bool,
     /// One copy of each namespace for all names of the batch.
@@ -165,15 +189,13 @@ impl Merged {
             .remove(hash_origin(origin), |says| says.origin == *origin);
         let Some(gone) = gone else { return };
         for said in gone.documents.iter() {
-            for route in &said.routes {
-                let key = key_of(&route.value, &mut touched.namespaces);
-                self.routes
-                    .remove(key.hash(), |declared| declared.key == key);
-                touched.routes.insert(key);
+            let (routes, revisions) = said.names.split_at(said.routes.len());
+            for (key, _) in routes {
+                self.routes.remove(key.hash(), |item| item.key() == key);
+                touched.routes.insert(key.clone());
             }
-            for (key, _) in &said.revisions {
-                self.revisions
-                    .remove(key.hash(), |declared| declared.key == *key);
+            for (key, _) in revisions {
+                self.revisions.remove(key.hash(), |item| item.key() == key);
                 touched.revisions.insert(key.clone(), None);
             }
             if said.domain.is_some() {
@@ -195,42 +217,36 @@ impl Merged {
         touched: &mut Touched,
         problems: &mut Vec<Problem>,
     ) -> Arc<Said> {
+        let routes = document.routes.unwrap_or_default();
         let revisions = document.revisions.unwrap_or_default();
-        let name = |at: &At<document::Revision>| {
-            let key = key_of(&at.value, &mut touched.namespaces);
-            (key, at.value.name.mark)
-        };
+        let mut names = Vec::with_capacity(routes.len() + revisions.len());
+        let known = &mut touched.namespaces;
+        names.extend(routes.iter().map(|at| name_of(&at.value, known)));
+        names.extend(revisions.iter().map(|at| name_of(&at.value, known)));
         let said = Arc::new(Said {
             origin: origin.clone(),
             ordinal,
-            domain: document.domain,
-            gateway: document.gateway,
-            routes: document.routes.unwrap_or_default().into(),
-            revisions: revisions.iter().map(name).collect(),
+            domain: document.domain.map(Box::new),
+            gateway: document.gateway.map(Box::new),
+            routes: routes.iter().map(Packed::of).collect(),
+            names: names.into(),
         });
-        let item = |index| Item {
+        let mut items = (0..).map(|place| Item {
             said: Arc::clone(&said),
-            index,
-        };
-        for (route, index) in said.routes.iter().zip(0..) {
-            let key = key_of(&route.value, &mut touched.namespaces);
-            touched.routes.insert(key.clone());
-            let item = item(index);
-            let declared = Declared { key, item };
-            let surplus = declare(&mut self.routes, declared, problems, name_of_route);
+            place,
+        });
+        for item in items.by_ref().take(routes.len()) {
+            touched.routes.insert(item.key().clone());
+            let surplus = declare(&mut self.routes, item, problems, "routes");
             touched.surplus_routes.extend(surplus);
         }
-        for (((key, _), revision), index) in said.revisions.iter().zip(revisions).zip(0..) {
-            let item = item(index);
-            let declared = Declared {
-                key: key.clone(),
-                item: item.clone(),
-            };
-            let surplus = declare(&mut self.revisions, declared, problems, name_of_revision);
+        for (revision, item) in revisions.into_iter().zip(items) {
+            let key = item.key().clone();
+            let surplus = declare(&mut self.revisions, item.clone(), problems, "revisions");
             let written = Written { item, revision };
             match surplus {
-                None => drop(touched.revisions.insert(key.clone(), Some(written))),
-                Some(surplus) => touched.surplus_revisions.push((surplus.key, written)),
+                None => drop(touched.revisions.insert(key, Some(written))),
+                Some(_) => touched.surplus_revisions.push(written),
             }
         }
         if said.domain.is_some() {
@@ -245,8 +261,7 @@ impl Merged {
     }
 
     pub(crate) fn route(&self, key: &Key) -> Option<&Item> {
-        let declared = self.routes.get(key.hash(), |declared| declared.key == *key);
-        declared.map(|declared| &declared.item)
+        self.routes.get(key.hash(), |item| item.key() == key)
     }
 
     /// The one domain that is given, in the words of whoever gives it.
@@ -269,7 +284,7 @@ impl Merged {
                 report.add(&path, at.mark, &at.value, "two different domains", hint);
             }
         }
-        let at = first.domain.as_ref()?;
+        let at = first.domain.as_deref()?;
         Some((&first.origin, at))
     }
 
@@ -342,7 +357,8 @@ impl Named for document::Revision {
     }
 }
 
-fn key_of(named: &impl Named, namespaces: &mut BTreeSet<Arc<str>>) -> Key {
+/// The name, and where it is written.
+fn name_of(named: &impl Named, namespaces: &mut BTreeSet<Arc<str>>) -> (Key, Mark) {
     let namespace = named.namespace().map_or(NAMESPACE, |at| &at.value);
     let namespace = match namespaces.get(namespace) {
         Some(known) => Arc::clone(known),
@@ -352,52 +368,34 @@ fn key_of(named: &impl Named, namespaces: &mut BTreeSet<Arc<str>>) -> Key {
             new
         }
     };
-    Key {
-        namespace,
-        name: (*named.name().value).into(),
-    }
+    let name = (*named.name().value).into();
+    (Key { namespace, name }, named.name().mark)
 }
 
-/// The list an item stands in, and where its name is written.
-type NameOf = fn(&Item) -> (&'static str, Mark);
-
-fn name_of_route(item: &Item) -> (&'static str, Mark) {
-    let mark = item.route().map(|at| at.value.name.mark);
-    ("routes", mark.unwrap_or_default())
-}
-
-fn name_of_revision(item: &Item) -> (&'static str, Mark) {
-    let mark = item.said.revisions.get(item.index()).map(|(_, mark)| *mark);
-    ("revisions", mark.unwrap_or_default())
-}
-
-/// Enters a name; one that is there already is an error at both places, and handed back.
+/// Enters an item of a list; a name that is there already is an error at both places, and the item
+/// handed back.
 fn declare(
-    table: &mut Table<Declared>,
-    declared: Declared,
+    table: &mut Table<Item>,
+    item: Item,
     problems: &mut Vec<Problem>,
-    name_of: NameOf,
-) -> Option<Declared> {
-    let key = &declared.key;
-    let present = table.get(key.hash(), |present| present.key == *key);
+    list: &'static str,
+) -> Option<Item> {
+    let key = item.key();
+    let present = table.get(key.hash(), |present| present.key() == key);
     let Some(present) = present else {
         let key = key.clone();
-        table.put(declared, |present| present.key == key);
+        table.put(item, |present| *present.key() == key);
         return None;
     };
-    for (one, other) in [
-        (&present.item, &declared.item),
-        (&declared.item, &present.item),
-    ] {
-        let ((list, mark), (_, elsewhere)) = (name_of(one), name_of(other));
+    for (one, other) in [(present, &item), (&item, present)] {
         let what = list.trim_end_matches('s');
         let problem = format!("the {what} {key} is given twice");
-        let place = other.said.at(Some(elsewhere));
+        let place = other.said.at(Some(other.mark()));
         let hint = format!("rename or remove one; the other is at {place}");
         let list = Path::Root.key(list);
         let path = list.item(one.index());
         let mut report = report_for(&one.said.origin, problems);
-        report.add(&path.key("name"), mark, &key.name, problem, hint);
+        report.add(&path.key("name"), one.mark(), &key.name, problem, hint);
     }
-    Some(declared)
+    Some(item)
 }

@@ -49,8 +49,8 @@ pub enum Backend {
     /// Neither `endpoints` nor `process`: another source may bring them; until then `no_scaler`.
     None,
     Fixed {
-        endpoints: Vec<Address>,
-        health: Option<Health>,
+        endpoints: Box<[Address]>,
+        health: Option<Box<Health>>,
     },
     Process(Box<Process>),
 }

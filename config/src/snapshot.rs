@@ -1,8 +1,10 @@
 //! The compiled tables: what every request is routed by. Immutable, cheap to clone (sharded, each
 //! shard behind an `Arc`), so that changing one route among many copies one shard.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
+
+use thin_vec::ThinVec;
 
 use crate::fragment::Origin;
 use crate::revision::{Key, Revision, RevisionId};
@@ -24,17 +26,16 @@ pub enum Visibility {
 pub struct Route {
     pub id: RouteId,
     pub key: Key,
-    /// `NAME.NAMESPACE.DOMAIN`, lower case (for cluster-local: `NAME.NAMESPACE.svc.cluster.local`).
-    pub default_host: Box<str>,
     /// Every host it answers on without a tag, the default host first, lower case.
-    pub hosts: Vec<Box<str>>,
+    pub hosts: Box<[Box<str>]>,
     pub visibility: Visibility,
     pub origin: Origin,
     pub sticky: Option<Sticky>,
-    /// In order of precedence, most specific first.
-    pub rules: Vec<Rule>,
-    /// The route-level `traffic`: where a tag is looked for when the rule that matched lacks it.
-    /// Empty when the route has none.
+    /// In order of precedence, most specific first. All routes without rules of their own share one
+    /// that matches everything.
+    pub rules: Arc<[Rule]>,
+    /// The route-level `traffic`: where a tag is looked for when the rule that matched lacks it,
+    /// and where rules without a split forward to. Empty when the route has none.
     pub split: Split,
     /// Finds rules by path where there are many.
     pub(crate) index: Option<Box<PathIndex>>,
@@ -50,6 +51,9 @@ pub enum Sticky {
     },
 }
 
+/// Names, in lower case, and values. Most are empty, and then take no more than a pointer.
+pub type SetHeaders = ThinVec<(Box<str>, Box<str>)>;
+
 /// What must hold, and what then happens.
 #[derive(Debug, PartialEq)]
 pub struct Rule {
@@ -57,12 +61,12 @@ pub struct Rule {
     pub number: u32,
     pub path: PathMatch,
     /// As on the wire (methods know case), sorted; empty = any.
-    pub methods: Vec<Box<str>>,
+    pub methods: ThinVec<Box<str>>,
     /// Sorted.
-    pub headers: Vec<HeaderMatch>,
+    pub headers: ThinVec<HeaderMatch>,
     pub action: Action,
     /// Overwritten on the response.
-    pub set_response_headers: Vec<(Box<str>, Box<str>)>,
+    pub set_response_headers: SetHeaders,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,11 +91,12 @@ pub enum Action {
     Respond(Respond),
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Forward {
+    /// Empty: the route's own ([`Route::split_of`]).
     pub split: Split,
     /// Overwritten on the request; a target's own come after and win.
-    pub set_headers: Vec<(Box<str>, Box<str>)>,
+    pub set_headers: SetHeaders,
     pub rewrite_host: Option<Box<str>>,
     /// Takes the place of the matched prefix (or of the whole path of an exact match).
     pub rewrite_path: Option<Box<str>>,
@@ -117,7 +122,7 @@ pub struct Respond {
 /// Weighted and tagged targets; percents sum to 100 unless empty.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Split {
-    pub targets: Vec<Target>,
+    pub targets: Box<[Target]>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -126,7 +131,7 @@ pub struct Target {
     pub revision_key: Key,
     pub percent: u8,
     pub tag: Option<Box<str>>,
-    pub set_headers: Vec<(Box<str>, Box<str>)>,
+    pub set_headers: SetHeaders,
 }
 
 /// The validated whole. A clone costs a few reference counts; an edit copies the shards it touches.
@@ -216,18 +221,33 @@ impl Route {
         }
     }
 
+    /// `NAME.NAMESPACE.DOMAIN`, lower case (for cluster-local: `NAME.NAMESPACE.svc.cluster.local`).
+    #[must_use]
+    pub fn default_host(&self) -> &str {
+        self.hosts.first().map_or("", |host| host)
+    }
+
+    /// Where one of its rules forwards to, if it does.
+    #[must_use]
+    pub fn split_of<'a>(&'a self, rule: &'a Rule) -> Option<&'a Split> {
+        match &rule.action {
+            Action::Forward(forward) if forward.split.targets.is_empty() => Some(&self.split),
+            Action::Forward(forward) => Some(&forward.split),
+            Action::Redirect(_) | Action::Respond(_) => None,
+        }
+    }
+
     /// Every tag of every split, each once.
     #[must_use]
     pub fn tags(&self) -> Vec<&str> {
-        let splits = self.rules.iter().filter_map(Rule::split);
-        let targets = splits.chain([&self.split]).flat_map(|split| &split.targets);
-        let mut tags: Vec<&str> = targets.filter_map(|target| target.tag.as_deref()).collect();
+        let tags = self.targets().filter_map(|target| target.tag.as_deref());
+        let mut tags: Vec<&str> = tags.collect();
         tags.sort_unstable();
         tags.dedup();
         tags
     }
 
-    /// Every target, those of `split` last; a route without rules of its own names each twice.
+    /// Every target of every split, those of `split` last.
     pub(crate) fn targets(&self) -> impl Iterator<Item = &Target> {
         let splits = self.rules.iter().filter_map(Rule::split);
         splits.chain([&self.split]).flat_map(|split| &split.targets)
@@ -238,9 +258,23 @@ impl Route {
 pub(crate) const CLUSTER_LOCAL_FORMS: [&str; 3] = [".svc.cluster.local", ".svc", ""];
 
 impl Rule {
-    /// Where it forwards to, if it does.
-    #[must_use]
-    pub fn split(&self) -> Option<&Split> {
+    /// The rules of a route that has none: everything goes by the route's own split.
+    pub(crate) fn implicit() -> Arc<[Rule]> {
+        static IMPLICIT: LazyLock<Arc<[Rule]>> = LazyLock::new(|| {
+            Arc::from([Rule {
+                number: 1,
+                path: PathMatch::Prefix("".into()),
+                methods: ThinVec::new(),
+                headers: ThinVec::new(),
+                action: Action::Forward(Forward::default()),
+                set_response_headers: ThinVec::new(),
+            }])
+        });
+        Arc::clone(&IMPLICIT)
+    }
+
+    /// The split that is its own.
+    fn split(&self) -> Option<&Split> {
         match &self.action {
             Action::Forward(forward) => Some(&forward.split),
             Action::Redirect(_) | Action::Respond(_) => None,

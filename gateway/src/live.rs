@@ -124,7 +124,7 @@ pub struct Routed {
 
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    /// In the rule's own split, else in the route's.
+    /// In the rule's split, else in the route's.
     in_rule: bool,
     index: usize,
 }
@@ -145,18 +145,11 @@ impl Routed {
     pub fn target(&self) -> Option<&Target> {
         let place = self.target?;
         let split = if place.in_rule {
-            rule_split(self.rule())?
+            self.route().split_of(self.rule())?
         } else {
             &self.route().split
         };
         split.targets.get(place.index)
-    }
-}
-
-fn rule_split(rule: &Rule) -> Option<&Split> {
-    match &rule.action {
-        config::snapshot::Action::Forward(forward) => Some(&forward.split),
-        config::snapshot::Action::Redirect(_) | config::snapshot::Action::Respond(_) => None,
     }
 }
 
@@ -229,7 +222,7 @@ impl LocalLive {
         let found = find(&live.snapshot, query)?;
         let local = self.local_route(found.route);
         let mut new_cookie = None;
-        let target = match (found.tagged, rule_split(found.rule())) {
+        let target = match (found.tagged, found.route.split_of(found.rule())) {
             (_, None) => None,
             (Some(tagged), Some(split)) => Some(place_of(tagged, split, &found)?),
             (None, Some(split)) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::report::Path;
 use super::{DOMAIN, State, check, gateway, revision, route};
 use crate::fragment::Fragment;
-use crate::merge::{Declared, Item, Touched, Written, report_for};
+use crate::merge::{Item, Touched, Written, report_for};
 use crate::problem::Problem;
 use crate::revision::{Key, Revision, RevisionId};
 use crate::route::{Claimant, Edit, claims_of};
@@ -71,7 +71,7 @@ impl Batch {
         );
         if new != *domain {
             *domain = new;
-            let all = merged.routes.iter().map(|declared| declared.key.clone());
+            let all = merged.routes.iter().map(|item| item.key().clone());
             self.touched.routes.extend(all);
         }
     }
@@ -115,7 +115,8 @@ impl Batch {
             snapshot.revisions_by_key.put(Known { revision, uses }, is);
             self.changed_revisions.push(key);
         }
-        for (key, written) in std::mem::take(&mut self.touched.surplus_revisions) {
+        for written in std::mem::take(&mut self.touched.surplus_revisions) {
+            let key = written.item.key().clone();
             self.compile_revision(&written, key, RevisionId(0));
         }
     }
@@ -151,8 +152,8 @@ impl Batch {
             }
             self.replace_route(old, new.map(Arc::new));
         }
-        for Declared { key, item } in std::mem::take(&mut self.touched.surplus_routes) {
-            self.compile_route(&key, &item, RouteId(0));
+        for item in std::mem::take(&mut self.touched.surplus_routes) {
+            self.compile_route(item.key(), &item, RouteId(0));
         }
     }
 
@@ -160,7 +161,7 @@ impl Batch {
         let State {
             snapshot, domain, ..
         } = &self.state;
-        let written = &item.route()?.value;
+        let written = item.route()?.value;
         let removed = &self.removed_revisions;
         let context = route::Context {
             domain,
@@ -183,7 +184,7 @@ impl Batch {
         Some(route::compile(
             &mut report,
             &path,
-            written,
+            &written,
             &context,
             key.clone(),
             id,

@@ -119,7 +119,7 @@ impl Batch {
 
 /// Where a claim comes from.
 fn claim_place(item: &Item, claimant: &Claimant, host: &str) -> Option<Written> {
-    let route = &item.route()?.value;
+    let route = item.route()?.value;
     let list = Path::Root.key("routes");
     let path = list.item(item.index());
     let name = Written {
@@ -133,7 +133,7 @@ fn claim_place(item: &Item, claimant: &Claimant, host: &str) -> Option<Written> 
         Kind::Tag { bytes } => {
             let tag = host.get(..usize::from(bytes))?;
             let mut found = None;
-            each_target(&path, route, &mut |path, target| {
+            each_target(&path, &route, &mut |path, target| {
                 let Some(at) = target.tag.as_ref().filter(|at| *at.value == *tag) else {
                     return;
                 };
@@ -150,7 +150,7 @@ fn claim_place(item: &Item, claimant: &Claimant, host: &str) -> Option<Written> 
 
 /// Where a route lists a host.
 fn host_place(item: &Item, host: &str) -> Option<Written> {
-    let route = &item.route()?.value;
+    let route = item.route()?.value;
     let same = |written: &str| {
         let lower = written.to_ascii_lowercase();
         lower.strip_suffix('.').unwrap_or(&lower) == host
@@ -166,7 +166,7 @@ fn host_place(item: &Item, host: &str) -> Option<Written> {
 
 /// Where a compiled rule is written: at its path, or else at the host it is on.
 fn rule_written(item: &Item, rule: &crate::snapshot::Rule, host: &str) -> Option<Written> {
-    let rules = item.route()?.value.rules.as_deref().unwrap_or_default();
+    let rules = item.route()?.value.rules.unwrap_or_default();
     let index = (rule.number as usize).checked_sub(1)?;
     if let Some((mark, Some(key), value)) = rules.get(index).map(rule_place) {
         return Some(Written {

@@ -132,10 +132,13 @@ fn backend(
     };
     let endpoints = endpoints(report, &path.key("endpoints"), written_endpoints);
     let health = written.health.as_ref();
-    let health = health.map(|at| self::health(report, &path.key("health"), &at.value));
+    let health = health.map(|at| Box::new(self::health(report, &path.key("health"), &at.value)));
     match endpoints.is_empty() {
         true => Backend::None,
-        false => Backend::Fixed { endpoints, health },
+        false => Backend::Fixed {
+            endpoints: endpoints.into(),
+            health,
+        },
     }
 }
 

@@ -6,7 +6,7 @@ mod gateway;
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use crate::at::{At, Mark, Pair, Pairs};
 pub use gateway::{
@@ -34,7 +34,7 @@ pub struct Document {
 }
 
 /// Hosts and rules that lead requests to revisions.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Route {
     /// A DNS label, unique in its namespace. The default host is `NAME.NAMESPACE.DOMAIN`.
@@ -58,7 +58,7 @@ pub struct Route {
 }
 
 /// Who may reach a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Visibility {
     /// Served by every listener.
@@ -69,7 +69,7 @@ pub enum Visibility {
 }
 
 /// One target of a split.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Target {
     /// Name of a revision in the route's namespace.
@@ -86,7 +86,7 @@ pub struct Target {
 
 /// Where the key of a sticky split comes from: exactly one of `header` and `cookie`. A request
 /// without a key is drawn.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Sticky {
     /// The value of this request header is the key.
@@ -98,7 +98,7 @@ pub struct Sticky {
 }
 
 /// Which requests, and what happens to them: exactly one of `traffic`, `redirect` and `respond`.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Rule {
     /// The raw path begins with this text; the longest wins. Begins with `/`.
@@ -128,7 +128,7 @@ pub struct Rule {
 }
 
 /// A redirect; what is not given is taken from the request.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Redirect {
     /// `http` or `https`.
@@ -142,7 +142,7 @@ pub struct Redirect {
 }
 
 /// A fixed response.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Respond {
     /// 200 to 599 (200).
@@ -257,7 +257,7 @@ pub struct Scale {
 }
 
 /// A number and a unit: `500ms`, `10s`, `5m`, `1h`, `1m30s`. `0` needs no unit.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DurationText(pub Text);
 

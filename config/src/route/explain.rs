@@ -185,7 +185,7 @@ fn explain_targets(
     match &rule.action {
         Action::Redirect(redirect) => why.push(format!("the rule redirects ({})", redirect.status)),
         Action::Respond(respond) => why.push(format!("the rule answers ({})", respond.status)),
-        Action::Forward(forward) => match host.tag_for(|| rule, route, query) {
+        Action::Forward(_) => match host.tag_for(|| rule, route, query) {
             Tagged::Target(target) => {
                 let tag = target.tag.as_deref().unwrap_or_default();
                 why.push(format!("tag `{tag}` selects its target"));
@@ -202,9 +202,8 @@ fn explain_targets(
                     Some(Sticky::Cookie { name, .. }) => format!("sticky by cookie {name}"),
                     None => "drawn per request".to_owned(),
                 });
-                explanation
-                    .targets
-                    .extend(forward.split.targets.iter().map(shown));
+                let split = route.split_of(rule).unwrap_or(&route.split);
+                explanation.targets.extend(split.targets.iter().map(shown));
             }
         },
     }

@@ -15,7 +15,7 @@ pub(crate) use rank::{PathIndex, precedence};
 
 use self::hosts::{Claim, Host, Pattern};
 use self::rank::first_match;
-use crate::snapshot::{Action, Route, Rule, Snapshot, Target};
+use crate::snapshot::{Route, Rule, Snapshot, Target};
 
 /// Longest host looked at; a longer one falls under `*` alone. DNS allows 253 characters (RFC 1035
 /// §2.3.4).
@@ -137,8 +137,8 @@ fn find_host<'a>(snapshot: &'a Snapshot, query: &Query<'_>) -> Option<(&'a Host,
 fn normalise<'b>(host: &[u8], buffer: &'b mut [u8; HOST_BYTES_MAX]) -> Option<&'b [u8]> {
     let end = match host.first() {
         // An IPv6 literal keeps its brackets (RFC 3986 §3.2.2).
-        Some(b'[') => host.iter().position(|b| *b == b']').map(|at| at + 1),
-        _ => host.iter().position(|b| *b == b':'),
+        Some(b'[') => memchr::memchr(b']', host).map(|at| at + 1),
+        _ => memchr::memchr(b':', host),
     };
     let host = &host[..end.unwrap_or(host.len())];
     let host = host.strip_suffix(b".").unwrap_or(host);
@@ -207,13 +207,10 @@ impl Host {
         let Some(tag) = of_host.or_else(|| query.fields.first(TAG_FIELD)) else {
             return Tagged::No;
         };
-        let Action::Forward(forward) = &rule().action else {
+        let Some(split) = route.split_of(rule()) else {
             return Tagged::No;
         };
-        let target = forward
-            .split
-            .tagged(tag)
-            .or_else(|| route.split.tagged(tag));
+        let target = split.tagged(tag).or_else(|| route.split.tagged(tag));
         match target {
             Some(target) => Tagged::Target(target),
             None if of_host.is_some() => Tagged::Missing,

@@ -393,7 +393,7 @@ fn split_of(shares: &[(&str, u8)]) -> Split {
         },
         percent: *percent,
         tag: None,
-        set_headers: Vec::new(),
+        set_headers: thin_vec::ThinVec::new(),
     };
     Split {
         targets: shares.iter().enumerate().map(target).collect(),

@@ -187,8 +187,8 @@ impl Reconciler {
                         let outlet = Outlet::new(throttle.clone());
                         let keep = endpoints::keep(
                             revision.key.clone(),
-                            endpoints.clone(),
-                            health.clone(),
+                            endpoints.to_vec(),
+                            health.as_deref().cloned(),
                             outlet.clone(),
                         );
                         let task = self.runtime.spawn(keep);

@@ -10,7 +10,7 @@ use activator::scaler::local::{self, Local};
 use config::problem::Problem;
 use config::revision::{Key, Revision};
 use config::route::Fields;
-use config::snapshot::{Action, PathMatch, Route, Target, Visibility};
+use config::snapshot::{PathMatch, Route, Target, Visibility};
 
 use crate::live::{Live, Published};
 use crate::observe::averages::Averages;
@@ -335,9 +335,9 @@ fn route_view(route: &Route) -> view::RouteView {
         path: match &rule.path {
             PathMatch::Prefix(path) | PathMatch::Exact(path) => path.to_string(),
         },
-        targets: match &rule.action {
-            Action::Forward(forward) => forward.split.targets.iter().map(target).collect(),
-            Action::Redirect(_) | Action::Respond(_) => Vec::new(),
+        targets: match route.split_of(rule) {
+            Some(split) => split.targets.iter().map(target).collect(),
+            None => Vec::new(),
         },
     });
     view::RouteView {

@@ -58,11 +58,10 @@ pub(super) fn compile(
     };
     let sticky = written.sticky.as_deref();
     let sticky = sticky.and_then(|at| work.sticky(&path.key("sticky"), at));
-    let rules = work.rules(path, written, &split);
+    let rules = work.rules(path, written);
     let index = PathIndex::build(rules.len(), |rank| rules[rank].path.text()).map(Box::new);
     let route = Route {
         id,
-        default_host: hosts[0].clone(),
         hosts,
         visibility,
         origin: context.origin.clone(),
@@ -131,7 +130,7 @@ impl Work<'_, '_> {
         path: &Path<'_>,
         written: &document::Route,
         visibility: Visibility,
-    ) -> Vec<Box<str>> {
+    ) -> Box<[Box<str>]> {
         let Key { namespace, name } = self.key;
         let mut hosts: Vec<Box<str>> = match visibility {
             Visibility::Public => {
@@ -170,6 +169,6 @@ impl Work<'_, '_> {
         if let Some(at) = listed.get(HOSTS_MAX) {
             check::at_most(self.report, path, at.mark, listed.len(), HOSTS_MAX);
         }
-        hosts
+        hosts.into()
     }
 }

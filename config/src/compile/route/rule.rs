@@ -1,6 +1,9 @@
 //! The rules of a route.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use thin_vec::ThinVec;
 
 use super::super::check::{self, HeaderUse};
 use super::super::report::{MAPPING, Path};
@@ -8,7 +11,7 @@ use super::Work;
 use crate::at::{At, Mark};
 use crate::document::{self, DurationText};
 use crate::route::{precedence, same_rules};
-use crate::snapshot::{Action, Forward, HeaderMatch, PathMatch, Redirect, Respond, Rule, Split};
+use crate::snapshot::{Action, Forward, HeaderMatch, PathMatch, Redirect, Respond, Rule};
 
 const RULES_MAX: usize = 1024;
 const METHODS_MAX: usize = 64;
@@ -19,12 +22,7 @@ const CONTENT_TYPE: &str = "text/plain; charset=utf-8";
 
 impl Work<'_, '_> {
     /// In order of precedence.
-    pub(super) fn rules(
-        &mut self,
-        path: &Path<'_>,
-        written: &document::Route,
-        split: &Split,
-    ) -> Vec<Rule> {
+    pub(super) fn rules(&mut self, path: &Path<'_>, written: &document::Route) -> Arc<[Rule]> {
         let rules = match &written.rules {
             Some(rules) if !rules.is_empty() => rules,
             _ => {
@@ -34,7 +32,7 @@ impl Work<'_, '_> {
                     self.report
                         .add(path, mark, name, "neither `traffic` nor `rules`", hint);
                 }
-                return vec![Rule::of_traffic(split.clone())];
+                return Rule::implicit();
             }
         };
         let path = &path.key("rules");
@@ -57,7 +55,7 @@ impl Work<'_, '_> {
             }
         }
         compiled.sort_by(precedence);
-        compiled
+        compiled.into()
     }
 
     fn rule(&mut self, path: &Path<'_>, at: &At<document::Rule>, index: usize) -> Rule {
@@ -70,7 +68,7 @@ impl Work<'_, '_> {
             methods: self.methods(&path.key("methods"), written),
             headers: self.header_matches(&path.key("headers"), written),
             action: self.action(path, at),
-            set_response_headers: check::headers(self.report, set_path, set, HeaderUse::Set),
+            set_response_headers: check::headers(self.report, set_path, set, HeaderUse::Set).into(),
         }
     }
 
@@ -97,7 +95,7 @@ impl Work<'_, '_> {
         }
     }
 
-    fn methods(&mut self, path: &Path<'_>, written: &document::Rule) -> Vec<Box<str>> {
+    fn methods(&mut self, path: &Path<'_>, written: &document::Rule) -> ThinVec<Box<str>> {
         let written = written.methods.as_deref().unwrap_or_default();
         for (index, at) in written.iter().enumerate() {
             let path = &path.item(index);
@@ -117,20 +115,24 @@ impl Work<'_, '_> {
         if let Some(at) = written.get(METHODS_MAX) {
             check::at_most(self.report, path, at.mark, written.len(), METHODS_MAX);
         }
-        let mut methods: Vec<Box<str>> = written.iter().map(|at| at.value.clone()).collect();
+        let mut methods: ThinVec<Box<str>> = written.iter().map(|at| at.value.clone()).collect();
         methods.sort_unstable();
         methods.dedup();
         methods
     }
 
-    fn header_matches(&mut self, path: &Path<'_>, written: &document::Rule) -> Vec<HeaderMatch> {
+    fn header_matches(
+        &mut self,
+        path: &Path<'_>,
+        written: &document::Rule,
+    ) -> ThinVec<HeaderMatch> {
         let pairs = written.headers.as_deref();
         let headers = check::headers(self.report, path, pairs, HeaderUse::Match);
         let header = |(name, value): (Box<str>, Box<str>)| HeaderMatch {
             name,
             value: (!value.is_empty()).then_some(value),
         };
-        let mut headers: Vec<HeaderMatch> = headers.into_iter().map(header).collect();
+        let mut headers: ThinVec<HeaderMatch> = headers.into_iter().map(header).collect();
         headers.sort_unstable();
         headers
     }
@@ -147,7 +149,7 @@ impl Work<'_, '_> {
             let hint = "add one of `traffic`, `redirect` and `respond`";
             self.report
                 .add(path, at.mark, MAPPING, "the rule does nothing", hint);
-            return Action::Forward(Forward::to(Split::default()));
+            return Action::Forward(Forward::default());
         };
         for (second, mark) in given {
             let problem = format!("both `{first}` and `{second}`");
@@ -189,7 +191,7 @@ impl Work<'_, '_> {
         });
         Action::Forward(Forward {
             split: split.unwrap_or_default(),
-            set_headers,
+            set_headers: set_headers.into(),
             rewrite_host: host,
             rewrite_path: rewrite,
             timeout,
@@ -314,31 +316,5 @@ pub(in crate::compile) fn rule_place(
         (_, Some(exact)) => (exact.mark, Some("pathExact"), &exact.value),
         (Some(path), None) => (path.mark, Some("path"), &path.value),
         (None, None) => (at.mark, None, MAPPING),
-    }
-}
-
-impl Rule {
-    /// The one rule of a route without rules.
-    fn of_traffic(split: Split) -> Rule {
-        Rule {
-            number: 1,
-            path: PathMatch::Prefix("".into()),
-            methods: Vec::new(),
-            headers: Vec::new(),
-            action: Action::Forward(Forward::to(split)),
-            set_response_headers: Vec::new(),
-        }
-    }
-}
-
-impl Forward {
-    fn to(split: Split) -> Forward {
-        Forward {
-            split,
-            set_headers: Vec::new(),
-            rewrite_host: None,
-            rewrite_path: None,
-            timeout: None,
-        }
     }
 }

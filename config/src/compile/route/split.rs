@@ -29,7 +29,7 @@ impl Work<'_, '_> {
         }
         check::at_most(self.report, path, written.mark, targets.len(), TARGETS_MAX);
         let lone = targets.len() == 1;
-        let mut split = Split::default();
+        let mut compiled: Vec<Target> = Vec::with_capacity(targets.len());
         let mut sum = 0;
         let mut summable = true;
         for (index, at) in targets.iter().enumerate() {
@@ -41,7 +41,7 @@ impl Work<'_, '_> {
             if let Some(tag) = target
                 .tag
                 .as_deref()
-                .filter(|tag| split.tagged(tag.as_bytes()).is_some())
+                .filter(|tag| compiled.iter().any(|one| one.tag.as_deref() == Some(tag)))
             {
                 let mark = at.value.tag.as_ref().map_or(at.mark, |tag| tag.mark);
                 let hint = "give every target of a split a tag of its own";
@@ -53,7 +53,7 @@ impl Work<'_, '_> {
                     hint,
                 );
             }
-            split.targets.push(target);
+            compiled.push(target);
         }
         if summable && sum != 100 && !targets.is_empty() {
             let problem = format!("the percents sum to {sum}, not 100");
@@ -61,14 +61,13 @@ impl Work<'_, '_> {
                 0..100 => format!("add {} to one of them", 100 - sum),
                 _ => format!("take {} from them", sum - 100),
             };
-            let shown = split
-                .targets
-                .iter()
-                .map(|target| target.percent.to_string());
+            let shown = compiled.iter().map(|target| target.percent.to_string());
             let shown = shown.collect::<Vec<_>>().join(" + ");
             self.report.add(path, written.mark, shown, problem, hint);
         }
-        split
+        Split {
+            targets: compiled.into(),
+        }
     }
 
     /// `None` when it has been complained about.
@@ -137,7 +136,7 @@ impl Work<'_, '_> {
             revision_key: known.map_or(key, |known| known.revision.key.clone()),
             percent,
             tag: written.tag.as_ref().map(|tag| tag.value.clone()),
-            set_headers: check::headers(self.report, path, set_headers, HeaderUse::Set),
+            set_headers: check::headers(self.report, path, set_headers, HeaderUse::Set).into(),
         }
     }
 

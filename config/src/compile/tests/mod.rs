@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::fragment::{Content, Origin};
 use crate::revision::{Address, Backend, Readiness};
-use crate::snapshot::{Action, Route, Snapshot};
+use crate::snapshot::{Route, Snapshot};
 use crate::{document, parse};
 
 fn fragment(file: &str, text: &str) -> Fragment {
@@ -1133,12 +1133,12 @@ fn another_domain_moves_every_default_host() {
         .apply(vec![fragment("domain.yaml", "domain: new.test")])
         .expect("valid");
     assert_eq!(
-        &*route(&moved, "coffee").default_host,
+        route(&moved, "coffee").default_host(),
         "coffee.default.new.test"
     );
     let back = compiler.apply(vec![gone("domain.yaml")]).expect("valid");
     assert_eq!(
-        &*route(&back, "coffee").default_host,
+        route(&back, "coffee").default_host(),
         "coffee.default.example.com"
     );
 }
@@ -1163,13 +1163,13 @@ fn dump(snapshot: &Snapshot) -> Vec<String> {
             "{} {:?} {:?}",
             route.key, route.hosts, route.sticky
         ));
-        for rule in &route.rules {
+        for rule in route.rules.iter() {
             lines.push(format!(
                 "{} {:?} {:?} {:?}",
                 route.key, rule.path, rule.methods, rule.headers
             ));
-            if let Action::Forward(forward) = &rule.action {
-                for target in &forward.split.targets {
+            if let Some(split) = route.split_of(rule) {
+                for target in &split.targets {
                     let named = snapshot.revision(target.revision).expect("it exists");
                     assert_eq!(named.key, target.revision_key);
                     lines.push(format!(
