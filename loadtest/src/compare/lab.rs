@@ -27,6 +27,8 @@ pub(crate) struct Lab {
     pub(crate) duration: Duration,
     pub(crate) workers: u16,
     pub(crate) connections: u16,
+    /// Connections or requests that are held at once, where that is what is measured.
+    pub(crate) held: usize,
     pub(crate) rate: Option<f64>,
     pub(crate) progress: ProgressBar,
     directory: TempDir,
@@ -60,6 +62,7 @@ impl Lab {
             duration: args.duration,
             workers: args.workers,
             connections: args.connections,
+            held: usize::try_from(args.held)?,
             rate: args.rate,
             progress,
             directory,

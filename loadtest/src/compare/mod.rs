@@ -6,6 +6,7 @@
 //! `measure.rs` (one measurement) and `rounds.rs` (the interleaved rounds).
 
 mod budget;
+mod clients;
 mod docs;
 mod figures;
 mod kernel;
@@ -17,6 +18,8 @@ mod process;
 mod rounds;
 mod scenario;
 mod section;
+mod settle;
+mod solo;
 mod spread;
 mod stage;
 mod svg;
@@ -76,6 +79,9 @@ pub struct CompareArgs {
     /// The fixed rate, requests per second (half of nginx's at saturation).
     #[arg(long, value_name = "R")]
     rate: Option<f64>,
+    /// Connections held idle, and requests held, in `idle` and `cold`.
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..))]
+    held: u32,
     /// Let the kernel choose processors.
     #[arg(long)]
     no_pin: bool,
