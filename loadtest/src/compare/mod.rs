@@ -7,6 +7,7 @@
 
 mod budget;
 mod clients;
+mod directory;
 mod docs;
 mod figures;
 mod kernel;
@@ -82,6 +83,14 @@ pub struct CompareArgs {
     /// Connections held idle, and requests held, in `idle` and `cold`.
     #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..))]
     held: u32,
+    /// Numbers of hosts in `routes`.
+    #[arg(
+        long,
+        value_name = "N,..",
+        value_delimiter = ',',
+        default_value = "1,1000,100000"
+    )]
+    routes: Vec<u32>,
     /// Let the kernel choose processors.
     #[arg(long)]
     no_pin: bool,

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use futures_util::TryStreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
@@ -318,7 +318,7 @@ routes:
   - {{ name: warm, traffic: [{{ revision: warm }}] }}
   - {{ name: cold, traffic: [{{ revision: cold }}] }}
 ",
-        lab.workers, stage.upstream
+        lab.workers, stage.upstreams[0]
     ))
 }
 

@@ -6,6 +6,7 @@ mod cold;
 mod idle;
 mod limit;
 mod load;
+mod routes;
 
 use std::fmt;
 
@@ -29,19 +30,22 @@ pub enum Scenario {
     Idle,
     /// Tidegate starts what is asked for: time, and memory of requests that wait for it.
     Cold,
+    /// 1, 1 000 and 100 000 hosts: memory, lookup, and the time to change one.
+    Routes,
     /// Tidegate's limit on concurrency, small and reached, with one and with two workers.
     Limit,
 }
 
 impl Scenario {
     /// Every one, in the order of the report.
-    pub const ALL: [Scenario; 7] = [
+    pub const ALL: [Scenario; 8] = [
         Scenario::Keepalive,
         Scenario::Post,
         Scenario::Large,
         Scenario::Connect,
         Scenario::Idle,
         Scenario::Cold,
+        Scenario::Routes,
         Scenario::Limit,
     ];
 
@@ -53,6 +57,7 @@ impl Scenario {
             Scenario::Connect => load::connect(lab).await,
             Scenario::Idle => idle::run(lab).await,
             Scenario::Cold => cold::run(lab).await,
+            Scenario::Routes => routes::run(lab).await,
             Scenario::Limit => limit::run(lab).await,
         }
     }
