@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 
@@ -19,6 +20,13 @@ pub fn raise_descriptor_limit() {
     };
     // Where it is refused, what needs more descriptors says so by itself.
     let _refused = setrlimit(Resource::Nofile, limit);
+}
+
+/// The time of the kernel's monotonic clock, the same for all processes, in nanoseconds.
+#[must_use]
+pub fn monotonic_nanos() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
 /// Listens on this address, on the event loop of the caller.

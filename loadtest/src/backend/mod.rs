@@ -10,6 +10,7 @@ mod http1;
 mod http2;
 mod serve;
 mod stats;
+mod times;
 mod tls;
 mod transport;
 mod websocket;
@@ -24,6 +25,7 @@ use bytesize::ByteSize;
 use tokio::runtime::{Builder, LocalOptions};
 
 pub use stats::{AddressStats, Stats, read as read_stats};
+pub use times::Times;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -76,6 +78,13 @@ pub struct BackendArgs {
     /// Answer HTTP requests here with the counts as JSON; POST also begins the peaks anew.
     #[arg(long, value_name = "ADDR")]
     stats: Option<SocketAddr>,
+    /// Begin to listen once this file is there.
+    #[arg(long, value_name = "FILE")]
+    listen_after: Option<PathBuf>,
+    /// Write here, with the first request, when the process ran, when it listened, and when that
+    /// request came: JSON, nanoseconds of the monotonic clock.
+    #[arg(long, value_name = "FILE")]
+    times: Option<PathBuf>,
 }
 
 /// Runs the command, until SIGTERM or Ctrl-C.
@@ -84,12 +93,13 @@ pub struct BackendArgs {
 ///
 /// What kept it from doing its work: addresses that are taken, certificates that cannot be read.
 pub fn main(args: BackendArgs) -> anyhow::Result<()> {
+    let started = crate::system::monotonic_nanos();
     crate::system::raise_descriptor_limit();
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
         .context("cannot start the event loop")?;
-    let stats = runtime.block_on(serve::run(args))?;
+    let stats = runtime.block_on(serve::run(args, started))?;
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&stats)?)?;
     Ok(())
 }

@@ -14,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::answer::Answers;
 use super::stats::{Book, Counts, Held, Stats, count};
+use super::times::{Watch, until_there};
 use super::{BackendArgs, http1, tls};
 use crate::system;
 
@@ -73,8 +74,8 @@ impl Site {
     }
 }
 
-/// Serves until a signal; what was counted by then.
-pub(super) async fn run(args: BackendArgs) -> anyhow::Result<Stats> {
+/// Serves until a signal; what was counted by then. `started` is when the process ran.
+pub(super) async fn run(args: BackendArgs, started: u64) -> anyhow::Result<Stats> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let tls = acceptor(&args)?;
@@ -84,12 +85,26 @@ pub(super) async fn run(args: BackendArgs) -> anyhow::Result<Stats> {
             .map(|size| usize::try_from(size.as_u64()))
             .transpose()?,
     ));
+    if let Some(file) = &args.listen_after {
+        tokio::select! {
+            () = until_there(file) => {}
+            _ = terminate.recv() => return Ok(Stats::default()),
+            _ = interrupt.recv() => return Ok(Stats::default()),
+        }
+    }
     let mut addresses = Vec::new();
+    let mut watch = None;
     for address in &args.listen {
         let listener = system::listen(*address, false)?;
+        if let (None, Some(file)) = (&watch, &args.times) {
+            watch = Some(Rc::new(Watch::new(file, started)));
+        }
         let site = Site {
             answers: answers.clone(),
-            counts: Rc::default(),
+            counts: Rc::new(Counts {
+                watch: watch.clone(),
+                ..Counts::default()
+            }),
             echo: args.echo,
             close: args.close,
             delay: args.delay,

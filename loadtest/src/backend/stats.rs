@@ -11,6 +11,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use super::times::Watch;
+
 /// Most bytes of a request for the counts, and of the answer to one.
 const BYTES_MAX: usize = 64 * 1024;
 
@@ -62,6 +64,7 @@ pub(super) struct Counts {
     pub(super) peak: Cell<u64>,
     pub(super) bytes_up: Cell<u64>,
     pub(super) messages: Cell<u64>,
+    pub(super) watch: Option<Rc<Watch>>,
 }
 
 /// One more.
@@ -90,6 +93,9 @@ impl Counts {
     /// Counts a request in, for as long as what it returns lives.
     pub(super) fn begin(&self) -> Held<'_> {
         count(&self.requests);
+        if let Some(watch) = &self.watch {
+            watch.request();
+        }
         let held = Held::new(&self.running);
         self.peak.set(self.peak.get().max(self.running.get()));
         held

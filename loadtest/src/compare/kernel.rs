@@ -141,14 +141,35 @@ impl Memory {
             pss: Some(0),
         };
         for pid in tree(root)? {
-            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-            sum.rss += kibibytes(&status, "VmRSS:").context("status has no VmRSS")?;
-            let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok();
-            let pss = rollup.and_then(|text| kibibytes(&text, "Pss:"));
-            sum.pss = sum.pss.zip(pss).map(|(sum, pss)| sum + pss);
+            let one = Memory::of_process(pid)?;
+            sum.rss += one.rss;
+            sum.pss = sum.pss.zip(one.pss).map(|(sum, pss)| sum + pss);
         }
         Ok(sum)
     }
+
+    /// Reads that of one process, without those below it.
+    ///
+    /// # Errors
+    ///
+    /// It has gone.
+    pub(crate) fn alone(pid: Pid) -> anyhow::Result<Memory> {
+        Memory::of_process(pid.as_raw_nonzero().get())
+    }
+
+    fn of_process(pid: i32) -> anyhow::Result<Memory> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok();
+        Ok(Memory {
+            rss: kibibytes(&status, "VmRSS:").context("status has no VmRSS")?,
+            pss: rollup.and_then(|text| kibibytes(&text, "Pss:")),
+        })
+    }
+}
+
+/// What the kernel uses for its own objects, sockets among them, in bytes, on the whole machine.
+pub(crate) fn kernel_memory() -> Option<u64> {
+    kibibytes(&fs::read_to_string("/proc/meminfo").ok()?, "Slab:")
 }
 
 /// The bytes of a line like `VmRSS:      1234 kB`.

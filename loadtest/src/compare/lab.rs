@@ -27,6 +27,10 @@ pub(crate) struct Lab {
     pub(crate) duration: Duration,
     pub(crate) workers: u16,
     pub(crate) connections: u16,
+    /// Connections or requests that are held at once, where that is what is measured.
+    pub(crate) held: usize,
+    /// Numbers of hosts, ascending.
+    pub(crate) routes: Vec<usize>,
     pub(crate) rate: Option<f64>,
     pub(crate) progress: ProgressBar,
     directory: TempDir,
@@ -60,6 +64,8 @@ impl Lab {
             duration: args.duration,
             workers: args.workers,
             connections: args.connections,
+            held: usize::try_from(args.held)?,
+            routes: numbers(&args.routes)?,
             rate: args.rate,
             progress,
             directory,
@@ -168,6 +174,17 @@ impl Drop for Lab {
             );
         }
     }
+}
+
+/// Ascending, each once.
+fn numbers(given: &[u32]) -> anyhow::Result<Vec<usize>> {
+    let mut numbers = Vec::new();
+    for number in given {
+        numbers.push(usize::try_from(*number)?.max(1));
+    }
+    numbers.sort_unstable();
+    numbers.dedup();
+    Ok(numbers)
 }
 
 fn look_for(args: &CompareArgs) -> anyhow::Result<(Vec<Found>, Vec<Missing>)> {

@@ -42,7 +42,7 @@ pub(crate) fn of_section(section: &Section, conditions: &Conditions) -> String {
     if !section.notes.is_empty() {
         paragraph(&mut text, &list(section.notes.iter().cloned()));
     }
-    paragraph(&mut text, &how(conditions));
+    paragraph(&mut text, &how(conditions, section.measured.as_deref()));
     paragraph(&mut text, &details(section));
     text
 }
@@ -98,7 +98,7 @@ fn verdicts(verdicts: &[Verdict]) -> Table {
     }
 }
 
-fn how(conditions: &Conditions) -> String {
+fn how(conditions: &Conditions, measured: Option<&str>) -> String {
     let Conditions {
         date,
         processor,
@@ -115,10 +115,10 @@ fn how(conditions: &Conditions) -> String {
     } else {
         format!("the proxy on processor {proxy_on:?}, generator and backend on {rest_on:?}")
     };
-    format!(
-        "Median (lowest–highest) of {rounds} rounds of {seconds} s, {connections} connections; \
-         {where_to}, of {processors} × {processor}. {date}."
-    )
+    let usual =
+        || format!("of {rounds} rounds of {seconds} s, {connections} connections; {where_to},");
+    let measured = measured.map_or_else(usual, str::to_owned);
+    format!("Median (lowest–highest) {measured} of {processors} × {processor}. {date}.")
 }
 
 fn details(section: &Section) -> String {

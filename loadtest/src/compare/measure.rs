@@ -108,18 +108,33 @@ pub(crate) async fn measure(
     workers: u16,
 ) -> anyhow::Result<Sample> {
     let line = line(lab, load, stage.actors[index].listen, rate)?;
-    let before = stage.counts(true).await?;
     let actor = &mut stage.actors[index];
-    let Some(proxy) = &mut actor.running else {
+    let Some(mut proxy) = actor.running.take() else {
         bail!("{} did not start", actor.name());
     };
+    let sample = send(lab, stage, &mut proxy, &line, workers).await;
+    stage.actors[index].running = Some(proxy);
+    sample
+}
+
+/// Runs this generator against a proxy of so many workers in front of the stage's backend.
+///
+/// # Errors
+///
+/// As of [`measure`].
+pub(crate) async fn send(
+    lab: &Lab,
+    stage: &mut Stage,
+    proxy: &mut Running,
+    line: &CommandLine,
+    workers: u16,
+) -> anyhow::Result<Sample> {
+    let before = stage.counts(true).await?;
     proxy.check()?;
     let root = proxy.pid();
     let books = Books::read(root, stage.backend.pid())?;
-    let report = generate(lab, &line, lab.rest_on(workers), &stage.directory).await?;
-    if let Some(proxy) = &mut stage.actors[index].running {
-        proxy.check()?;
-    }
+    let report = generate(lab, line, lab.rest_on(workers), &stage.directory).await?;
+    proxy.check()?;
     let later = Books::read(root, stage.backend.pid())?;
     let memory = Memory::read(root)?;
     let after = stage.counts(false).await?;

@@ -6,6 +6,8 @@
 //! `measure.rs` (one measurement) and `rounds.rs` (the interleaved rounds).
 
 mod budget;
+mod clients;
+mod directory;
 mod docs;
 mod figures;
 mod kernel;
@@ -17,6 +19,8 @@ mod process;
 mod rounds;
 mod scenario;
 mod section;
+mod settle;
+mod solo;
 mod spread;
 mod stage;
 mod svg;
@@ -76,6 +80,17 @@ pub struct CompareArgs {
     /// The fixed rate, requests per second (half of nginx's at saturation).
     #[arg(long, value_name = "R")]
     rate: Option<f64>,
+    /// Connections held idle, and requests held, in `idle` and `cold`.
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..))]
+    held: u32,
+    /// Numbers of hosts in `routes`.
+    #[arg(
+        long,
+        value_name = "N,..",
+        value_delimiter = ',',
+        default_value = "1,1000,100000"
+    )]
+    routes: Vec<u32>,
     /// Let the kernel choose processors.
     #[arg(long)]
     no_pin: bool,

@@ -58,6 +58,9 @@ pub struct Section {
     pub title: String,
     /// What was done, in a sentence or more.
     pub about: String,
+    /// How often and how long it was measured, where that is not as the conditions say.
+    #[serde(default)]
+    pub measured: Option<String>,
     pub tables: Vec<Table>,
     pub charts: Vec<Chart>,
     pub verdicts: Vec<Verdict>,

@@ -17,6 +17,8 @@ pub(crate) struct Stage {
     pub(crate) backend: Running,
     pub(crate) backend_line: CommandLine,
     pub(crate) stats: SocketAddr,
+    /// The addresses of the backend.
+    pub(crate) upstreams: [SocketAddr; 2],
     pub(crate) actors: Vec<Actor>,
     pub(crate) directory: PathBuf,
 }
@@ -69,6 +71,7 @@ impl Stage {
             backend,
             backend_line,
             stats,
+            upstreams,
             actors: Vec::new(),
             directory,
         };

@@ -154,6 +154,10 @@ impl Peer {
 }
 
 impl Found {
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Writes its files; how to start it.
     ///
     /// # Errors

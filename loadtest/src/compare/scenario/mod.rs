@@ -2,8 +2,11 @@
 //!
 //! One more is a variant here and a file beside this one with a function from the lab to sections.
 
+mod cold;
+mod idle;
 mod limit;
 mod load;
+mod routes;
 
 use std::fmt;
 
@@ -23,17 +26,26 @@ pub enum Scenario {
     Large,
     /// A new client connection for every request.
     Connect,
+    /// Connections that say nothing: memory.
+    Idle,
+    /// Tidegate starts what is asked for: time, and memory of requests that wait for it.
+    Cold,
+    /// 1, 1 000 and 100 000 hosts: memory, lookup, and the time to change one.
+    Routes,
     /// Tidegate's limit on concurrency, small and reached, with one and with two workers.
     Limit,
 }
 
 impl Scenario {
     /// Every one, in the order of the report.
-    pub const ALL: [Scenario; 5] = [
+    pub const ALL: [Scenario; 8] = [
         Scenario::Keepalive,
         Scenario::Post,
         Scenario::Large,
         Scenario::Connect,
+        Scenario::Idle,
+        Scenario::Cold,
+        Scenario::Routes,
         Scenario::Limit,
     ];
 
@@ -43,6 +55,9 @@ impl Scenario {
             Scenario::Post => load::post(lab).await,
             Scenario::Large => load::large(lab).await,
             Scenario::Connect => load::connect(lab).await,
+            Scenario::Idle => idle::run(lab).await,
+            Scenario::Cold => cold::run(lab).await,
+            Scenario::Routes => routes::run(lab).await,
             Scenario::Limit => limit::run(lab).await,
         }
     }

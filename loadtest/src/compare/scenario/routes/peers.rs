@@ -1,0 +1,199 @@
+//! nginx and HAProxy with many hosts, as their manuals do it: a map from host to upstream.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use anyhow::Context as _;
+use rustix::process::{Signal, kill_process};
+
+use crate::compare::directory::{CHANGING, Directory, Staged};
+use crate::compare::lab::Lab;
+use crate::compare::peers::{Found, TIDEGATE};
+use crate::compare::solo::{Place, Solo};
+use crate::compare::stage::Stage;
+
+/// Which of the proxies can do this.
+pub(super) const NAMES: [&str; 3] = [TIDEGATE, "nginx", "haproxy"];
+
+/// A proxy with its hosts.
+#[derive(Debug)]
+pub(super) enum Kind {
+    Tidegate(Directory),
+    Nginx(Solo, usize),
+    Haproxy(Solo),
+}
+
+impl Kind {
+    /// Starts it.
+    ///
+    /// # Errors
+    ///
+    /// It does not start.
+    pub(super) async fn open(
+        lab: &Lab,
+        found: &Found,
+        stage: &Stage,
+        hosts: usize,
+    ) -> anyhow::Result<Kind> {
+        match found.peer.name {
+            "nginx" => Ok(Kind::Nginx(nginx(lab, found, stage, hosts).await?, hosts)),
+            "haproxy" => Ok(Kind::Haproxy(haproxy(lab, found, stage, hosts).await?)),
+            _ => Directory::open(lab, found, stage, hosts)
+                .await
+                .map(Kind::Tidegate),
+        }
+    }
+
+    pub(super) fn solo(&mut self) -> &mut Solo {
+        match self {
+            Kind::Tidegate(directory) => &mut directory.solo,
+            Kind::Nginx(solo, _) | Kind::Haproxy(solo) => solo,
+        }
+    }
+
+    /// Makes ready that the changing host answers with `change`; none where that is not done with a
+    /// file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub(super) fn stage(&self, change: u64) -> anyhow::Result<Option<Staged>> {
+        match self {
+            Kind::Tidegate(directory) => directory.stage(change).map(Some),
+            Kind::Nginx(solo, hosts) => {
+                solo.place.write("new.map", &nginx_map(*hosts, change))?;
+                let file = |name: &str| solo.place.directory.join(name);
+                let (from, to) = (file("new.map"), file("hosts.map"));
+                Ok(Some(Staged { from, to }))
+            }
+            Kind::Haproxy(_) => Ok(None),
+        }
+    }
+
+    /// Says that there is something new, to whom it has to be said.
+    ///
+    /// # Errors
+    ///
+    /// It has gone.
+    pub(super) fn tell(&self) -> anyhow::Result<()> {
+        if let Kind::Nginx(solo, _) = self {
+            kill_process(solo.pid(), Signal::HUP).context("nginx has gone")?;
+        }
+        Ok(())
+    }
+}
+
+fn nginx_map(hosts: usize, change: u64) -> String {
+    let mut text = format!("{CHANGING} {change};\n");
+    for host in 0..hosts {
+        // Writing to a text does not fail.
+        let _written = writeln!(text, "route-{host}.default.example.com backend;");
+    }
+    text
+}
+
+async fn nginx(lab: &Lab, found: &Found, stage: &Stage, hosts: usize) -> anyhow::Result<Solo> {
+    let place = Place::new(lab, &format!("nginx-{hosts}"))?;
+    let directory = place.directory.display();
+    let (listen, upstream, workers) = (place.listen, stage.upstreams[0], lab.workers);
+    // Twice as many as hosts is what nginx itself proposes when they do not fit.
+    let buckets = (hosts * 2).next_power_of_two().max(2048);
+    let text = format!(
+        "daemon off;
+worker_processes {workers};
+pid {directory}/nginx.pid;
+error_log stderr warn;
+events {{
+  worker_connections 16384;
+}}
+http {{
+  access_log off;
+  keepalive_requests 1000000000;
+  client_body_temp_path {directory}/body;
+  proxy_temp_path {directory}/proxy;
+  fastcgi_temp_path {directory}/fastcgi;
+  uwsgi_temp_path {directory}/uwsgi;
+  scgi_temp_path {directory}/scgi;
+  upstream backend {{
+    server {upstream};
+    keepalive 256;
+    keepalive_requests 1000000000;
+  }}
+  map_hash_max_size {buckets};
+  map_hash_bucket_size 128;
+  map $host $target {{
+    default none;
+    include {directory}/hosts.map;
+  }}
+  server {{
+    listen {listen} reuseport;
+    if ($target = none) {{ return 404; }}
+    if ($target ~ ^[0-9]) {{ return 200 $target; }}
+    location / {{
+      proxy_pass http://$target;
+      proxy_http_version 1.1;
+      proxy_set_header Connection \"\";
+      proxy_set_header Host $host;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    }}
+  }}
+}}
+"
+    );
+    place.write("nginx.conf", &text)?;
+    place.write("hosts.map", &nginx_map(hosts, 0))?;
+    let config = place.path("nginx.conf");
+    let prefix = directory.to_string();
+    let args = ["-p", &prefix, "-e", "stderr", "-c", &config].map(str::to_owned);
+    let map = nginx_map(hosts.min(2), 0) + "# and so on\n";
+    let shown = [("nginx.conf", &*text), ("hosts.map", &*map)];
+    let cpus = lab.proxy_on(lab.workers);
+    Solo::start(lab, found, place.clone(), args.to_vec(), cpus, &shown).await
+}
+
+async fn haproxy(lab: &Lab, found: &Found, stage: &Stage, hosts: usize) -> anyhow::Result<Solo> {
+    let place = Place::new(lab, &format!("haproxy-{hosts}"))?;
+    let (listen, upstream, workers) = (place.listen, stage.upstreams[0], lab.workers);
+    let map = place.path("hosts.map");
+    let text = format!(
+        "global
+  nbthread {workers}
+
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 75s
+  timeout server 60s
+  timeout http-keep-alive 75s
+  http-reuse always
+  option forwardfor
+
+frontend public
+  bind {listen}
+  use_backend %[req.hdr(host),lower,map({map},none)]
+
+backend upstream
+  server one {upstream}
+
+backend none
+  http-request deny deny_status 404
+"
+    );
+    let mut lines = String::new();
+    for host in 0..hosts {
+        // Writing to a text does not fail.
+        let _written = writeln!(lines, "route-{host}.default.example.com upstream");
+    }
+    place.write("haproxy.cfg", &text)?;
+    fs::write(&map, &lines).with_context(|| format!("cannot write {map}"))?;
+    let args = ["-db", "-f", &place.path("haproxy.cfg")].map(str::to_owned);
+    let first: String = lines
+        .lines()
+        .take(2)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let first = first + "# and so on\n";
+    let shown = [("haproxy.cfg", &*text), ("hosts.map", &*first)];
+    let cpus = lab.proxy_on(lab.workers);
+    Solo::start(lab, found, place, args.to_vec(), cpus, &shown).await
+}
