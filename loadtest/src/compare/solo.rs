@@ -92,6 +92,7 @@ impl Solo {
             shown: Shown {
                 name: name.to_owned(),
                 version: found.version.clone(),
+                program: found.program().display().to_string(),
                 command: plain(&command.to_string()),
                 files: shown
                     .iter()
