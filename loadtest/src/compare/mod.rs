@@ -58,8 +58,8 @@ Of two processors, the proxy has the first and everything else the second. Nothi
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CompareArgs {
-    /// Proxies to compare (all that are found): tidegate, copier, nginx, nginx-unbuffered, haproxy,
-    /// pingora, envoy, traefik, caddy.
+    /// Proxies to compare (all that are found): tidegate, copier, nginx, nginx-bare,
+    /// nginx-unbuffered, haproxy, haproxy-bare, pingora, envoy, traefik, caddy.
     #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
     peers: Vec<String>,
     /// Work to compare them by (all).
@@ -130,8 +130,8 @@ impl Programs {
     fn given(&self, name: &str) -> Option<&Path> {
         let path = match name {
             "tidegate" => &self.tidegate,
-            "nginx" | "nginx-unbuffered" => &self.nginx,
-            "haproxy" => &self.haproxy,
+            "nginx" | "nginx-bare" | "nginx-unbuffered" => &self.nginx,
+            "haproxy" | "haproxy-bare" => &self.haproxy,
             "envoy" => &self.envoy,
             "traefik" => &self.traefik,
             "caddy" => &self.caddy,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::figures;
 use super::lab::Lab;
 use super::measure::{Load, Sample, line, measure};
-use super::peers::TIDEGATE;
+use super::peers::{TIDEGATE, fields};
 use super::section::{Section, Verdict};
 use super::spread::Spread;
 use super::stage::{Plan, Stage};
@@ -28,8 +28,6 @@ pub(crate) struct Work {
     /// What a request is called where processor time is counted per request: `MiB` where it moves
     /// just that.
     pub(crate) unit: &'static str,
-    /// Whether proxies that are of use for large bodies only take part.
-    pub(crate) large: bool,
     pub(crate) budgets: fn(&Rounds) -> Vec<Verdict>,
 }
 
@@ -97,10 +95,12 @@ pub(crate) async fn price(lab: &Lab, work: &Work) -> anyhow::Result<Section> {
     let peers = lab
         .peers
         .iter()
-        .filter(|found| work.large || !found.peer.for_large);
+        .filter(|found| found.peer.takes_part(work.name));
     let mut stage = Stage::set(lab, &plan, peers).await?;
     let rounds = play(lab, &mut stage, work).await?;
     let mut section = figures::section(lab, work, &rounds);
+    let peers = stage.actors.iter().map(|actor| actor.found.peer);
+    section.notes.push(fields::note(peers));
     section.shown = stage
         .actors
         .iter()

@@ -58,6 +58,11 @@ impl ProxyHttp for Pass {
         if let Some(client) = session.client_addr().and_then(|client| client.as_inet()) {
             request.insert_header("X-Forwarded-For", client.ip().to_string())?;
         }
+        request.insert_header("X-Forwarded-Proto", "http")?;
+        if let Some(host) = session.req_header().headers.get("host") {
+            request.insert_header("X-Forwarded-Host", host.clone())?;
+        }
+        request.insert_header("X-Request-Id", format!("{:032x}", fastrand::u128(..)))?;
         Ok(())
     }
 }

@@ -1,8 +1,8 @@
-//! Caddy.
+//! Caddy. By itself it sets `X-Forwarded-For`, `-Proto` and `-Host`; names requests only when told to.
 
 use std::path::Path;
 
-use super::{POOL, Peer, Setup, Site};
+use super::{POOL, Peer, Setup, Site, fields};
 use crate::compare::process::CommandLine;
 
 pub(super) const PEER: Peer = Peer {
@@ -10,7 +10,8 @@ pub(super) const PEER: Peer = Peer {
     package: "caddy (Debian)",
     program: Some("caddy"),
     version: &["version"],
-    for_large: false,
+    fields: fields::FORWARDED,
+    only_in: &[],
     setup,
 };
 

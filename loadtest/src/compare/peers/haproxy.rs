@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Peer, Setup, Site};
+use super::{Peer, Setup, Site, fields};
 use crate::compare::process::CommandLine;
 
 pub(super) const PEER: Peer = Peer {
@@ -10,13 +10,24 @@ pub(super) const PEER: Peer = Peer {
     package: "haproxy (Debian)",
     program: Some("haproxy"),
     version: &["-v"],
-    for_large: false,
-    setup,
+    fields: fields::ALL,
+    only_in: &[],
+    setup: |program, site| setup(program, site, fields::HAPROXY_MORE),
 };
 
-fn setup(program: &Path, site: &Site) -> Setup {
+/// The same, adding the client's address and nothing else: the least anybody runs.
+pub(super) const BARE: Peer = Peer {
+    name: "haproxy-bare",
+    fields: fields::BARE,
+    only_in: &["keepalive"],
+    setup: |program, site| setup(program, site, ""),
+    ..PEER
+};
+
+fn setup(program: &Path, site: &Site, more: &str) -> Setup {
     let (listen, upstream) = (site.listen, site.upstreams[0]);
     let workers = site.workers;
+    let bare = fields::HAPROXY_BARE;
     let text = format!(
         "global
   nbthread {workers}
@@ -28,11 +39,10 @@ defaults
   timeout server 60s
   timeout http-keep-alive 75s
   http-reuse always
-  option forwardfor
-
+{bare}
 frontend public
   bind {listen}
-  default_backend upstream
+{more}  default_backend upstream
 
 backend upstream
   server one {upstream}

@@ -3,6 +3,7 @@
 mod caddy;
 mod copier;
 mod envoy;
+pub(crate) mod fields;
 mod haproxy;
 mod nginx;
 mod pingora;
@@ -37,18 +38,22 @@ pub(crate) struct Peer {
     program: Option<&'static str>,
     /// The arguments that make it say its version.
     version: &'static [&'static str],
-    /// Whether it is of use only where bodies are large.
-    pub(crate) for_large: bool,
+    /// What it adds to the requests it forwards, of [`fields::ALL`].
+    pub(crate) fields: &'static [&'static str],
+    /// The only pieces of work it is of use for; none named, all.
+    only_in: &'static [&'static str],
     setup: fn(&Path, &Site) -> Setup,
 }
 
 /// All of them, in the order of the tables.
-pub(crate) const PEERS: [&Peer; 9] = [
+pub(crate) const PEERS: [&Peer; 11] = [
     &tidegate::PEER,
     &copier::PEER,
     &nginx::PEER,
+    &nginx::BARE,
     &nginx::UNBUFFERED,
     &haproxy::PEER,
+    &haproxy::BARE,
     &pingora::PEER,
     &envoy::PEER,
     &traefik::PEER,
@@ -106,6 +111,11 @@ impl Peer {
             .into_iter()
             .find(|peer| peer.name == name)
             .with_context(|| format!("there is no peer `{name}`; there are {}", known()))
+    }
+
+    /// Whether it takes part in the piece of work of this name.
+    pub(crate) fn takes_part(&self, work: &str) -> bool {
+        self.only_in.is_empty() || self.only_in.contains(&work)
     }
 
     /// Looks for it at `given`, or on the `PATH`.
@@ -220,3 +230,6 @@ pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
         program.is_file().then_some(program)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{POOL, Peer, Setup, Site};
+use super::{POOL, Peer, Setup, Site, fields};
 use crate::compare::process::CommandLine;
 
 pub(super) const PEER: Peer = Peer {
@@ -10,28 +10,36 @@ pub(super) const PEER: Peer = Peer {
     package: "nginx-light (Debian)",
     program: Some("nginx"),
     version: &["-v"],
-    for_large: false,
-    setup: |program, site| setup(program, site, ""),
+    fields: fields::ALL,
+    only_in: &[],
+    setup: |program, site| setup(program, site, fields::NGINX_MORE),
 };
 
 /// The same, but passing bodies on as they come: what everybody switches on for large ones.
 pub(super) const UNBUFFERED: Peer = Peer {
     name: "nginx-unbuffered",
-    for_large: true,
+    only_in: &["large-down", "large-up"],
     setup: |program, site| {
-        setup(
-            program,
-            site,
-            "      proxy_buffering off;\n      proxy_request_buffering off;\n",
-        )
+        let off = "      proxy_buffering off;\n      proxy_request_buffering off;\n";
+        setup(program, site, &(fields::NGINX_MORE.to_owned() + off))
     },
     ..PEER
 };
 
-fn setup(program: &Path, site: &Site, extra: &str) -> Setup {
+/// The same, adding the client's address and nothing else: the least anybody runs.
+pub(super) const BARE: Peer = Peer {
+    name: "nginx-bare",
+    fields: fields::BARE,
+    only_in: &["keepalive"],
+    setup: |program, site| setup(program, site, ""),
+    ..PEER
+};
+
+fn setup(program: &Path, site: &Site, more: &str) -> Setup {
     let directory = site.directory.display();
     let (listen, upstream) = (site.listen, site.upstreams[0]);
     let workers = site.workers;
+    let bare = fields::NGINX_BARE;
     let text = format!(
         "daemon off;
 worker_processes {workers};
@@ -61,8 +69,7 @@ http {{
       proxy_http_version 1.1;
       proxy_set_header Connection \"\";
       proxy_set_header Host $host;
-      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-{extra}    }}
+{bare}{more}    }}
   }}
 }}
 "

@@ -1,6 +1,7 @@
-//! A minimal proxy on pingora, in this program under the feature `peer-pingora`.
+//! A minimal proxy on pingora, in this program under the feature `peer-pingora`. It sets the same
+//! fields as Tidegate.
 
-use super::{Peer, Setup};
+use super::{Peer, Setup, fields};
 use crate::compare::process::CommandLine;
 
 pub(super) const PEER: Peer = Peer {
@@ -8,7 +9,8 @@ pub(super) const PEER: Peer = Peer {
     package: "this program, built with --features peer-pingora",
     program: None,
     version: &["pingora", "--which"],
-    for_large: false,
+    fields: fields::ALL,
+    only_in: &[],
     setup: |program, site| Setup {
         command: CommandLine::new(
             program,

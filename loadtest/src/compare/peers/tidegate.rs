@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{POOL, Peer, Setup, Site, TIDEGATE};
+use super::{POOL, Peer, Setup, Site, TIDEGATE, fields};
 use crate::compare::process::CommandLine;
 
 pub(super) const PEER: Peer = Peer {
@@ -11,7 +11,8 @@ pub(super) const PEER: Peer = Peer {
     package: "cargo build --profile dist -p tidegate",
     program: Some("tidegate"),
     version: &["--version"],
-    for_large: false,
+    fields: fields::ALL,
+    only_in: &[],
     setup,
 };
 

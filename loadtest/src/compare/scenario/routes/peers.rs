@@ -8,7 +8,7 @@ use rustix::process::{Signal, kill_process};
 
 use crate::compare::directory::{CHANGING, Directory, Staged};
 use crate::compare::lab::Lab;
-use crate::compare::peers::{Found, TIDEGATE};
+use crate::compare::peers::{Found, TIDEGATE, fields};
 use crate::compare::solo::{Place, Solo};
 use crate::compare::stage::Stage;
 
@@ -96,6 +96,7 @@ async fn nginx(lab: &Lab, found: &Found, stage: &Stage, hosts: usize) -> anyhow:
     let place = Place::new(lab, &format!("nginx-{hosts}"))?;
     let directory = place.directory.display();
     let (listen, upstream, workers) = (place.listen, stage.upstreams[0], lab.workers);
+    let (bare, more) = (fields::NGINX_BARE, fields::NGINX_MORE);
     // Twice as many as hosts is what nginx itself proposes when they do not fit.
     let buckets = (hosts * 2).next_power_of_two().max(2048);
     let text = format!(
@@ -134,8 +135,7 @@ http {{
       proxy_http_version 1.1;
       proxy_set_header Connection \"\";
       proxy_set_header Host $host;
-      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-    }}
+{bare}{more}    }}
   }}
 }}
 "
@@ -155,6 +155,7 @@ async fn haproxy(lab: &Lab, found: &Found, stage: &Stage, hosts: usize) -> anyho
     let place = Place::new(lab, &format!("haproxy-{hosts}"))?;
     let (listen, upstream, workers) = (place.listen, stage.upstreams[0], lab.workers);
     let map = place.path("hosts.map");
+    let (bare, more) = (fields::HAPROXY_BARE, fields::HAPROXY_MORE);
     let text = format!(
         "global
   nbthread {workers}
@@ -166,11 +167,10 @@ defaults
   timeout server 60s
   timeout http-keep-alive 75s
   http-reuse always
-  option forwardfor
-
+{bare}
 frontend public
   bind {listen}
-  use_backend %[req.hdr(host),lower,map({map},none)]
+{more}  use_backend %[req.hdr(host),lower,map({map},none)]
 
 backend upstream
   server one {upstream}

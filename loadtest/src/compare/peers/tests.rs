@@ -1,0 +1,164 @@
+//! What arrives behind each proxy that is installed.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::*;
+
+/// How long a proxy may take until it forwards.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Ended when the test ends, however it ends.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap()
+}
+
+fn read_head(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).ok()
+}
+
+/// An upstream that passes on the heads it gets.
+fn upstream() -> (SocketAddr, Receiver<String>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (heads, receiver): (Sender<String>, _) = channel();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let Some(head) = read_head(&mut stream) else {
+                continue;
+            };
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+            if heads.send(head).is_err() || stream.write_all(answer).is_err() {
+                return;
+            }
+        }
+    });
+    (address, receiver)
+}
+
+/// The status of an answer, once there is one.
+fn ask(listen: SocketAddr) -> Option<String> {
+    let mut stream = TcpStream::connect(listen).ok()?;
+    let request = format!("GET / HTTP/1.1\r\nHost: {HOST}:80\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    read_head(&mut stream)?
+        .split(' ')
+        .nth(1)
+        .map(ToOwned::to_owned)
+}
+
+/// The head that arrives behind a proxy when a client sends none of the fields.
+fn behind(found: &Found) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let (address, heads) = upstream();
+    let site = Site {
+        listen: free_address(),
+        admin: free_address(),
+        upstreams: [address; 2],
+        workers: 1,
+        directory: directory.path().to_owned(),
+        limit: 10,
+    };
+    let CommandLine { program, args, env } = found.set_up(&site).unwrap().command;
+    let child = Command::new(program)
+        .args(args)
+        .envs(env)
+        .current_dir(directory.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut started = Started(child);
+    let patience = Instant::now() + PATIENCE;
+    while ask(site.listen).as_deref() != Some("200") {
+        let name = found.peer.name;
+        assert!(started.0.try_wait().unwrap().is_none(), "{name} has ended");
+        assert!(Instant::now() < patience, "{name} does not forward");
+        thread::park_timeout(Duration::from_millis(5));
+    }
+    heads.recv_timeout(PATIENCE).unwrap()
+}
+
+/// Those of the fields that are in a head, each with its values.
+fn seen(head: &str) -> BTreeMap<&'static str, Vec<&str>> {
+    let mut seen: BTreeMap<&'static str, Vec<&str>> = BTreeMap::new();
+    for (name, value) in head.lines().filter_map(|line| line.split_once(": ")) {
+        let known = fields::ALL
+            .iter()
+            .find(|known| known.eq_ignore_ascii_case(name));
+        if let Some(known) = known {
+            seen.entry(known).or_default().push(value);
+        }
+    }
+    seen
+}
+
+/// Those that are programs of their own and are here. Tidegate: `$TIDEGATE_BIN`, or what was built
+/// beside this.
+fn here() -> Vec<Found> {
+    let beside = || {
+        Some(
+            std::env::current_exe()
+                .ok()?
+                .parent()?
+                .with_file_name("tidegate"),
+        )
+    };
+    let tidegate = std::env::var_os("TIDEGATE_BIN").map_or_else(beside, |path| Some(path.into()));
+    let external = PEERS.into_iter().filter(|peer| peer.program.is_some());
+    let found = external.filter_map(|peer| {
+        let given = tidegate.as_deref().filter(|_| peer.name == TIDEGATE);
+        let found = peer.find(given);
+        if let Err(error) = &found {
+            eprintln!("{} is not looked at: {error:#}", peer.name);
+        }
+        found.ok()
+    });
+    found.collect()
+}
+
+#[test]
+fn each_proxy_adds_the_fields_it_is_said_to_add() {
+    for found in here() {
+        let name = found.peer.name;
+        let head = behind(&found);
+        let seen = seen(&head);
+        let mut said = found.peer.fields.to_vec();
+        said.sort_unstable();
+        let names: Vec<&str> = seen.keys().copied().collect();
+        assert_eq!(names, said, "{name}: {head}");
+        for (field, values) in seen {
+            let [value] = &*values else {
+                panic!("{name} sends {field} more than once: {head}");
+            };
+            match field {
+                // Of loopback Envoy makes an address of the machine.
+                "X-Forwarded-For" => assert!(value.parse::<IpAddr>().is_ok(), "{name}: {value}"),
+                "X-Forwarded-Proto" => assert_eq!(*value, "http", "{name}"),
+                "X-Forwarded-Host" => assert_eq!(*value, format!("{HOST}:80"), "{name}"),
+                _ => assert!(value.len() >= 32, "{name} names a request {value}"),
+            }
+        }
+    }
+}
