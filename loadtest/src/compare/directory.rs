@@ -2,12 +2,18 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail, ensure};
+use tokio::time::sleep;
 
+use super::clients::Client;
 use super::lab::Lab;
 use super::peers::Found;
+use super::process::CommandLine;
 use super::rounds::AMPLE_LIMIT;
 use super::solo::{Place, Solo};
 use super::stage::Stage;
@@ -18,27 +24,91 @@ pub(crate) const ROUTES_PER_FILE: usize = 100;
 /// The route that is changed, beside the others, in the first of their files.
 pub(crate) const CHANGING: &str = "changing.default.example.com";
 
-/// The file it is in.
+/// The first of the others.
+pub(crate) const FIRST: &str = "route-0.default.example.com";
+
+/// The file the changing one is in.
 const CHANGED_FILE: &str = "routes-00000.yaml";
 
-/// The hosts of `routes` routes, as the generator wants them.
-pub(crate) fn hosts(routes: usize) -> String {
-    format!(
-        "route-{{0..{}}}.default.example.com",
-        routes.saturating_sub(1)
-    )
+/// Between two requests that look whether a change shows.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// How long a change may take to show.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The command line of a generator that asks for all of `routes` hosts in turn: as fast as it can,
+/// or at a rate.
+///
+/// # Errors
+///
+/// This program does not know where it is.
+pub(crate) fn load_line(
+    lab: &Lab,
+    listen: SocketAddr,
+    routes: usize,
+    duration: Duration,
+    rate: Option<f64>,
+) -> anyhow::Result<CommandLine> {
+    let last = routes.saturating_sub(1);
+    let mut args = vec![
+        "run".to_owned(),
+        format!("http://{listen}/"),
+        format!("--host-pattern=route-{{0..{last}}}.default.example.com"),
+        format!("--connections={}", lab.connections),
+        format!("--duration={}", humantime::format_duration(duration)),
+    ];
+    args.extend(rate.map(|rate| format!("--rate={rate:.0}")));
+    Ok(CommandLine::new(&std::env::current_exe()?, args))
+}
+
+/// Asks the changing host until it answers with the last of `values`.
+///
+/// # Errors
+///
+/// It answers with anything that is none of them, or still not with the last after 30 s.
+pub(crate) async fn until_shown(
+    listen: SocketAddr,
+    values: RangeInclusive<u64>,
+) -> anyhow::Result<()> {
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        // A new connection each time: one that stays would stay with a process that was replaced.
+        let mut client = Client::connect(listen).await?;
+        let answer = client.ask(CHANGING, "/").await?;
+        let body = String::from_utf8_lossy(&answer.body);
+        let value = body.parse().ok().filter(|value| values.contains(value));
+        ensure!(
+            value.is_some(),
+            "{} {body:?} instead of one of {values:?}",
+            answer.status
+        );
+        if value == Some(*values.end()) {
+            return Ok(());
+        }
+        if Instant::now() > patience {
+            bail!("change {} does not show", values.end());
+        }
+        sleep(LOOK).await;
+    }
 }
 
 /// The files of a Tidegate that runs.
 #[derive(Debug)]
 pub(crate) struct Directory {
     pub(crate) solo: Solo,
+    pub(crate) changes: Changes,
+}
+
+/// What changes its files.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    place: Place,
     routes: usize,
 }
 
 impl Directory {
     /// Starts it with this many routes, each split 70/30 over two revisions, and one more that
-    /// [`Directory::change`] changes.
+    /// [`Changes::stage`] changes.
     ///
     /// # Errors
     ///
@@ -66,10 +136,16 @@ impl Directory {
             ("conf/routes-00000.yaml", &*first),
         ];
         let cpus = lab.proxy_on(lab.workers);
+        let changes = Changes {
+            place: place.clone(),
+            routes,
+        };
         let solo = Solo::start(lab, found, place, args.to_vec(), cpus, &shown).await?;
-        Ok(Directory { solo, routes })
+        Ok(Directory { solo, changes })
     }
+}
 
+impl Changes {
     /// Writes a file that makes the changing route answer with `change`; [`Staged::commit`] puts it
     /// in the old one's place.
     ///
@@ -78,7 +154,7 @@ impl Directory {
     /// It cannot be written.
     pub(crate) fn stage(&self, change: u64) -> anyhow::Result<Staged> {
         // Beside the directory, so that its watchers hear of the renaming only.
-        let place = &self.solo.place;
+        let place = &self.place;
         place.write(CHANGED_FILE, &changed(self.routes, change))?;
         Ok(Staged {
             from: place.directory.join(CHANGED_FILE),

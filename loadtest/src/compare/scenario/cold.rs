@@ -327,8 +327,18 @@ fn ms(from: u64, to: u64) -> f64 {
 }
 
 fn fill(section: &mut Section, found: &Findings) {
+    fill_starts(section, &found.starts);
+    fill_held(section, found);
+    section.notes.push(
+        "That it listens Tidegate learns by asking, every 2 ms at first: half of that, on average, is in \
+         the time until the request is there."
+            .to_owned(),
+    );
+}
+
+fn fill_starts(section: &mut Section, found: &[Start]) {
     let starts = |figure: &dyn Fn(&Start) -> Option<f64>| {
-        let figures: Option<Vec<f64>> = found.starts.iter().map(figure).collect();
+        let figures: Option<Vec<f64>> = found.iter().map(figure).collect();
         Spread::of(figures?)
     };
     let phase = |pick: fn(&Phases) -> Option<f64>| {
@@ -372,6 +382,39 @@ fn fill(section: &mut Section, found: &Findings) {
         ("it listens → it has read the request", outside, added),
         ("request sent → answer read", outside, whole),
     ]));
+    judge(
+        section,
+        "ms from listening to the request read there",
+        added,
+        WIRE_MS,
+    );
+    judge(
+        section,
+        "ms from a request's arrival to the nudge",
+        nudge,
+        NUDGE_MS,
+    );
+    section.charts.push(chart([
+        ("request → process runs", ran),
+        ("process runs → listens", own),
+        ("listens → request read", added),
+        ("request → answer", whole),
+    ]));
+}
+
+fn chart(bars: [(&str, Option<Spread>); 4]) -> Chart {
+    let bar = |(label, figure): (&str, Option<Spread>)| Bar {
+        label: label.to_owned(),
+        figure,
+    };
+    Chart {
+        title: "A cold start".to_owned(),
+        unit: "ms".to_owned(),
+        bars: bars.map(bar).to_vec(),
+    }
+}
+
+fn fill_held(section: &mut Section, found: &Findings) {
     let held = |figure: &dyn Fn(&Held) -> f64| Spread::of(found.held.iter().map(figure));
     let number_held = found.requests as f64;
     let taken = held(&|held| (held.held.rss as f64 - held.idle.rss as f64) / number_held / KIB);
@@ -391,39 +434,17 @@ fn fill(section: &mut Section, found: &Findings) {
         .map(|(what, spread)| vec![what.to_owned(), show(spread)])
         .to_vec(),
     });
-    for (what, figure, bound) in [
-        (
-            "ms from listening to the request read there",
-            added,
-            WIRE_MS,
-        ),
-        ("ms from a request's arrival to the nudge", nudge, NUDGE_MS),
-        ("KiB per held request without a body", taken, HELD_KIB),
-    ] {
-        section
-            .verdicts
-            .push(Verdict::new(what.to_owned(), figure, bound, true));
-    }
-    section.notes.push(
-        "That it listens Tidegate learns by asking, every 2 ms at first: half of that, on average, is in \
-         the time until the request is there."
-            .to_owned(),
+    judge(
+        section,
+        "KiB per held request without a body",
+        taken,
+        HELD_KIB,
     );
-    section.charts.push(Chart {
-        title: "A cold start".to_owned(),
-        unit: "ms".to_owned(),
-        bars: [
-            ("request → process runs", ran),
-            ("process runs → listens", own),
-            ("listens → request read", added),
-            ("request → answer", whole),
-        ]
-        .map(|(label, figure)| Bar {
-            label: label.to_owned(),
-            figure,
-        })
-        .to_vec(),
-    });
+}
+
+fn judge(section: &mut Section, what: &str, figure: Option<Spread>, bound: f64) {
+    let verdict = Verdict::new(what.to_owned(), figure, bound, true);
+    section.verdicts.push(verdict);
 }
 
 /// A table of how long things took, ms.

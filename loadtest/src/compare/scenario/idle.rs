@@ -252,14 +252,18 @@ fn fill(section: &mut Section, peers: &[Peer]) {
             .verdicts
             .push(Verdict::new(what, figure, BOUND, true));
     }
+    section.notes.extend(of_the_kernel(peers));
+}
+
+/// What a connection takes beyond the proxy's own memory, where the kernel tells.
+fn of_the_kernel(peers: &[Peer]) -> Option<String> {
     let kernel = peers
         .iter()
         .filter_map(|peer| peer.per_connection(|turn| turn.kernel.map(|bytes| bytes as f64)));
-    if let Some(kernel) = Spread::of(kernel.map(|spread| spread.median)) {
-        section.notes.push(format!(
-            "The kernel's memory for a connection, both of its sockets together, comes on top: about {} KiB, \
-             of the generator as much as of the proxy.",
-            number(kernel.median)
-        ));
-    }
+    let kernel = Spread::of(kernel.map(|spread| spread.median))?;
+    Some(format!(
+        "The kernel's memory for a connection, both of its sockets together, comes on top: about {} KiB, \
+         of the generator as much as of the proxy.",
+        number(kernel.median)
+    ))
 }

@@ -7,6 +7,7 @@ mod idle;
 mod limit;
 mod load;
 mod routes;
+mod swap;
 
 use std::fmt;
 
@@ -32,13 +33,15 @@ pub enum Scenario {
     Cold,
     /// 1, 1 000 and 100 000 hosts: memory, lookup, and the time to change one.
     Routes,
+    /// Latency while Tidegate's files change a hundred times per second.
+    Swap,
     /// Tidegate's limit on concurrency, small and reached, with one and with two workers.
     Limit,
 }
 
 impl Scenario {
     /// Every one, in the order of the report.
-    pub const ALL: [Scenario; 8] = [
+    pub const ALL: [Scenario; 9] = [
         Scenario::Keepalive,
         Scenario::Post,
         Scenario::Large,
@@ -46,6 +49,7 @@ impl Scenario {
         Scenario::Idle,
         Scenario::Cold,
         Scenario::Routes,
+        Scenario::Swap,
         Scenario::Limit,
     ];
 
@@ -58,6 +62,7 @@ impl Scenario {
             Scenario::Idle => idle::run(lab).await,
             Scenario::Cold => cold::run(lab).await,
             Scenario::Routes => routes::run(lab).await,
+            Scenario::Swap => swap::run(lab).await,
             Scenario::Limit => limit::run(lab).await,
         }
     }

@@ -4,19 +4,16 @@ mod peers;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure};
 use serde::Serialize;
-use tokio::time::sleep;
 
 use self::peers::{Kind, NAMES};
-use crate::compare::clients::{Client, until_served};
-use crate::compare::directory::{CHANGING, ROUTES_PER_FILE, hosts};
+use crate::compare::clients::until_served;
+use crate::compare::directory::{FIRST, ROUTES_PER_FILE, load_line, until_shown};
 use crate::compare::figures::disturbance;
 use crate::compare::kernel::Memory;
 use crate::compare::lab::Lab;
 use crate::compare::measure::{Sample, send};
 use crate::compare::peers::{Found, TIDEGATE};
-use crate::compare::process::CommandLine;
 use crate::compare::section::{Bar, Chart, Section, Table, Verdict};
 use crate::compare::settle::settled;
 use crate::compare::spread::{Spread, number};
@@ -28,12 +25,6 @@ const DURATION_MAX: Duration = Duration::from_millis(1500);
 
 /// Changes per proxy.
 const CHANGES: u64 = 7;
-
-/// Between two requests that look whether a change shows.
-const LOOK: Duration = Duration::from_millis(1);
-
-/// How long a change may take to show.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The budget of memory per route, KiB.
 const ROUTE_KIB: f64 = 1.0;
@@ -183,18 +174,9 @@ async fn load(
     };
     let solo = kind.solo();
     if !counts {
-        until_served(solo.place.listen, "route-0.default.example.com").await?;
+        until_served(solo.place.listen, FIRST).await?;
     }
-    let line = CommandLine::new(
-        &std::env::current_exe()?,
-        [
-            "run".to_owned(),
-            format!("http://{}/", solo.place.listen),
-            format!("--host-pattern={}", hosts(case.hosts)),
-            format!("--connections={}", lab.connections),
-            format!("--duration={}", humantime::format_duration(duration)),
-        ],
-    );
+    let line = load_line(lab, solo.place.listen, case.hosts, duration, None)?;
     let sample = send(lab, stage, &mut solo.running, &line, lab.workers).await?;
     if counts {
         let problems = sample.problems.iter().cloned();
@@ -217,36 +199,10 @@ async fn change(case: &mut Case) -> anyhow::Result<()> {
         let begun = Instant::now();
         staged.commit()?;
         kind.tell()?;
-        until_shown(listen, change, begun + PATIENCE).await?;
+        until_shown(listen, change - 1..=change).await?;
         case.changes.push(begun.elapsed().as_secs_f64() * 1000.0);
     }
     Ok(())
-}
-
-async fn until_shown(
-    listen: std::net::SocketAddr,
-    change: u64,
-    patience: Instant,
-) -> anyhow::Result<()> {
-    let (new, old) = (change.to_string(), (change - 1).to_string());
-    loop {
-        // A new connection each time: one that stays would stay with a process that was replaced.
-        let mut client = Client::connect(listen).await?;
-        let answer = client.ask(CHANGING, "/").await?;
-        if answer.body == new.as_bytes() {
-            return Ok(());
-        }
-        let body = String::from_utf8_lossy(&answer.body);
-        ensure!(
-            body == old,
-            "{} {body:?} instead of {old:?} or {new:?}",
-            answer.status
-        );
-        if Instant::now() > patience {
-            bail!("change {change} does not show");
-        }
-        sleep(LOOK).await;
-    }
 }
 
 /// Bytes, with pages shared between its processes counted once where the kernel tells.

@@ -59,7 +59,7 @@ impl Kind {
     /// The file cannot be written.
     pub(super) fn stage(&self, change: u64) -> anyhow::Result<Option<Staged>> {
         match self {
-            Kind::Tidegate(directory) => directory.stage(change).map(Some),
+            Kind::Tidegate(directory) => directory.changes.stage(change).map(Some),
             Kind::Nginx(solo, hosts) => {
                 solo.place.write("new.map", &nginx_map(*hosts, change))?;
                 let file = |name: &str| solo.place.directory.join(name);
