@@ -116,19 +116,19 @@ impl Solo {
         clients::get(self.place.admin, path).await
     }
 
-    /// The sum of a metric of Tidegate over all labels.
+    /// The sum of a metric of Tidegate that counts, over all labels.
     ///
     /// # Errors
     ///
     /// It does not answer, or has no such metric.
-    pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+    pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<u64> {
         let page = String::from_utf8(self.admin("/metrics").await?)?;
         let of = |line: &str| {
             let rest = line.strip_prefix(name)?;
             let ours = rest.starts_with([' ', '{']);
-            ours.then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
+            ours.then(|| rest.rsplit(' ').next()?.parse::<u64>().ok())?
         };
-        let values: Vec<f64> = page.lines().filter_map(of).collect();
+        let values: Vec<u64> = page.lines().filter_map(of).collect();
         anyhow::ensure!(!values.is_empty(), "there is no metric {name}");
         Ok(values.iter().sum())
     }

@@ -38,6 +38,14 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
+/// A number of things.
+pub(crate) fn count(of: u64) -> String {
+    if of < 10_000 {
+        return of.to_string();
+    }
+    thousands(of as f64)
+}
+
 /// A whole number in groups of three.
 fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
@@ -79,5 +87,10 @@ mod tests {
     fn numbers_have_three_places_that_count() {
         let shown = [0.0, 0.456, 12.34, 4321.2, 1_234_567.0].map(number);
         assert_eq!(shown, ["0", "0.46", "12.3", "4321", "1 234 567"]);
+    }
+
+    #[test]
+    fn things_are_counted_in_whole_numbers() {
+        assert_eq!([1, 20, 100_000].map(count), ["1", "20", "100 000"]);
     }
 }

@@ -16,7 +16,7 @@ use crate::compare::lab::Lab;
 use crate::compare::measure::{Sample, send};
 use crate::compare::section::{Bar, Chart, Section, Table};
 use crate::compare::solo::{Solo, tidegate};
-use crate::compare::spread::{Spread, number};
+use crate::compare::spread::{Spread, count, number};
 use crate::compare::stage::{Plan, Stage};
 
 /// Routes beside the one that changes.
@@ -58,7 +58,7 @@ struct Turn {
     /// How long that went on.
     seconds: f64,
     /// Versions Tidegate published, up to the one with the last change.
-    swaps: f64,
+    swaps: u64,
     /// From the last change put in place to the first answer that shows it, ms.
     shown: Option<f64>,
 }
@@ -219,7 +219,7 @@ async fn turn(
     let turn = Turn {
         written: *last - earlier,
         seconds,
-        swaps: after - before,
+        swaps: after.saturating_sub(before),
         shown,
         sample,
     };
@@ -238,7 +238,7 @@ impl Turn {
             let written = self.written;
             problems.push(format!("only {written} of {due:.0} changes were written"));
         }
-        if (burst > 0) != (self.swaps > 0.0) {
+        if (burst > 0) != (self.swaps > 0) {
             let Turn { swaps, written, .. } = self;
             problems.push(format!("{swaps} versions were made of {written} changes"));
         }
@@ -247,7 +247,7 @@ impl Turn {
 }
 
 /// How many versions there have been, once that no longer grows, and how many were rejected.
-async fn versions(solo: &Solo) -> anyhow::Result<(f64, f64)> {
+async fn versions(solo: &Solo) -> anyhow::Result<(u64, u64)> {
     let version = "tidegate_config_version";
     let mut before = solo.metric(version).await?;
     for _ in 0..LOOKS {
@@ -317,7 +317,7 @@ fn row(case: &Case, quiet: &Case) -> Vec<String> {
     };
     let latency = |pick: fn(&Turn) -> u64| show(spread(case, |turn| pick(turn) as f64));
     let written: u64 = case.turns.iter().map(|turn| turn.written).sum();
-    let swaps: f64 = case.turns.iter().map(|turn| turn.swaps).sum();
+    let swaps: u64 = case.turns.iter().map(|turn| turn.swaps).sum();
     let failed = |turn: &Turn| {
         let report = &turn.sample.report;
         report.sent - report.statuses.get(&200).copied().unwrap_or(0)
@@ -331,8 +331,8 @@ fn row(case: &Case, quiet: &Case) -> Vec<String> {
         latency(|turn| turn.sample.report.latency.p999),
         show(spread(case, cost)),
         times(case, quiet, cost),
-        number(written as f64),
-        number(swaps),
+        count(written),
+        count(swaps),
         show(Spread::of(case.turns.iter().filter_map(|turn| turn.shown))),
         failed.to_string(),
     ]

@@ -16,7 +16,7 @@ use crate::compare::measure::{Sample, send};
 use crate::compare::peers::{Found, TIDEGATE};
 use crate::compare::section::{Bar, Chart, Section, Table, Verdict};
 use crate::compare::settle::settled;
-use crate::compare::spread::{Spread, number};
+use crate::compare::spread::{Spread, count, number};
 use crate::compare::stage::{Plan, Stage};
 
 /// Rounds at most, and how long a measurement takes at most: there are many of them.
@@ -199,7 +199,7 @@ async fn change(case: &mut Case) -> anyhow::Result<()> {
         let begun = Instant::now();
         staged.commit()?;
         kind.tell()?;
-        until_shown(listen, change - 1..=change).await?;
+        until_shown(listen, kind.oldest(change)..=change).await?;
         case.changes.push(begun.elapsed().as_secs_f64() * 1000.0);
     }
     Ok(())
@@ -240,7 +240,7 @@ fn fill(section: &mut Section, cases: &[Case]) {
         let cost = Spread::of(case.samples.iter().map(Sample::micros_per_answer));
         let after = case.samples.last().map(|one| one.memory.rss as f64 / MIB);
         let mark = if case.problems.is_empty() { "" } else { " ⚠" };
-        let label = format!("{}, {}", case.name, number(case.hosts as f64));
+        let label = format!("{}, {}", case.name, count(case.hosts as u64));
         let some = |figure: Option<f64>| show(Spread::of(figure));
         rows.push(vec![
             format!("{label}{mark}"),

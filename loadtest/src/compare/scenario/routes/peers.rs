@@ -70,6 +70,15 @@ impl Kind {
         }
     }
 
+    /// The oldest change that may still show once the one before `change` has shown.
+    pub(super) fn oldest(&self, change: u64) -> u64 {
+        match self {
+            // Its workers of earlier configurations go on accepting for a moment.
+            Kind::Nginx(..) => 0,
+            Kind::Tidegate(_) | Kind::Haproxy(_) => change - 1,
+        }
+    }
+
     /// Says that there is something new, to whom it has to be said.
     ///
     /// # Errors

@@ -1,0 +1,87 @@
+//! `keepalive`, `post`, `large`, `connect`.
+
+use loadtest::compare::{Rounds, Section};
+
+use crate::support::{PEERS, Written, check_sample, check_whole, compare};
+
+/// Checks everything a section of load through several proxies says.
+fn check_section(written: &Written, section: &Section) {
+    assert_eq!(section.problems, Vec::<String>::new());
+    let rounds: Rounds = serde_json::from_value(section.raw.clone()).unwrap();
+    assert!(rounds.rate > 0.0);
+    assert_eq!(rounds.peers.len(), section.tables[0].rows.len());
+    assert_eq!(rounds.peers.len(), section.charts[0].bars.len());
+    assert_eq!(rounds.peers.len(), section.shown.len());
+    for (peer, shown) in rounds.peers.iter().zip(&section.shown) {
+        assert_eq!(peer.name, shown.name);
+        assert_eq!((peer.saturation.len(), peer.fixed.len()), (1, 1));
+        assert!(peer.sound());
+        peer.saturation.iter().for_each(check_sample);
+        peer.fixed.iter().for_each(check_sample);
+        let row = format!("| {} | ", peer.name);
+        assert!(written.markdown.contains(&row), "{}", written.markdown);
+        assert!(written.markdown.contains(&shown.command));
+        assert!(written.svg.contains(&peer.name));
+    }
+}
+
+fn check(scenario: &str, names: &[&str]) {
+    let scenario = format!("--scenario={scenario}");
+    let written = compare(8, &[PEERS, &scenario]);
+    check_whole(&written);
+    let sections = &written.comparison.sections;
+    let found: Vec<&str> = sections.iter().map(|section| &*section.name).collect();
+    assert_eq!(found, names);
+    for section in sections {
+        check_section(&written, section);
+    }
+}
+
+#[test]
+fn keepalive_counts_right() {
+    check("keepalive", &["keepalive"]);
+}
+
+#[test]
+fn post_counts_right() {
+    check("post", &["post"]);
+}
+
+#[test]
+fn large_counts_right() {
+    check("large", &["large-down", "large-up"]);
+}
+
+#[test]
+fn connect_counts_right() {
+    check("connect", &["connect"]);
+}
+
+#[test]
+fn those_that_add_the_least_take_part_in_keepalive_only() {
+    let peers = "--peers=copier,nginx-bare,haproxy-bare";
+    let written = compare(2, &["--scenario=keepalive,post", "--rate=100", peers]);
+    check_whole(&written);
+    let missing = |name: &str| {
+        let mut missing = written.comparison.missing.iter();
+        missing.any(|one| one.name == name)
+    };
+    let mut all = vec!["copier"];
+    all.extend(
+        ["nginx-bare", "haproxy-bare"]
+            .into_iter()
+            .filter(|name| !missing(name)),
+    );
+    for (section, expected) in written.comparison.sections.iter().zip([&*all, &["copier"]]) {
+        check_section(&written, section);
+        let names: Vec<&str> = section.shown.iter().map(|shown| &*shown.name).collect();
+        assert_eq!(names, expected);
+        let notes = section.notes.join("\n");
+        assert!(
+            notes.contains("Added to each forwarded request: nothing by copier"),
+            "{notes}"
+        );
+        let bare = expected.len() > 1;
+        assert_eq!(notes.contains("X-Forwarded-For by "), bare, "{notes}");
+    }
+}
