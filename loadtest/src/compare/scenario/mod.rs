@@ -3,6 +3,7 @@
 //! One more is a variant here and a file beside this one with a function from the lab to sections.
 
 mod cold;
+mod generator;
 mod idle;
 mod limit;
 mod load;
@@ -34,11 +35,13 @@ pub enum Scenario {
     Routes,
     /// Tidegate's limit on concurrency, small and reached, with one and with two workers.
     Limit,
+    /// The load generator beside wrk, without a proxy.
+    Generator,
 }
 
 impl Scenario {
     /// Every one, in the order of the report.
-    pub const ALL: [Scenario; 8] = [
+    pub const ALL: [Scenario; 9] = [
         Scenario::Keepalive,
         Scenario::Post,
         Scenario::Large,
@@ -47,6 +50,7 @@ impl Scenario {
         Scenario::Cold,
         Scenario::Routes,
         Scenario::Limit,
+        Scenario::Generator,
     ];
 
     pub(crate) async fn run(self, lab: &Lab) -> anyhow::Result<Vec<Section>> {
@@ -59,6 +63,7 @@ impl Scenario {
             Scenario::Cold => cold::run(lab).await,
             Scenario::Routes => routes::run(lab).await,
             Scenario::Limit => limit::run(lab).await,
+            Scenario::Generator => generator::run(lab).await,
         }
     }
 }
