@@ -6,6 +6,7 @@
 
 mod cold;
 mod ending;
+mod generator;
 mod idle;
 mod limit;
 mod load;

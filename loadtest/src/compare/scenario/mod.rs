@@ -3,6 +3,7 @@
 //! One more is a variant here and a file beside this one with a function from the lab to sections.
 
 mod cold;
+mod generator;
 mod idle;
 mod limit;
 mod load;
@@ -37,11 +38,13 @@ pub enum Scenario {
     Swap,
     /// Tidegate's limit on concurrency, small and reached, with one and with two workers.
     Limit,
+    /// The load generator beside wrk, without a proxy.
+    Generator,
 }
 
 impl Scenario {
     /// Every one, in the order of the report.
-    pub const ALL: [Scenario; 9] = [
+    pub const ALL: [Scenario; 10] = [
         Scenario::Keepalive,
         Scenario::Post,
         Scenario::Large,
@@ -51,6 +54,7 @@ impl Scenario {
         Scenario::Routes,
         Scenario::Swap,
         Scenario::Limit,
+        Scenario::Generator,
     ];
 
     pub(crate) async fn run(self, lab: &Lab) -> anyhow::Result<Vec<Section>> {
@@ -64,6 +68,7 @@ impl Scenario {
             Scenario::Routes => routes::run(lab).await,
             Scenario::Swap => swap::run(lab).await,
             Scenario::Limit => limit::run(lab).await,
+            Scenario::Generator => generator::run(lab).await,
         }
     }
 }
