@@ -79,3 +79,23 @@ impl fmt::Display for Scenario {
         f.write_str(value.as_ref().map_or("", |value| value.get_name()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::peers::PEERS;
+
+    #[test]
+    fn the_page_names_every_scenario_and_every_proxy() {
+        let page = include_str!("../../../../docs/performance.md");
+        for scenario in Scenario::ALL {
+            let row = format!("\n| `{scenario}` | ");
+            assert!(page.contains(&row), "nothing about {scenario}");
+        }
+        for peer in PEERS {
+            let row = format!("\n| `{}` | ", peer.name);
+            assert!(page.contains(&row), "nothing about {}", peer.name);
+        }
+        assert_eq!(Scenario::value_variants(), Scenario::ALL);
+    }
+}
