@@ -11,11 +11,12 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::mpsc::{Sender, channel};
 use std::task::{Context, Poll, ready};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -56,9 +57,17 @@ pub struct CopyArgs {
 )]
 pub fn main(args: CopyArgs) -> anyhow::Result<()> {
     system::raise_descriptor_limit();
+    let (listening, listens) = channel();
     let workers: Vec<_> = (0..args.workers)
-        .map(|_| thread::spawn(move || work(args.listen, args.to, args.workers > 1)))
+        .map(|_| {
+            let listening = listening.clone();
+            thread::spawn(move || work(args.listen, args.to, args.workers > 1, listening))
+        })
         .collect();
+    drop(listening);
+    // Each says once whether it listens, and lets go of its end.
+    let listens: Vec<()> = listens.iter().collect::<anyhow::Result<_>>()?;
+    ensure!(listens.len() == workers.len(), "a worker did not start");
     writeln!(io::stdout(), "listening on {}", args.listen)?;
     for worker in workers {
         let ended = worker.join();
@@ -67,14 +76,25 @@ pub fn main(args: CopyArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn work(listen: SocketAddr, to: SocketAddr, shared: bool) -> anyhow::Result<()> {
+fn work(
+    listen: SocketAddr,
+    to: SocketAddr,
+    shared: bool,
+    listening: Sender<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
         .context("cannot start the event loop")?;
     runtime.block_on(async {
-        let listener = system::listen(listen, shared)?;
-        accept(listener, to).await;
+        match system::listen(listen, shared) {
+            Ok(listener) => {
+                listening.send(Ok(()))?;
+                drop(listening);
+                accept(listener, to).await;
+            }
+            Err(error) => listening.send(Err(error))?,
+        }
         Ok(())
     })
 }
