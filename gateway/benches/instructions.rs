@@ -220,7 +220,7 @@ fn endpoints(worker: &Rc<Worker>) -> Vec<DuplexStream> {
     let connect = |revision: &Arc<config::revision::Revision>| {
         let (io, theirs) = Io::memory(1 << 16);
         let mut connection = Connection::new(io, &worker.buffers);
-        connection.rest(&worker.buffers);
+        connection.rest();
         let throttle = live.throttles.get(revision.id).unwrap();
         let endpoint = throttle.endpoints()[0].id;
         worker
