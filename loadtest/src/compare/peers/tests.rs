@@ -3,22 +3,27 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::*;
 
 /// How long a proxy may take until it forwards.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Ended when the test ends, however it ends.
+/// Ended when the test ends, however it ends, with all it has started: nginx's workers outlive a
+/// killed master.
 struct Started(Child);
 
 impl Drop for Started {
     fn drop(&mut self) {
-        drop(self.0.kill());
+        // A group that has gone is what is wanted.
+        let _gone = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
         drop(self.0.wait());
     }
 }
@@ -85,6 +90,7 @@ fn behind(found: &Found) -> String {
         .args(args)
         .envs(env)
         .current_dir(directory.path())
+        .process_group(0)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
