@@ -157,9 +157,11 @@ async fn serve_one(
     if down.wants_more() && (down.received_all() || skip_body(worker, &mut down, timer).await) {
         return true;
     }
-    // Who said that this request is the last has nothing more to send that could meet a closed
-    // socket and cost it the answer.
-    let parted = leaves && down.is_over() && connection.unread().is_empty();
+    // Who said that this request is the last should have nothing more to send that could meet a
+    // closed socket and cost it the answer. Some send an empty line all the same.
+    let is_over = down.is_over();
+    let silent = connection.unread().is_empty() && !connection.io().is_stirred();
+    let parted = leaves && is_over && silent;
     if !parted {
         end(worker, connection, reads, timer).await;
     }
