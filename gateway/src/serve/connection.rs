@@ -195,11 +195,8 @@ async fn idle(worker: &Worker, connection: &mut Connection, timer: &Timer) -> bo
         limits.keep_alive
     };
     let readable = poll_fn(|cx| {
-        let polled = match first {
-            true => connection.poll_begun(cx),
-            false => connection.io().poll_readable(cx),
-        };
-        if polled.is_ready() {
+        let may_have_begun = first || connection.io().poll_readable(cx).is_ready();
+        if may_have_begun && connection.poll_begun(cx).is_ready() {
             return Poll::Ready(true);
         }
         if worker.phase.get() == Phase::Ended {

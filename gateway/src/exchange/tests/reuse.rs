@@ -178,3 +178,21 @@ fn bytes_behind_the_last_request_do_not_cost_it_its_answer() {
         );
     });
 }
+
+#[test]
+fn a_request_that_fills_its_buffer_is_not_the_beginning_of_the_next() {
+    run(async {
+        let world = World::new("headTimeout: 10s, keepAlive: 75s", "");
+        let (mut client, io) = sockets().await;
+        world.serve(io);
+        let filled = |size: usize| {
+            let head = "GET /empty HTTP/1.1\r\nhost: b.default.example.com\r\nx: ";
+            format!("{head}{}\r\n\r\n", "x".repeat(size - head.len() - 4))
+        };
+        let start = Instant::now();
+        say(&mut client, filled(4096)).await;
+        assert!(read_head(&mut client).await.starts_with("HTTP/1.1 204 "));
+        assert_eq!(read_all(&mut client).await, "");
+        took(start, seconds(75));
+    });
+}
