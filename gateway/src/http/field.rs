@@ -38,7 +38,7 @@ macro_rules! known {
 
         impl Name {
             /// All but `Other`.
-            const ALL: &[Name] = &[$(Name::$variant),*];
+            pub(super) const ALL: &[Name] = &[$(Name::$variant),*];
 
             /// Lower-case spelling; empty for `Other`.
             #[must_use]
@@ -294,7 +294,27 @@ impl config::route::Fields for Head {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_name_is_what_a_comparison_of_letters_says(
+            of in 0..Name::ALL.len(),
+            at in any::<usize>(),
+            flipped in any::<u8>(),
+        ) {
+            let mut text = Name::ALL[of].text().as_bytes().to_vec();
+            let at = at % text.len();
+            text[at] ^= flipped;
+            // No parser lets it into a name or a value.
+            prop_assume!(!text.contains(&b'\r'));
+            let mut all = Name::ALL.iter();
+            let same = all.find(|name| text.eq_ignore_ascii_case(name.text().as_bytes()));
+            prop_assert_eq!(Name::of(&text), same.copied().unwrap_or(Name::Other));
+        }
+    }
 
     #[test]
     fn a_name_is_known_in_any_case_and_nothing_else_is_taken_for_it() {

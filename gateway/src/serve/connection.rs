@@ -157,9 +157,11 @@ async fn serve_one(
     if down.wants_more() && (down.received_all() || skip_body(worker, &mut down, timer).await) {
         return true;
     }
-    // Who said that this request is the last has nothing more to send that could meet a closed
-    // socket and cost it the answer.
-    let parted = leaves && down.is_over() && connection.unread().is_empty();
+    // Who said that this request is the last should have nothing more to send that could meet a
+    // closed socket and cost it the answer. Some send an empty line all the same.
+    let is_over = down.is_over();
+    let silent = connection.unread().is_empty() && !connection.io().is_stirred();
+    let parted = leaves && is_over && silent;
     if !parted {
         end(worker, connection, reads, timer).await;
     }
@@ -193,11 +195,8 @@ async fn idle(worker: &Worker, connection: &mut Connection, timer: &Timer) -> bo
         limits.keep_alive
     };
     let readable = poll_fn(|cx| {
-        let polled = match first {
-            true => connection.poll_begun(cx),
-            false => connection.io().poll_readable(cx),
-        };
-        if polled.is_ready() {
+        let may_have_begun = first || connection.io().poll_readable(cx).is_ready();
+        if may_have_begun && connection.poll_begun(cx).is_ready() {
             return Poll::Ready(true);
         }
         if worker.phase.get() == Phase::Ended {

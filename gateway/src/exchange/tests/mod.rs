@@ -2,6 +2,7 @@
 
 mod ends;
 mod limits;
+mod reuse;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -64,7 +65,9 @@ impl World {
             "gateway: {{ limits: {{ {limits} }} }}\n\
              routes:\n  - {{ name: a, traffic: [ {{ revision: a }} ] }}\n\
              \x20 - {{ name: b, rules: [ {{ path: /empty, respond: {{ status: 204 }} }},\n\
-             \x20     {{ path: /set, setHeaders: {{ x-forwarded-proto: https }}, traffic: [ {{ revision: a }} ] }} ] }}\n\
+             \x20     {{ path: /set, setHeaders: {{ x-forwarded-proto: https }}, traffic: [ {{ revision: a }} ] }},\n\
+             \x20     {{ path: /moved, rewriteHost: inner.test, rewritePath: /else, setResponseHeaders: {{ x-set: '1' }},\n\
+             \x20       traffic: [ {{ revision: a }} ] }} ] }}\n\
              revisions:\n  - {{ name: a, endpoints: [\"{endpoint}\"], {revision} }}\n"
         );
         let content = config::parse("test.yaml", &text);

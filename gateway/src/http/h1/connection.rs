@@ -153,8 +153,9 @@ impl Connection {
         self.buffer.holds_no_storage() && self.out.capacity() == 0
     }
 
-    /// Waits for the first byte on a connection that was never read from. The reactor takes it for
-    /// readable until a read has found nothing, so this reads; without a byte no buffer is kept.
+    /// Waits for the first byte of a message. The reactor takes a connection that was never read
+    /// from, or whose last read filled its buffer, for readable until a read has found nothing, so
+    /// this reads; without a byte no buffer is kept.
     ///
     /// # Cancel safety
     /// Nothing is lost.

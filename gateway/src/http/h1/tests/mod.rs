@@ -2,6 +2,7 @@
 
 mod body;
 mod encode;
+mod index;
 mod request;
 mod response;
 mod soup;
