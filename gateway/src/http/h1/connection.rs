@@ -161,9 +161,17 @@ impl Connection {
     /// Nothing is lost.
     pub fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (mut read, _write) = self.io.split();
-        let polled = read.poll_read(cx, self.buffer.room(SIZES[0]));
+        let room = self.buffer.room(SIZES[0]);
+        let wanted = room.len();
+        let polled = read.poll_read(cx, room);
         match &polled {
-            Poll::Ready(Ok(count)) => self.buffer.filled(*count),
+            Poll::Ready(Ok(count)) => {
+                self.buffer.filled(*count);
+                if *count == wanted {
+                    // More than a usual head: a body may follow, faster than we take it.
+                    self.buffer.widen(SIZES[2]);
+                }
+            }
             // An end or an error shows again to whoever reads next.
             Poll::Ready(Err(_)) => {}
             Poll::Pending => self.buffer.release(),
