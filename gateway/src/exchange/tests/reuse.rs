@@ -89,7 +89,7 @@ const PLAYS: &[Play] = &[
 ];
 
 /// What there is to read, without what no two answers share.
-fn heard(stream: &mut DuplexStream) -> String {
+fn heard(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut storage = vec![0; 64 * 1024];
     let mut target = ReadBuf::new(&mut storage);
     let mut context = Context::from_waker(Waker::noop());
@@ -135,6 +135,44 @@ fn a_request_finds_nothing_of_the_one_before_it() {
                 play(&world, *before).await;
                 let seen = play(&world, *one).await;
                 assert_eq!(seen, *alone, "{one:?} after {before:?}");
+            }
+        }
+    });
+}
+
+/// Like [`play`], of a client whose bytes come in two pieces, both before there is a slot.
+async fn play_held(world: &World, (request, answer): Play, cut: usize) -> (String, String) {
+    let (mut first, mut busy) = (world.client(), world.endpoint());
+    say(&mut first, GET).await;
+    read_head(&mut busy).await;
+    let mut endpoint = world.endpoint();
+    say(&mut endpoint, answer).await;
+    let (mut client, io) = sockets().await;
+    let served = world.serve(io);
+    let (one, two) = request.split_at(cut);
+    say(&mut client, one).await;
+    tokio::time::sleep(seconds(1)).await;
+    say(&mut client, two).await;
+    tokio::time::sleep(seconds(1)).await;
+    assert_eq!(heard(&mut endpoint), "");
+    let gone = "HTTP/1.1 204 Gone\r\nconnection: close\r\n\r\n";
+    say(&mut busy, gone).await;
+    tokio::time::sleep(seconds(1)).await;
+    let seen = (heard(&mut endpoint), heard(&mut client));
+    drop((client, endpoint));
+    served.await.unwrap();
+    seen
+}
+
+#[test]
+fn a_request_that_was_held_is_served_as_any_other() {
+    run(async {
+        for one in PLAYS {
+            let alone = play(&World::new("", ""), *one).await;
+            for cut in (0..one.0.len()).step_by(7) {
+                let world = World::new("", "concurrency: 1");
+                let seen = play_held(&world, *one, cut).await;
+                assert_eq!(seen, alone, "{one:?} cut at {cut}");
             }
         }
     });
