@@ -159,7 +159,7 @@ pub async fn exchange<D: Downstream>(
     exchange.finish(end, down).await;
 }
 
-/// Answers what came instead of a request.
+/// Answers what came instead of a request; `papers` hold none.
 pub async fn refuse<D: Downstream>(
     worker: &Rc<Worker>,
     client: Client,
@@ -170,7 +170,6 @@ pub async fn refuse<D: Downstream>(
     timer: &Timer,
 ) {
     let pace = Pace::new(&worker.clock);
-    papers.request = RequestHead::default();
     let exchange = Exchange::new(worker, client, papers, arrived, &pace, timer);
     exchange.finish(End::Refused(reason), down).await;
 }

@@ -135,12 +135,16 @@ async fn serve_one(
     let arrived = worker.clock.now();
     let heard = hear(worker, connection, reads, timer, &mut papers.request).await;
     connection.exchanges += 1;
-    let request = &papers.request;
     let refused = match heard {
         Heard::Request => None,
-        Heard::Refused(reason) => Some(reason),
+        Heard::Refused(reason) => {
+            // What is there is half of it, or of the request before, which another client sent.
+            papers.request = RequestHead::default();
+            Some(reason)
+        }
         Heard::Nothing => return false,
     };
+    let request = &papers.request;
     let leaves = !request.keep_alive && refused.is_none();
     let mut down = server::Client::new(connection, reads, request);
     // Behind a head that was refused nobody knows where the next one begins.
