@@ -33,6 +33,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::bounds;
+
 pub use kernel::{Memory, Spent};
 pub use measure::Sample;
 pub use peers::Shown;
@@ -69,7 +71,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Length of one measurement; a turn has two, at saturation and at a fixed rate.
-    #[arg(long, value_name = "DURATION", default_value = "4s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "4s", value_parser = bounds::length)]
     duration: Duration,
     /// Workers (threads) of each proxy.
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -78,7 +80,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u16).range(1..))]
     connections: u16,
     /// The fixed rate, requests per second (half of nginx's at saturation).
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", value_parser = bounds::rate)]
     rate: Option<f64>,
     /// Connections held idle, and requests held, in `idle` and `cold`.
     #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..))]

@@ -54,6 +54,19 @@ fn a_proxy_that_does_not_start_is_shown_with_what_it_said() {
 }
 
 #[test]
+fn work_that_cannot_be_measured_is_refused_before_it_begins() {
+    for args in [["--duration=0s"], ["--rate=0"], ["--rate=nan"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+            .args(["compare", "--peers=copier", "--scenario=keepalive"])
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(!output.status.success(), "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
 fn a_page_gets_its_sections_and_charts() {
     let directory = tempfile::tempdir().unwrap();
     let page = directory.path().join("page.md");
