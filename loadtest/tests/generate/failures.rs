@@ -112,6 +112,8 @@ fn options_without_a_meaning_are_refused() {
         (&["--hosts", "/nonexistent"], "/nonexistent"),
         (&["--hold", "--rate", "1"], "--rate"),
         (&["-X", "G T"], "no method"),
+        (&["--json", "/nonexistent/a.json"], "/nonexistent/a.json"),
+        (&["--plot", "/nonexistent/a.svg"], "/nonexistent/a.svg"),
     ] {
         let said = refused("http://127.0.0.1:1/", options);
         assert!(said.contains(words), "{options:?}: {said}");
