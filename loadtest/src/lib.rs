@@ -11,6 +11,7 @@
 //! apart; the border between them is the JSON of [`report::Report`].
 
 pub mod backend;
+mod bounds;
 pub mod cli;
 pub mod compare;
 pub mod copy;

@@ -374,3 +374,13 @@ fn the_copier_passes_bytes_and_ends_both_ways() {
     (&client).read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "answer");
 }
+
+#[test]
+fn a_body_no_memory_could_hold_is_refused() {
+    let output = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        .args(["backend", "--listen=127.0.0.1:0", "--body=1TiB"])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("1 GiB"));
+}

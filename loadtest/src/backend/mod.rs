@@ -24,6 +24,8 @@ use anyhow::Context as _;
 use bytesize::ByteSize;
 use tokio::runtime::{Builder, LocalOptions};
 
+use crate::bounds;
+
 pub use stats::{AddressStats, Stats, read as read_stats};
 pub use times::Times;
 
@@ -46,10 +48,10 @@ pub struct BackendArgs {
     #[arg(long, value_name = "ADDR", required = true)]
     listen: Vec<SocketAddr>,
     /// Bytes of every answer's body.
-    #[arg(long, value_name = "SIZE", default_value = "128B")]
+    #[arg(long, value_name = "SIZE", default_value = "128B", value_parser = bounds::body)]
     body: ByteSize,
     /// Time between a request's last byte and its answer, to the millisecond.
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = bounds::time)]
     delay: Duration,
     /// Send bodies in chunks of SIZE (8 KiB) instead of with a Content-Length.
     #[arg(long, value_name = "SIZE", num_args = 0..=1, default_missing_value = "8KiB")]

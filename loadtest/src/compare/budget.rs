@@ -42,7 +42,7 @@ pub(crate) fn keepalive(rounds: &Rounds) -> Vec<Verdict> {
     ];
     let mut verdicts = costs(rounds, "CPU per request", &bounds);
     verdicts.extend(beside(rounds, "nginx", "requests/s", speed, 1.10, false));
-    let latency = "p99 at half of nginx's saturation";
+    let latency = "p99 at the fixed rate";
     verdicts.extend(beside(rounds, "nginx", latency, p99, 1.0, true));
     verdicts
 }

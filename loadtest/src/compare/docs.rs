@@ -16,14 +16,29 @@ const END: &str = "<!-- measured: end -->";
 /// Every section begins with such a line.
 const SECTION: &str = "<!-- section ";
 
+/// Sees to it early that [`update`] will not fail after an hour of measuring.
+///
+/// # Errors
+///
+/// The page cannot be read or written, or lacks the two marks.
+pub(crate) fn check(file: &Path) -> anyhow::Result<()> {
+    replace(&read(file)?, Vec::new())?;
+    let opened = fs::OpenOptions::new().append(true).open(file);
+    opened.with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(())
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
 /// Puts every section into the page, and its chart beside it, in a directory of the page's name.
 ///
 /// # Errors
 ///
 /// The page cannot be read or written, or lacks the two marks.
 pub(crate) fn update(file: &Path, comparison: &Comparison) -> anyhow::Result<()> {
-    let page =
-        fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let page = read(file)?;
     let charts = file.with_extension("");
     let mut sections = Vec::new();
     for section in &comparison.sections {

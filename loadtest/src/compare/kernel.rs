@@ -40,6 +40,8 @@ pub struct Memory {
     pub rss: u64,
     /// Pages shared with other processes counted in part; none where the kernel does not tell.
     pub pss: Option<u64>,
+    /// The part of `pss` that is no file's: free of how many others run the same program.
+    pub anonymous: Option<u64>,
 }
 
 impl Usage {
@@ -139,11 +141,14 @@ impl Memory {
         let mut sum = Memory {
             rss: 0,
             pss: Some(0),
+            anonymous: Some(0),
         };
         for pid in tree(root)? {
             let one = Memory::of_process(pid)?;
             sum.rss += one.rss;
-            sum.pss = sum.pss.zip(one.pss).map(|(sum, pss)| sum + pss);
+            let add = |sum: Option<u64>, one| sum.zip(one).map(|(sum, one)| sum + one);
+            sum.pss = add(sum.pss, one.pss);
+            sum.anonymous = add(sum.anonymous, one.anonymous);
         }
         Ok(sum)
     }
@@ -162,7 +167,8 @@ impl Memory {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok();
         Ok(Memory {
             rss: kibibytes(&status, "VmRSS:").context("status has no VmRSS")?,
-            pss: rollup.and_then(|text| kibibytes(&text, "Pss:")),
+            pss: rollup.as_ref().and_then(|text| kibibytes(text, "Pss:")),
+            anonymous: rollup.and_then(|text| kibibytes(&text, "Pss_Anon:")),
         })
     }
 }

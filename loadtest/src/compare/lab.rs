@@ -1,6 +1,7 @@
 //! What scenarios work with: the proxies that are there, processors, ports, a directory.
 
 use std::cell::Cell;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -87,7 +88,7 @@ impl Lab {
     pub(crate) fn say(&self, what: impl Into<String>) {
         let what = what.into();
         if self.progress.is_hidden() {
-            eprintln!("{what}");
+            tell(&what);
         } else {
             self.progress.set_message(what);
         }
@@ -168,12 +169,15 @@ impl Drop for Lab {
     fn drop(&mut self) {
         if self.keep {
             self.directory.disable_cleanup(true);
-            eprintln!(
-                "configurations and logs are in {}",
-                self.directory.path().display()
-            );
+            let path = self.directory.path().display();
+            tell(&format!("configurations and logs are in {path}"));
         }
     }
+}
+
+/// Says it to whoever still listens, unlike `eprintln`, which panics when nobody does.
+fn tell(what: &str) {
+    let _unheard = writeln!(std::io::stderr(), "{what}");
 }
 
 /// Ascending, each once.

@@ -30,8 +30,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::bounds;
 
 pub use kernel::{Memory, Spent};
 pub use measure::Sample;
@@ -69,7 +71,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Length of one measurement; a turn has two, at saturation and at a fixed rate.
-    #[arg(long, value_name = "DURATION", default_value = "4s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "4s", value_parser = bounds::length)]
     duration: Duration,
     /// Workers (threads) of each proxy.
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -78,7 +80,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u16).range(1..))]
     connections: u16,
     /// The fixed rate, requests per second (half of nginx's at saturation).
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", value_parser = bounds::rate)]
     rate: Option<f64>,
     /// Connections held idle, and requests held, in `idle` and `cold`.
     #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..))]
@@ -145,8 +147,8 @@ impl Programs {
 ///
 /// # Errors
 ///
-/// What kept it from comparing: no Tidegate, no proxy, no free ports, a signal. A proxy that errs
-/// is no error; the tables show it.
+/// What kept it from comparing: no Tidegate, no proxy, no free ports, a signal. What was done until
+/// then is written nevertheless. A proxy that errs is no error; the tables show it.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "the command line hands it over"
@@ -157,49 +159,73 @@ pub fn main(args: CompareArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    let comparison = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        // Whatever was started is killed as the future that owns it is dropped.
-        tokio::select! {
-            compared = compare(&args) => compared,
-            _ = terminate.recv() => bail!("ended by SIGTERM; nothing was written"),
-            _ = interrupt.recv() => bail!("interrupted; nothing was written"),
-        }
-    })?;
+    if let Some(directory) = &args.out {
+        make(directory)?;
+    }
+    if let Some(file) = &args.docs {
+        docs::check(file)?;
+    }
+    let (comparison, ending) = runtime.block_on(run(&args))?;
+    if comparison.sections.is_empty() {
+        ending.context("nothing was measured")?;
+        bail!("nothing was measured: the proxies chosen take part in none of the scenarios chosen");
+    }
     let text = markdown::whole(&comparison);
-    std::io::stdout().lock().write_all(text.as_bytes())?;
+    // Nobody may read any longer, who yet wants the files.
+    let printed = std::io::stdout().lock().write_all(text.as_bytes());
     if let Some(directory) = &args.out {
         write(directory, &comparison, &text)?;
     }
     if let Some(file) = &args.docs {
         docs::update(file, &comparison)?;
     }
-    Ok(())
+    printed.context("cannot write to standard output")?;
+    ending.context("not all was measured; the report has the scenarios that were done")
 }
 
-async fn compare(args: &CompareArgs) -> anyhow::Result<Comparison> {
+/// What was found, and what brought it to an end before all was measured.
+async fn run(args: &CompareArgs) -> anyhow::Result<(Comparison, anyhow::Result<()>)> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let lab = lab::Lab::open(args)?;
+    let mut sections = Vec::new();
+    // Whatever was started is killed as the future that owns it is dropped.
+    let ending = tokio::select! {
+        done = compare(args, &lab, &mut sections) => done,
+        _ = terminate.recv() => Err(anyhow!("ended by SIGTERM")),
+        _ = interrupt.recv() => Err(anyhow!("interrupted")),
+    };
+    lab.close();
+    let comparison = Comparison {
+        conditions: lab.conditions(),
+        missing: lab.missing.clone(),
+        sections,
+    };
+    Ok((comparison, ending))
+}
+
+async fn compare(
+    args: &CompareArgs,
+    lab: &lab::Lab,
+    sections: &mut Vec<Section>,
+) -> anyhow::Result<()> {
     let scenarios: &[Scenario] = match &*args.scenario {
         [] => &Scenario::ALL,
         chosen => chosen,
     };
-    let mut sections = Vec::new();
     for scenario in scenarios {
-        let done = Box::pin(scenario.run(&lab)).await;
+        let done = Box::pin(scenario.run(lab)).await;
         sections.extend(done.with_context(|| format!("scenario {scenario}"))?);
     }
-    lab.close();
-    Ok(Comparison {
-        conditions: lab.conditions(),
-        missing: lab.missing.clone(),
-        sections,
-    })
+    Ok(())
+}
+
+fn make(directory: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))
 }
 
 fn write(directory: &Path, comparison: &Comparison, text: &str) -> anyhow::Result<()> {
-    fs::create_dir_all(directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
+    make(directory)?;
     let charts: Vec<&Chart> = comparison.charts().collect();
     let files = [
         ("compare.md", text.to_owned()),

@@ -82,7 +82,8 @@ impl Solo {
         lab.say(format!("starting {name}"));
         let command = CommandLine::new(found.program(), args);
         let directory = place.directory.display().to_string();
-        let plain = |text: &str| text.replace(&directory, "$DIR");
+        let own = std::env::current_exe()?.display().to_string();
+        let plain = |text: &str| text.replace(&directory, "$DIR").replace(&own, "loadtest");
         let begun = Instant::now();
         let mut running = Running::start(name, &command, cpus, &place.directory)?;
         running.accepts(place.listen).await?;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use crate::bounds;
+
 /// What to send, how much of it, and where to write what came back.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArgs {
@@ -24,7 +26,7 @@ pub struct RunArgs {
     /// Requests per second, sent come what may; latency counts from when each was due.
     ///
     /// Without it, each connection sends its next request when it has its answer.
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", value_parser = bounds::rate)]
     pub rate: Option<f64>,
 
     /// With --rate: requests due and not yet sent, beyond which they are given up and reported.
@@ -32,7 +34,7 @@ pub struct RunArgs {
     pub backlog: u64,
 
     /// How long to measure [default: 10s; with --requests until they are done]
-    #[arg(short, long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(short, long, value_name = "TIME", value_parser = bounds::length)]
     pub duration: Option<Duration>,
 
     /// How many requests to measure.
@@ -40,11 +42,11 @@ pub struct RunArgs {
     pub requests: Option<u64>,
 
     /// Load before the measured time, which is not counted.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "0s")]
+    #[arg(long, value_name = "TIME", value_parser = bounds::time, default_value = "0s")]
     pub warmup: Duration,
 
     /// How long to wait for a connection, and for an answer.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10s")]
+    #[arg(long, value_name = "TIME", value_parser = bounds::length, default_value = "10s")]
     pub timeout: Duration,
 
     /// Threads to share the connections among.
@@ -76,7 +78,7 @@ pub struct RunArgs {
     pub host_pattern: Option<String>,
 
     /// Send a body of this size, such as 1KiB; of a WebSocket, the size of a message.
-    #[arg(long, value_name = "SIZE", conflicts_with = "body_file")]
+    #[arg(long, value_name = "SIZE", conflicts_with = "body_file", value_parser = bounds::body)]
     pub body: Option<ByteSize>,
 
     /// Send this file as the body.

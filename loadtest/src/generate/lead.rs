@@ -1,10 +1,11 @@
 //! From options to a report: starts the threads, watches over the time, adds up.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use hdrhistogram::Histogram;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
@@ -88,7 +89,6 @@ async fn lead(url: &str, plan: Arc<Plan>) -> anyhow::Result<Outcome> {
         })?);
     }
     let tallies = tokio::spawn(gather(threads));
-    let interruption = tokio::spawn(interrupt(shared.clone()));
     let over = async {
         match schedule.end {
             Some(end) => {
@@ -103,9 +103,14 @@ async fn lead(url: &str, plan: Arc<Plan>) -> anyhow::Result<Outcome> {
         }
     };
     let shown = tokio::spawn(show(boards, schedule));
-    let spent = spend(schedule.measured, over, tallies).await;
+    let spent = tokio::select! {
+        spent = spend(schedule.measured, over, tallies) => spent,
+        twice = interrupted_twice(&shared) => {
+            twice.context("cannot wait for Ctrl-C")?;
+            bail!("interrupted again; nothing is reported");
+        }
+    };
     shown.abort();
-    interruption.abort();
     let spent = spent?;
     let interrupted = shared.stop.load(Ordering::Relaxed);
     let end = end(&plan, schedule, &spent, interrupted);
@@ -138,11 +143,18 @@ async fn gather(threads: Vec<Receiver<std::io::Result<Tally>>>) -> Done {
     all.context("there are no threads")
 }
 
-/// Lets a run that is interrupted end with a report.
-async fn interrupt(shared: Arc<Shared>) {
-    if tokio::signal::ctrl_c().await.is_ok() {
-        shared.stop.store(true, Ordering::Relaxed);
-    }
+/// Lets a run that is interrupted end with a report, when the answers under way are there; comes to
+/// an end itself when whoever does not want to wait for those interrupts it again.
+async fn interrupted_twice(shared: &Shared) -> std::io::Result<()> {
+    tokio::signal::ctrl_c().await?;
+    shared.stop.store(true, Ordering::Relaxed);
+    tell("interrupted; waiting for answers under way, once more to leave without");
+    tokio::signal::ctrl_c().await
+}
+
+/// Says it to whoever still listens, unlike `eprintln`, which panics when nobody does.
+fn tell(what: &str) {
+    let _unheard = writeln!(std::io::stderr(), "loadtest: {what}");
 }
 
 /// What was counted, and what the measured time of it cost.
@@ -251,7 +263,7 @@ async fn hold(plan: &Plan, shared: &Shared) {
     while shared.settled.load(Ordering::Relaxed) < plan.connections && !stopped() {
         tokio::time::sleep(LOOK).await;
     }
-    eprintln!("loadtest: holding {} connections", plan.connections);
+    tell(&format!("holding {} connections", plan.connections));
     if let Some(duration) = plan.duration {
         let end = tokio::time::Instant::now() + duration;
         while tokio::time::Instant::now() < end && !stopped() {

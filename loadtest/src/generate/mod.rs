@@ -42,14 +42,21 @@ use crate::report::Report;
 /// An option has no meaning, the host has no address, a file cannot be written, or there was not
 /// one answer.
 pub fn main(args: &RunArgs) -> anyhow::Result<()> {
+    let quiet = args.json.as_deref() == Some(Path::new("-"));
+    let files = [
+        args.json.as_deref().filter(|_| !quiet),
+        args.plot.as_deref(),
+    ];
+    for file in files.into_iter().flatten() {
+        writable(file)?;
+    }
     let outcome = lead::run(args)?;
     let report = outcome.report;
-    let quiet = args.json.as_deref() == Some(Path::new("-"));
-    if let Some(file) = &args.json {
-        write_json(file, &report)?;
-    }
     if !quiet {
         write_out(&report.to_string())?;
+    }
+    if let Some(file) = &args.json {
+        write_json(file, &report)?;
     }
     if let Some(file) = &args.plot
         && report.answers > 0
@@ -60,6 +67,18 @@ pub fn main(args: &RunArgs) -> anyhow::Result<()> {
         let why = report.first_error.as_deref().unwrap_or("nothing was sent");
         bail!("not one answer from {}: {why}", report.url);
     }
+    Ok(())
+}
+
+/// Sees to it before the load that the report can be written after it.
+fn writable(file: &Path) -> anyhow::Result<()> {
+    if fs::metadata(file).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        // Who reads from a pipe would take the closing for the end.
+        return Ok(());
+    }
+    let mut options = fs::OpenOptions::new();
+    let opened = options.append(true).create(true).open(file);
+    opened.with_context(|| format!("cannot write {}", file.display()))?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use anyhow::{Context, bail, ensure};
 use http::Uri;
+use http::uri::Authority;
 
 /// A URL taken apart.
 #[derive(Clone, Debug)]
@@ -41,7 +42,9 @@ impl Target {
             "{url}: user names in URLs are not supported; send a header"
         );
         let host = authority.host().trim_matches(['[', ']']).to_owned();
-        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let port = port(authority)
+            .with_context(|| format!("{url}: no port"))?
+            .unwrap_or(if tls { 443 } else { 80 });
         let addresses: Vec<SocketAddr> = (host.as_str(), port)
             .to_socket_addrs()
             .with_context(|| format!("cannot resolve {host}"))?
@@ -58,5 +61,17 @@ impl Target {
                 .to_owned(),
             addresses,
         })
+    }
+}
+
+/// The port, if there is one: what is none must not be taken for one left out.
+fn port(authority: &Authority) -> anyhow::Result<Option<u16>> {
+    let after_host = authority.as_str().strip_prefix(authority.host());
+    match after_host.and_then(|rest| rest.strip_prefix(':')) {
+        None | Some("") => Ok(None),
+        Some(port) => {
+            let number = port.parse();
+            Ok(Some(number.with_context(|| format!("{port:?}"))?))
+        }
     }
 }

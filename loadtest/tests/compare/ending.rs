@@ -1,8 +1,10 @@
 //! Nothing that was started outlives a comparison.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use loadtest::compare::Comparison;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::support::{PEERS, command};
@@ -67,6 +69,26 @@ fn nothing_survives(signal: Signal) {
     let status = child.wait().unwrap();
     assert!(!status.success());
     eventually("nothing is left", || !started.iter().any(|pid| lives(*pid)));
+}
+
+#[test]
+fn scenarios_that_were_done_are_written_though_the_next_is_interrupted() {
+    let directory = tempfile::tempdir().unwrap();
+    let args = ["--peers=copier", "--scenario=keepalive,post"];
+    let mut child = command(directory.path(), 2, "300ms", &args)
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().starts_with("post, ")));
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert!(said.any(|line| line.unwrap().contains("interrupted")));
+    assert!(!child.wait().unwrap().success());
+    let json = std::fs::read_to_string(directory.path().join("compare.json")).unwrap();
+    let written: Comparison = serde_json::from_str(&json).unwrap();
+    let names: Vec<&str> = written.sections.iter().map(|one| &*one.name).collect();
+    assert_eq!(names, ["keepalive"]);
 }
 
 #[test]

@@ -95,6 +95,14 @@ fn options_without_a_meaning_are_refused() {
         (&["--streams", "2"][..], "--http2"),
         (&["-c", "0"], "--connections"),
         (&["--rate", "0"], "--rate"),
+        (&["--rate", "nan"], "--rate"),
+        (&["--rate", "1e30"], "--rate"),
+        (&["--rate", "1e-30", "-n", "3"], "--rate"),
+        (&["-d", "0s"], "above zero"),
+        (&["-d", "500000000000y"], "--duration"),
+        (&["--timeout", "0s"], "--timeout"),
+        (&["--warmup", "500000000000y"], "--warmup"),
+        (&["--body", "2GiB"], "--body"),
         (&["--backlog", "1"], "--rate"),
         (&["-H", "Content-Length: 3"], "content-length"),
         (&["-H", "Host: a"], "--host"),
@@ -104,12 +112,15 @@ fn options_without_a_meaning_are_refused() {
         (&["--hosts", "/nonexistent"], "/nonexistent"),
         (&["--hold", "--rate", "1"], "--rate"),
         (&["-X", "G T"], "no method"),
+        (&["--json", "/nonexistent/a.json"], "/nonexistent/a.json"),
+        (&["--plot", "/nonexistent/a.svg"], "/nonexistent/a.svg"),
     ] {
         let said = refused("http://127.0.0.1:1/", options);
         assert!(said.contains(words), "{options:?}: {said}");
     }
     assert!(refused("ftp://a/", &[]).contains("ftp"));
     assert!(refused("localhost:80", &[]).contains("URL"));
+    assert!(refused("http://127.0.0.1:99999/", &[]).contains("99999"));
     assert!(refused("http://nothing.invalid/", &[]).contains("cannot resolve nothing.invalid"));
     assert!(refused("ws://127.0.0.1:1/", &["--http2"]).contains("WebSocket"));
 }

@@ -1,6 +1,8 @@
 //! Where the report goes.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -51,4 +53,25 @@ fn an_interrupted_run_ends_with_a_report() {
     assert!(ran.success, "{}", ran.stderr);
     assert!(ran.report.answers >= 10);
     assert_eq!(ran.report.errors.total(), 0);
+}
+
+#[test]
+fn a_run_interrupted_twice_does_not_wait_for_answers() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let mut child = command(&url, "-d 1h -c 1 --timeout 1h")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    // The request that never has an answer.
+    let (mut stream, _) = listener.accept().unwrap();
+    assert!(stream.read(&mut [0; 16]).unwrap() > 0);
+    let pid = Pid::from_child(&child);
+    for words in ["waiting for answers", "again"] {
+        kill_process(pid, Signal::INT).unwrap();
+        assert!(said.any(|line| line.unwrap().contains(words)));
+    }
+    assert!(!child.wait().unwrap().success());
 }

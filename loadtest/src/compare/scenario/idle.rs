@@ -207,7 +207,7 @@ fn fill(section: &mut Section, peers: &[Peer]) {
     let mut rows = Vec::new();
     for peer in peers {
         let times = peer.resident().zip(ours_per);
-        let times = times.map(|(theirs, ours)| number(theirs.median / ours.median));
+        let times = times.and_then(|(theirs, ours)| ratio(theirs.median, ours.median));
         let mib = |figure: fn(&Turn) -> u64| {
             show(Spread::of(
                 peer.turns.iter().map(|turn| figure(turn) as f64 / MIB),
@@ -255,6 +255,11 @@ fn fill(section: &mut Section, peers: &[Peer]) {
     section.notes.extend(of_the_kernel(peers));
 }
 
+/// None beside what is too little to be seen.
+fn ratio(theirs: f64, ours: f64) -> Option<String> {
+    (ours > 0.0).then(|| number(theirs / ours))
+}
+
 /// What a connection takes beyond the proxy's own memory, where the kernel tells.
 fn of_the_kernel(peers: &[Peer]) -> Option<String> {
     let kernel = peers
@@ -266,4 +271,16 @@ fn of_the_kernel(peers: &[Peer]) -> Option<String> {
          of the generator as much as of the proxy.",
         number(kernel.median)
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beside_nothing_there_is_no_ratio() {
+        assert_eq!(ratio(6.0, 2.0).as_deref(), Some("3.0"));
+        assert_eq!(ratio(6.0, 0.0), None);
+        assert_eq!(ratio(0.0, 0.0), None);
+    }
 }

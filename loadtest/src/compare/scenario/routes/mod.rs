@@ -205,9 +205,11 @@ async fn change(case: &mut Case) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Bytes, with pages shared between its processes counted once where the kernel tells.
+/// Bytes to compare with those of another case. All of a name run at once, so that each one more
+/// makes every one's proportional part of the program smaller: that is left out where the kernel
+/// tells.
 fn bytes(case: &Case) -> f64 {
-    case.memory.pss.unwrap_or(case.memory.rss) as f64
+    case.memory.anonymous.unwrap_or(case.memory.rss) as f64
 }
 
 /// What each host beyond those of a case with fewer takes, KiB.
@@ -284,4 +286,34 @@ fn fill(section: &mut Section, cases: &[Case]) {
 
 fn show(spread: Option<Spread>) -> String {
     spread.map_or_else(|| "–".to_owned(), |spread| spread.show(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(hosts: usize, anonymous: Option<u64>) -> Case {
+        Case {
+            name: TIDEGATE,
+            hosts,
+            start: 0.0,
+            memory: Memory {
+                rss: 5000 * 1024 + hosts as u64 * 2048,
+                // Less for each further process of the same program.
+                pss: Some(5_000_000 / hosts as u64),
+                anonymous,
+            },
+            samples: Vec::new(),
+            changes: Vec::new(),
+            problems: Vec::new(),
+            proxy: None,
+        }
+    }
+
+    #[test]
+    fn what_a_host_takes_is_free_of_how_many_processes_share_the_program() {
+        let further = per_host(&case(11, Some(11 * 3072)), &case(1, Some(3072)));
+        assert_eq!(further, Some(3.0));
+        assert_eq!(per_host(&case(11, None), &case(1, None)), Some(2.0));
+    }
 }
