@@ -11,7 +11,7 @@ use super::spread::{Spread, number};
 const KEPT_UP: f64 = 0.95;
 
 /// Below this share of the time on a processor it was not the proxy that limited the speed.
-const BUSY: f64 = 0.9;
+pub(crate) const BUSY: f64 = 0.9;
 
 /// Above this share of the processors, what else runs is worth a warning.
 const DISTURBED: f64 = 0.05;

@@ -19,6 +19,9 @@ use super::section::{Conditions, Missing};
 /// scenario may use up.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
+/// The profile of what is shipped and priced.
+const SHIPPED: &str = "dist";
+
 /// Everything a scenario needs to know.
 #[derive(Debug)]
 pub(crate) struct Lab {
@@ -161,7 +164,18 @@ impl Lab {
             seconds: self.duration.as_secs_f64(),
             connections: self.connections,
             workers: self.workers,
+            caveats: self.caveats(),
         }
+    }
+
+    /// Builds that are not those that are shipped.
+    fn caveats(&self) -> Vec<String> {
+        let profile = self.peers.iter().find_map(Found::profile);
+        let tidegate = profile.filter(|profile| *profile != SHIPPED);
+        let tidegate = tidegate.map(|profile| format!("Tidegate is a {profile} build."));
+        let own = cfg!(debug_assertions);
+        let own = own.then(|| "Generator, backend and copier are debug builds.".to_owned());
+        tidegate.into_iter().chain(own).collect()
     }
 }
 

@@ -81,15 +81,15 @@ fn verdicts(verdicts: &[Verdict]) -> Table {
             .figure
             .map(|figure| figure.show(|ratio| format!("{ratio:.2}")));
         let holds = match verdict.holds {
-            Some(true) => "yes",
-            Some(false) => "**no**",
-            None => "not judged: errors",
+            Some(true) => "yes".to_owned(),
+            Some(false) => "**no**".to_owned(),
+            None => format!("not judged: {}", verdict.doubt.as_deref().unwrap_or("–")),
         };
         vec![
             verdict.what.clone(),
             format!("{sign} {}", number(verdict.bound)),
             measured.unwrap_or_else(|| "–".to_owned()),
-            holds.to_owned(),
+            holds,
         ]
     };
     Table {
@@ -108,6 +108,7 @@ fn how(conditions: &Conditions, measured: Option<&str>) -> String {
         rounds,
         seconds,
         connections,
+        caveats,
         ..
     } = conditions;
     let where_to = if proxy_on.is_empty() {
@@ -118,7 +119,12 @@ fn how(conditions: &Conditions, measured: Option<&str>) -> String {
     let usual =
         || format!("of {rounds} rounds of {seconds} s, {connections} connections; {where_to},");
     let measured = measured.map_or_else(usual, str::to_owned);
-    format!("Median (lowest–highest) {measured} of {processors} × {processor}. {date}.")
+    let mut text =
+        format!("Median (lowest–highest) {measured} of {processors} × {processor}. {date}.");
+    for caveat in caveats {
+        let _written = write!(text, " **{caveat}**");
+    }
+    text
 }
 
 fn details(section: &Section) -> String {
@@ -164,9 +170,18 @@ mod tests {
             Verdict::new("a".into(), figure, 0.9, true),
             Verdict::new("b".into(), figure, 0.9, false),
             Verdict::new("c".into(), None, 0.9, true),
+            Verdict::new("d".into(), figure, 0.9, false).doubted("disturbed"),
         ])
         .rows;
         let holds: Vec<&str> = rows.iter().map(|row| &*row[3]).collect();
-        assert_eq!(holds, ["**no**", "yes", "not judged: errors"]);
+        assert_eq!(
+            holds,
+            [
+                "**no**",
+                "yes",
+                "not judged: errors",
+                "not judged: disturbed"
+            ]
+        );
     }
 }

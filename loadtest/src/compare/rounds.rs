@@ -36,6 +36,8 @@ pub(crate) struct Work {
 pub struct Rounds {
     /// The fixed rate, requests per second.
     pub rate: f64,
+    /// Workers of each proxy.
+    pub workers: u16,
     pub peers: Vec<PeerRounds>,
 }
 
@@ -122,6 +124,7 @@ pub(crate) async fn price(lab: &Lab, work: &Work) -> anyhow::Result<Section> {
 async fn play(lab: &Lab, stage: &mut Stage, work: &Work) -> anyhow::Result<Rounds> {
     let mut rounds = Rounds {
         rate: 0.0,
+        workers: lab.workers,
         peers: Vec::new(),
     };
     for actor in &stage.actors {

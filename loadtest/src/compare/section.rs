@@ -37,6 +37,9 @@ pub struct Conditions {
     pub seconds: f64,
     pub connections: u16,
     pub workers: u16,
+    /// What makes figures worse than they need be.
+    #[serde(default)]
+    pub caveats: Vec<String>,
 }
 
 /// A proxy that could not be compared.
@@ -107,8 +110,11 @@ pub struct Verdict {
     pub bound: f64,
     /// Whether the bound is an upper one.
     pub at_most: bool,
-    /// Of the median; none without a figure.
+    /// Of the median; none where that cannot be said.
     pub holds: Option<bool>,
+    /// Why it cannot.
+    #[serde(default)]
+    pub doubt: Option<String>,
 }
 
 impl Verdict {
@@ -123,9 +129,17 @@ impl Verdict {
         Verdict {
             what,
             holds: figure.map(within),
+            doubt: figure.is_none().then(|| "errors".to_owned()),
             figure,
             bound,
             at_most,
         }
+    }
+
+    /// The same without a judgement: the figure is not what it seems.
+    pub(crate) fn doubted(mut self, why: &str) -> Verdict {
+        self.holds = None;
+        self.doubt.get_or_insert_with(|| why.to_owned());
+        self
     }
 }

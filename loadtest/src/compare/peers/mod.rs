@@ -168,6 +168,11 @@ impl Found {
         &self.program
     }
 
+    /// The profile it was built with, of Tidegate, where its path tells.
+    pub(crate) fn profile(&self) -> Option<&str> {
+        profile(&self.program).filter(|_| self.peer.name == TIDEGATE)
+    }
+
     /// Writes its files; how to start it.
     ///
     /// # Errors
