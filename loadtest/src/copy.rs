@@ -14,7 +14,6 @@ use std::rc::Rc;
 use std::sync::mpsc::{Sender, channel};
 use std::task::{Context, Poll, ready};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use bytes::{Buf as _, BytesMut};
@@ -22,15 +21,11 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::spawn_local;
-use tokio::time::sleep;
 
 use crate::system;
 
 /// What is read at once; also what may wait for one slow reader.
 const READ_BYTES: usize = 64 * 1024;
-
-/// How long to wait when no connection can be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// The options of this command.
 #[derive(Debug, clap::Args)]
@@ -103,14 +98,10 @@ fn work(
 async fn accept(listener: TcpListener, to: SocketAddr) {
     let scratch = Rc::new(RefCell::new(vec![0; READ_BYTES].into_boxed_slice()));
     loop {
-        match listener.accept().await {
-            Ok((client, _)) => {
-                let scratch = scratch.clone();
-                // An error ends both connections, which is all there is to do about it.
-                spawn_local(async move { drop(copy(client, to, &scratch).await) });
-            }
-            Err(_) => sleep(ACCEPT_PAUSE).await,
-        }
+        let client = system::accept(&listener).await;
+        let scratch = scratch.clone();
+        // An error ends both connections, which is all there is to do about it.
+        spawn_local(async move { drop(copy(client, to, &scratch).await) });
     }
 }
 

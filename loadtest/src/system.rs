@@ -1,15 +1,20 @@
 //! What all commands ask of the kernel.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
+
+/// How long to wait when no connection can be accepted, for want of descriptors above all.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// Lets this process, and what it starts, have as many descriptors as it may.
 pub fn raise_descriptor_limit() {
@@ -48,4 +53,14 @@ pub fn listen(address: SocketAddr, shared: bool) -> anyhow::Result<TcpListener> 
         TcpListener::from_std(socket.into())
     };
     open().with_context(|| format!("cannot listen on {address}"))
+}
+
+/// The next connection, however long it takes until one can be accepted.
+pub async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(_) => sleep(ACCEPT_PAUSE).await,
+        }
+    }
 }

@@ -18,9 +18,6 @@ use super::times::{Watch, until_there};
 use super::{BackendArgs, http1, tls};
 use crate::system;
 
-/// How long to wait when no connection can be accepted, for want of descriptors above all.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
-
 /// One address, as its connections see it.
 #[derive(Clone, Debug)]
 pub(super) struct Site {
@@ -157,12 +154,8 @@ fn announce(book: &Book, stats: Option<SocketAddr>) -> anyhow::Result<()> {
 #[expect(clippy::infinite_loop, reason = "it ends with the program")]
 async fn accept(listener: TcpListener, site: Site, tls: Option<TlsAcceptor>) {
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                spawn_local(connection(stream, site.clone(), tls.clone()));
-            }
-            Err(_) => sleep(ACCEPT_PAUSE).await,
-        }
+        let stream = system::accept(&listener).await;
+        spawn_local(connection(stream, site.clone(), tls.clone()));
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::times::Watch;
+use crate::system;
 
 /// Most bytes of a request for the counts, and of the answer to one.
 const BYTES_MAX: usize = 64 * 1024;
@@ -155,10 +156,9 @@ impl Book {
     #[expect(clippy::infinite_loop, reason = "it ends with the program")]
     pub(super) async fn serve(self, listener: TcpListener) {
         loop {
-            if let Ok((stream, _)) = listener.accept().await {
-                // A reader that leaves or dawdles has itself to blame.
-                let _left = timeout(PATIENCE, self.tell(stream)).await;
-            }
+            let stream = system::accept(&listener).await;
+            // A reader that leaves or dawdles has itself to blame.
+            let _left = timeout(PATIENCE, self.tell(stream)).await;
         }
     }
 
