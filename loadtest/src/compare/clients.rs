@@ -96,9 +96,7 @@ impl Client {
 
     async fn read(&mut self) -> anyhow::Result<Answer> {
         loop {
-            if let Some((status, from, length)) = parse(&self.buffer)? {
-                let end = from + length;
-                ensure!(end <= BYTES_MAX, "an answer of {length} bytes");
+            if let Some((status, from, end)) = parse(&self.buffer)? {
                 while self.buffer.len() < end {
                     self.more().await?;
                 }
@@ -110,13 +108,14 @@ impl Client {
     }
 
     async fn more(&mut self) -> anyhow::Result<()> {
+        ensure!(self.buffer.len() < BYTES_MAX, "a head without an end");
         let read = self.stream.read_buf(&mut self.buffer).await?;
         ensure!(read > 0, "the connection ended before the answer did");
         Ok(())
     }
 }
 
-/// Status, length of the head and length of the body, once the head is whole.
+/// Status, where the body begins and where it ends, once the head is whole.
 fn parse(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize, usize)>> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut answer = httparse::Response::new(&mut fields);
@@ -128,8 +127,10 @@ fn parse(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize, usize)>> {
         .iter()
         .find(|field| field.name.eq_ignore_ascii_case("content-length"))
         .context("an answer without a Content-Length")?;
-    let length = std::str::from_utf8(length.value)?.parse()?;
-    Ok(Some((answer.code.context("no status")?, head, length)))
+    let length: usize = std::str::from_utf8(length.value)?.parse()?;
+    let end = head.checked_add(length).filter(|end| *end <= BYTES_MAX);
+    let end = end.with_context(|| format!("an answer of {length} bytes"))?;
+    Ok(Some((answer.code.context("no status")?, head, end)))
 }
 
 /// Asks on a connection of its own.
@@ -195,8 +196,19 @@ mod tests {
     #[test]
     fn a_head_says_how_long_the_answer_is() {
         let text = b"HTTP/1.1 404 Not Found\r\ncontent-length: 7\r\n\r\n";
-        assert_eq!(parse(text).unwrap(), Some((404, text.len(), 7)));
+        assert_eq!(
+            parse(text).unwrap(),
+            Some((404, text.len(), text.len() + 7))
+        );
         assert_eq!(parse(&text[..20]).unwrap(), None);
         assert!(parse(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn an_answer_beyond_all_bounds_is_refused() {
+        for length in [BYTES_MAX, usize::MAX] {
+            let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+            assert!(parse(text.as_bytes()).is_err(), "{length}");
+        }
     }
 }
