@@ -57,7 +57,7 @@ pub(crate) fn load_line(
         format!("--connections={}", lab.connections),
         format!("--duration={}", humantime::format_duration(duration)),
     ];
-    args.extend(rate.map(|rate| format!("--rate={rate:.0}")));
+    args.extend(rate.map(|rate| format!("--rate={rate}")));
     Ok(CommandLine::new(&std::env::current_exe()?, args))
 }
 

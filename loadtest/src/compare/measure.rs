@@ -65,6 +65,11 @@ impl Sample {
     }
 }
 
+/// The fixed rate where none was asked for: half of what was seen, in whole requests per second.
+pub(crate) fn half(seen: f64) -> f64 {
+    (seen / 2.0).round().max(1.0)
+}
+
 /// The command line of the generator.
 pub(crate) fn line(
     lab: &Lab,
@@ -87,7 +92,7 @@ pub(crate) fn line(
         args.push("--new-connection".to_owned());
     }
     if let Some(rate) = rate {
-        args.push(format!("--rate={rate:.0}"));
+        args.push(format!("--rate={rate}"));
     }
     Ok(CommandLine::new(&std::env::current_exe()?, args))
 }

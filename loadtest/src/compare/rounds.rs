@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::figures;
 use super::lab::Lab;
-use super::measure::{Load, Sample, line, measure};
+use super::measure::{Load, Sample, half, line, measure};
 use super::peers::{TIDEGATE, fields};
 use super::section::{Section, Verdict};
 use super::spread::Spread;
@@ -149,7 +149,7 @@ async fn play(lab: &Lab, stage: &mut Stage, work: &Work) -> anyhow::Result<Round
         )
         .await?;
     }
-    rounds.rate = lab.rate.unwrap_or_else(|| half(&first));
+    rounds.rate = lab.rate.unwrap_or_else(|| calibrated(&first));
     for (peer, first) in rounds.peers.iter_mut().zip(first.peers) {
         peer.problems = first.problems;
     }
@@ -195,10 +195,10 @@ async fn turn(
 }
 
 /// Half of what the one that calibrates can do; of the slowest, if it is not there.
-fn half(first: &Rounds) -> f64 {
+fn calibrated(first: &Rounds) -> f64 {
     let rate = |peer: &PeerRounds| peer.saturation.first().map(|sample| sample.report.rate);
     let mut calibrates = CALIBRATES.iter().filter_map(|name| rate(first.peer(name)?));
     let slowest = || first.peers.iter().filter_map(rate).reduce(f64::min);
     let rate = calibrates.next().or_else(slowest);
-    (rate.unwrap_or_default() / 2.0).max(1.0)
+    half(rate.unwrap_or_default())
 }

@@ -85,3 +85,14 @@ fn those_that_add_the_least_take_part_in_keepalive_only() {
         assert_eq!(notes.contains("X-Forwarded-For by "), bare, "{notes}");
     }
 }
+
+#[test]
+fn a_rate_below_one_is_kept_as_it_was_given() {
+    let args = ["--scenario=keepalive", "--rate=0.4", "--peers=copier"];
+    let written = compare(1, &args);
+    let section = &written.comparison.sections[0];
+    check_section(&written, section);
+    let rounds: Rounds = serde_json::from_value(section.raw.clone()).unwrap();
+    assert_eq!(rounds.rate, 0.4);
+    assert_eq!(rounds.peers[0].fixed[0].report.target_rate, Some(0.4));
+}

@@ -13,7 +13,7 @@ use crate::compare::directory::{
 };
 use crate::compare::figures::disturbance;
 use crate::compare::lab::Lab;
-use crate::compare::measure::{Sample, send};
+use crate::compare::measure::{Sample, half, send};
 use crate::compare::section::{Bar, Chart, Section, Table};
 use crate::compare::solo::{Solo, tidegate};
 use crate::compare::spread::{Spread, count, number};
@@ -99,7 +99,7 @@ pub(super) async fn run(lab: &Lab) -> anyhow::Result<Vec<Section>> {
     );
     let fastest = first.await?.report.rate;
     let mut found = Findings {
-        rate: lab.rate.unwrap_or((fastest / 2.0).max(1.0)),
+        rate: lab.rate.unwrap_or_else(|| half(fastest)),
         cases: WAYS
             .map(|(name, burst)| Case {
                 name,
