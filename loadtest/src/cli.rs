@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::system::tell;
 use crate::{backend, compare, copy, generate, launch};
 
 const EXAMPLES: &str = "\
@@ -56,7 +57,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("loadtest: {error:#}");
+            tell(&format!("loadtest: {error:#}"));
             ExitCode::FAILURE
         }
     }

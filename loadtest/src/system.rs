@@ -1,5 +1,6 @@
 //! What all commands ask of the kernel.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -63,4 +64,9 @@ pub async fn accept(listener: &TcpListener) -> TcpStream {
             Err(_) => sleep(ACCEPT_PAUSE).await,
         }
     }
+}
+
+/// Says it to whoever still listens, unlike `eprintln`, which panics when nobody does.
+pub fn tell(what: &str) {
+    let _unheard = writeln!(std::io::stderr(), "{what}");
 }

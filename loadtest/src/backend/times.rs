@@ -8,7 +8,7 @@ use std::{fs, io};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-use crate::system::monotonic_nanos;
+use crate::system::{monotonic_nanos, tell};
 
 /// Between two looks whether a file is there.
 const LOOK: Duration = Duration::from_millis(1);
@@ -53,7 +53,8 @@ impl Watch {
         times.request = monotonic_nanos();
         self.times.set(times);
         if let Err(error) = self.write(&times) {
-            eprintln!("loadtest: cannot write {}: {error}", self.file.display());
+            let file = self.file.display();
+            tell(&format!("loadtest: cannot write {file}: {error}"));
         }
     }
 

@@ -1,7 +1,6 @@
 //! What scenarios work with: the proxies that are there, processors, ports, a directory.
 
 use std::cell::Cell;
-use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -14,6 +13,7 @@ use super::CompareArgs;
 use super::kernel;
 use super::peers::{Found, PEERS, Peer, TIDEGATE};
 use super::section::{Conditions, Missing};
+use crate::system::tell;
 
 /// Where ports are looked for: below those the kernel gives to outgoing connections, which a
 /// scenario may use up.
@@ -82,7 +82,7 @@ impl Lab {
         })
     }
 
-    /// Ends the display, and says where the files are if they are to stay.
+    /// Ends the display.
     pub(crate) fn close(&self) {
         self.progress.finish_and_clear();
     }
@@ -187,11 +187,6 @@ impl Drop for Lab {
             tell(&format!("configurations and logs are in {path}"));
         }
     }
-}
-
-/// Says it to whoever still listens, unlike `eprintln`, which panics when nobody does.
-fn tell(what: &str) {
-    let _unheard = writeln!(std::io::stderr(), "{what}");
 }
 
 /// Ascending, each once.

@@ -1,6 +1,5 @@
 //! From options to a report: starts the threads, watches over the time, adds up.
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -21,6 +20,7 @@ use super::progress::{boards, show};
 use super::tally::Tally;
 use super::thread::{Seat, run as run_thread};
 use crate::report::{Latency, Report};
+use crate::system::tell;
 
 /// Descriptors besides those of connections: standard streams, event loops, timers.
 const DESCRIPTORS: u64 = 64;
@@ -148,13 +148,8 @@ async fn gather(threads: Vec<Receiver<std::io::Result<Tally>>>) -> Done {
 async fn interrupted_twice(shared: &Shared) -> std::io::Result<()> {
     tokio::signal::ctrl_c().await?;
     shared.stop.store(true, Ordering::Relaxed);
-    tell("interrupted; waiting for answers under way, once more to leave without");
+    tell("loadtest: interrupted; waiting for answers under way, once more to leave without");
     tokio::signal::ctrl_c().await
-}
-
-/// Says it to whoever still listens, unlike `eprintln`, which panics when nobody does.
-fn tell(what: &str) {
-    let _unheard = writeln!(std::io::stderr(), "loadtest: {what}");
 }
 
 /// What was counted, and what the measured time of it cost.
@@ -263,7 +258,10 @@ async fn hold(plan: &Plan, shared: &Shared) {
     while shared.settled.load(Ordering::Relaxed) < plan.connections && !stopped() {
         tokio::time::sleep(LOOK).await;
     }
-    tell(&format!("holding {} connections", plan.connections));
+    tell(&format!(
+        "loadtest: holding {} connections",
+        plan.connections
+    ));
     if let Some(duration) = plan.duration {
         let end = tokio::time::Instant::now() + duration;
         while tokio::time::Instant::now() < end && !stopped() {
