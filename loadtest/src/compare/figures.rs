@@ -5,7 +5,7 @@ use super::measure::Sample;
 use super::peers::TIDEGATE;
 use super::rounds::{PeerRounds, Rounds, Work};
 use super::section::{Bar, Chart, Section, Table};
-use super::spread::{Spread, number};
+use super::spread::{Spread, number, show as shown};
 
 /// Below this share of the fixed rate a proxy has not kept up with it.
 const KEPT_UP: f64 = 0.95;
@@ -89,9 +89,7 @@ pub(crate) fn section(lab: &Lab, work: &Work, rounds: &Rounds) -> Section {
 }
 
 fn row(lab: &Lab, rounds: &Rounds, peer: &PeerRounds) -> Vec<String> {
-    let show = |figures: Vec<f64>| {
-        Spread::of(figures).map_or_else(|| "–".to_owned(), |spread| spread.show(number))
-    };
+    let show = |figures: Vec<f64>| shown(Spread::of(figures));
     let median = |figures: Vec<f64>| {
         Spread::of(figures).map_or_else(|| "–".to_owned(), |spread| number(spread.median))
     };

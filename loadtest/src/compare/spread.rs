@@ -27,6 +27,11 @@ impl Spread {
     }
 }
 
+/// As [`Spread::show`] shows a [`number`]; a dash where there is none.
+pub(crate) fn show(spread: Option<Spread>) -> String {
+    spread.map_or_else(|| "–".to_owned(), |spread| spread.show(number))
+}
+
 /// A figure with as many places as tell something.
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {

@@ -22,7 +22,7 @@ use crate::compare::peers::Found;
 use crate::compare::section::{Bar, Chart, Section, Table, Verdict};
 use crate::compare::settle::settled;
 use crate::compare::solo::{Place, Solo, quoted, tidegate};
-use crate::compare::spread::{Spread, number};
+use crate::compare::spread::{Spread, show};
 use crate::compare::stage::{Plan, Stage};
 use crate::system::monotonic_nanos;
 
@@ -118,7 +118,7 @@ pub(super) async fn run(lab: &Lab) -> anyhow::Result<Vec<Section>> {
     };
     let number = possible(lab.held);
     let rounds = lab.rounds.min(ROUNDS_MAX);
-    let starts = (lab.rounds * STARTS_PER_ROUND).min(STARTS_MAX);
+    let starts = lab.rounds.saturating_mul(STARTS_PER_ROUND).min(STARTS_MAX);
     let mut section = Section {
         name: "cold".to_owned(),
         workers: lab.workers,
@@ -458,8 +458,4 @@ fn spans(rows: &[(&str, &str, Option<Spread>)]) -> Table {
             .to_vec(),
         rows: rows.iter().map(row).collect(),
     }
-}
-
-fn show(spread: Option<Spread>) -> String {
-    spread.map_or_else(|| "–".to_owned(), |spread| spread.show(number))
 }

@@ -12,7 +12,7 @@ use crate::compare::kernel;
 use crate::compare::lab::Lab;
 use crate::compare::process::{CommandLine, Running};
 use crate::compare::section::{Bar, Chart, Section, Table, Verdict};
-use crate::compare::spread::{Spread, number};
+use crate::compare::spread::{Spread, show};
 use crate::compare::stage::{Plan, Stage};
 use crate::report::Report;
 
@@ -183,9 +183,6 @@ fn fill(section: &mut Section, turns: &[Vec<Turn>; 2]) {
     let [wrk, ours] = turns;
     let ratios = ours.iter().zip(wrk).map(|(ours, wrk)| ours.cost / wrk.cost);
     let ratio = Spread::of(ratios);
-    let show = |spread: Option<Spread>| {
-        spread.map_or_else(|| "–".to_owned(), |spread| spread.show(number))
-    };
     let mut rows = Vec::new();
     let mut bars = Vec::new();
     for (name, turns, ratio) in [(WRK, wrk, Spread::of([1.0])), (OURS, ours, ratio)] {

@@ -10,7 +10,7 @@ use crate::compare::peers::{Found, HOST, Shown, TIDEGATE};
 use crate::compare::rounds::AMPLE_LIMIT;
 use crate::compare::section::{Bar, Chart, Section, Table, Verdict};
 use crate::compare::settle::settled;
-use crate::compare::spread::{Spread, number};
+use crate::compare::spread::{Spread, number, show};
 use crate::compare::stage::{Plan, Stage};
 
 /// Rounds at most: the figures hardly differ, and each takes a proxy of its own.
@@ -158,7 +158,7 @@ async fn turn(
     };
     let stage = Stage::set(lab, &plan, [found]).await?;
     let actor = &stage.actors[0];
-    show(section, &actor.shown, &stage.backend_line.to_string());
+    present(section, &actor.shown, &stage.backend_line.to_string());
     let Some(proxy) = &actor.running else {
         anyhow::bail!("{}", actor.problem.as_deref().unwrap_or("it did not start"));
     };
@@ -180,7 +180,7 @@ async fn turn(
 }
 
 /// Shows how a proxy was started, once.
-fn show(section: &mut Section, shown: &Shown, backend: &str) {
+fn present(section: &mut Section, shown: &Shown, backend: &str) {
     if section.commands.is_empty() {
         section.commands.push(backend.to_owned());
     }
@@ -201,9 +201,6 @@ fn fill(section: &mut Section, peers: &[Peer]) {
     ];
     let ours = peers.iter().find(|peer| peer.name == TIDEGATE);
     let ours_per = ours.and_then(Peer::resident);
-    let show = |spread: Option<Spread>| {
-        spread.map_or_else(|| "–".to_owned(), |spread| spread.show(number))
-    };
     let mut rows = Vec::new();
     for peer in peers {
         let times = peer.resident().zip(ours_per);

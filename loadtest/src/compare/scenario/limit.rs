@@ -5,9 +5,10 @@ use anyhow::Context as _;
 use crate::compare::figures::{busy, disturbance};
 use crate::compare::lab::Lab;
 use crate::compare::measure::{Load, Sample, line, measure};
-use crate::compare::peers::TIDEGATE;
+use crate::compare::peers::Found;
 use crate::compare::section::{Bar, Chart, Section, Table, Verdict};
-use crate::compare::spread::{Spread, number};
+use crate::compare::solo::tidegate;
+use crate::compare::spread::{Spread, show as shown};
 use crate::compare::stage::{Plan, Stage};
 
 /// Requests in flight that each of the two endpoints allows.
@@ -28,10 +29,10 @@ struct Case {
 }
 
 pub(super) async fn run(lab: &Lab) -> anyhow::Result<Vec<Section>> {
-    if !lab.peers.iter().any(|found| found.peer.name == TIDEGATE) {
+    let Some(tidegate) = tidegate(lab) else {
         lab.say("limit: left out, for Tidegate does not take part");
         return Ok(Vec::new());
-    }
+    };
     let mut section = Section {
         name: "limit".to_owned(),
         workers: 0,
@@ -47,7 +48,7 @@ pub(super) async fn run(lab: &Lab) -> anyhow::Result<Vec<Section>> {
     let mut cases = Vec::new();
     for workers in WORKERS {
         for delay in DELAYS {
-            cases.push(case(lab, workers, delay, &mut section).await?);
+            cases.push(case(lab, tidegate, workers, delay, &mut section).await?);
         }
     }
     fill(&mut section, &cases);
@@ -68,6 +69,7 @@ pub(super) async fn run(lab: &Lab) -> anyhow::Result<Vec<Section>> {
 
 async fn case(
     lab: &Lab,
+    tidegate: &Found,
     workers: u16,
     delay: &'static str,
     section: &mut Section,
@@ -83,8 +85,7 @@ async fn case(
         limit: LIMIT,
         workers,
     };
-    let tidegate = lab.peers.iter().filter(|found| found.peer.name == TIDEGATE);
-    let mut stage = Stage::set(lab, &plan, tidegate).await?;
+    let mut stage = Stage::set(lab, &plan, [tidegate]).await?;
     let actor = stage.actors.first().context("Tidegate is not on stage")?;
     anyhow::ensure!(actor.problem.is_none(), "{:?}", actor.problem);
     if section.shown.is_empty() {
@@ -174,9 +175,7 @@ fn label(case: &Case) -> String {
 }
 
 fn row(case: &Case) -> Vec<String> {
-    let show = |figure: &dyn Fn(&Sample) -> f64| {
-        spread(case, figure).map_or_else(|| "–".to_owned(), |spread| spread.show(number))
-    };
+    let show = |figure: &dyn Fn(&Sample) -> f64| shown(spread(case, figure));
     let samples = &case.samples;
     let peak = samples.iter().map(|sample| sample.peak).max();
     let refused: u64 = samples.iter().map(|sample| sample.refused).sum();

@@ -16,7 +16,7 @@ use crate::compare::lab::Lab;
 use crate::compare::measure::{Sample, half, send};
 use crate::compare::section::{Bar, Chart, Section, Table};
 use crate::compare::solo::{Solo, tidegate};
-use crate::compare::spread::{Spread, count, number};
+use crate::compare::spread::{Spread, count, number, show};
 use crate::compare::stage::{Plan, Stage};
 
 /// Routes beside the one that changes.
@@ -312,9 +312,6 @@ fn times(case: &Case, quiet: &Case, figure: fn(&Turn) -> f64) -> String {
 }
 
 fn row(case: &Case, quiet: &Case) -> Vec<String> {
-    let show = |spread: Option<Spread>| {
-        spread.map_or_else(|| "–".to_owned(), |spread| spread.show(number))
-    };
     let latency = |pick: fn(&Turn) -> u64| show(spread(case, |turn| pick(turn) as f64));
     let written: u64 = case.turns.iter().map(|turn| turn.written).sum();
     let swaps: u64 = case.turns.iter().map(|turn| turn.swaps).sum();

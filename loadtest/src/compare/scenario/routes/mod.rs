@@ -17,7 +17,7 @@ use crate::compare::measure::{Sample, send};
 use crate::compare::peers::{Found, TIDEGATE};
 use crate::compare::section::{Bar, Chart, Section, Table, Verdict};
 use crate::compare::settle::settled;
-use crate::compare::spread::{Spread, count, number};
+use crate::compare::spread::{Spread, count, show};
 use crate::compare::stage::{Plan, Stage};
 
 /// Rounds at most, and how long a measurement takes at most: there are many of them.
@@ -70,12 +70,11 @@ pub(super) async fn run(lab: &Lab) -> anyhow::Result<Vec<Section>> {
     section.commands.push(stage.backend_line.to_string());
     let mut cases = Vec::new();
     for name in NAMES {
-        let found = lab.peers.iter().find(|found| found.peer.name == name);
-        for &hosts in found.iter().flat_map(|_| &lab.routes) {
-            cases.extend(match found {
-                Some(found) => Some(open(lab, found, &stage, hosts, &mut section).await?),
-                None => None,
-            });
+        let Some(found) = lab.peers.iter().find(|found| found.peer.name == name) else {
+            continue;
+        };
+        for &hosts in &lab.routes {
+            cases.push(open(lab, found, &stage, hosts, &mut section).await?);
         }
     }
     weigh(lab, &mut cases).await?;
@@ -304,10 +303,6 @@ fn fill(section: &mut Section, cases: &[Case]) {
     });
     let samples = cases.iter().flat_map(|case| &case.samples);
     section.notes.extend(disturbance(samples));
-}
-
-fn show(spread: Option<Spread>) -> String {
-    spread.map_or_else(|| "–".to_owned(), |spread| spread.show(number))
 }
 
 #[cfg(test)]
