@@ -154,6 +154,21 @@ fn a_client_that_expects_100_is_told_to_continue() {
 }
 
 #[test]
+fn an_echo_has_its_bound_to_the_byte() {
+    let server = Server::backend(&["--echo"]);
+    for (length, status) in [
+        (16 << 20, "200 OK"),
+        ((16 << 20) + 1, "413 Content Too Large"),
+    ] {
+        let body = "x".repeat(length);
+        let answer = server.ask(&format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}"
+        ));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")));
+    }
+}
+
+#[test]
 fn an_echo_is_what_was_sent() {
     let server = Server::backend(&["--echo"]);
     let chunked =

@@ -140,9 +140,6 @@ async fn read_body<S: Transport>(
             return Ok(false);
         };
         buffer.advance(taken);
-        if framing.ended() {
-            return Ok(true);
-        }
         if kept
             .as_ref()
             .is_some_and(|kept| kept.len() > ECHO_BYTES_MAX)
@@ -150,6 +147,9 @@ async fn read_body<S: Transport>(
             let answer = site.answers.too_large().bytes(false);
             stream.write_all(answer).await?;
             return Ok(false);
+        }
+        if framing.ended() {
+            return Ok(true);
         }
         // A body that did not come with its head is large until shown otherwise.
         let room = if large { BODY_READ_BYTES } else { READ_BYTES };
