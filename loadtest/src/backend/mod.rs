@@ -53,13 +53,13 @@ pub struct BackendArgs {
     /// Time between a request's last byte and its answer, to the millisecond.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = bounds::time)]
     delay: Duration,
-    /// Send bodies in chunks of SIZE (8 KiB) instead of with a Content-Length.
+    /// Over HTTP/1.1, send bodies in chunks of SIZE (8 KiB) instead of with a Content-Length.
     #[arg(long, value_name = "SIZE", num_args = 0..=1, default_missing_value = "8KiB")]
     chunked: Option<ByteSize>,
     /// Reset the connection (RST; over HTTP/2 the stream) instead of every Nth answer.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     reset_every: Option<u64>,
-    /// Close the connection after every answer, and say so.
+    /// Over HTTP/1.1, close the connection after every answer, and say so.
     #[arg(long)]
     close: bool,
     /// Answer 503 at once, and count it, when more than N requests are in flight at one address.
