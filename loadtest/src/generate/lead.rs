@@ -22,8 +22,11 @@ use super::thread::{Seat, run as run_thread};
 use crate::report::{Latency, Report};
 use crate::system::tell;
 
-/// Descriptors besides those of connections: standard streams, event loops, timers.
+/// Descriptors besides those of connections: standard streams, files, what leads the run.
 const DESCRIPTORS: u64 = 64;
+
+/// Descriptors of a thread besides: its event loop and its clock.
+const DESCRIPTORS_PER_THREAD: u64 = 8;
 
 /// Between two looks at how many connections of `--hold` have had their answer.
 const LOOK: Duration = Duration::from_millis(5);
@@ -42,7 +45,7 @@ pub(super) struct Outcome {
 /// They have no meaning, or the machine does not let us.
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     let plan = Arc::new(Plan::new(args)?);
-    raise_descriptors(plan.connections)?;
+    raise_descriptors(plan.connections, plan.threads)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -50,8 +53,9 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
 }
 
 /// Lets this process open as many connections as it was asked to.
-fn raise_descriptors(connections: usize) -> anyhow::Result<()> {
-    let needed = connections as u64 + DESCRIPTORS;
+fn raise_descriptors(connections: usize, threads: usize) -> anyhow::Result<()> {
+    let besides = DESCRIPTORS + threads as u64 * DESCRIPTORS_PER_THREAD;
+    let needed = connections as u64 + besides;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= needed) {
         return Ok(());
