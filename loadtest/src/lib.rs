@@ -15,6 +15,7 @@ mod bounds;
 pub mod cli;
 pub mod compare;
 pub mod copy;
+mod field;
 pub mod generate;
 pub mod launch;
 #[cfg(feature = "peer-pingora")]

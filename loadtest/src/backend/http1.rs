@@ -12,6 +12,7 @@ use super::serve::{Site, Verdict};
 use super::stats::count;
 use super::transport::Transport;
 use super::{http2, websocket};
+use crate::field::{has, number};
 
 /// Most fields of a head.
 const FIELDS_MAX: usize = 128;
@@ -186,8 +187,8 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, httparse::Error> {
         // Most fields are told apart by their length alone.
         match field.name.len() {
             14 if is(field.name, "content-length") => {
-                let length = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
-                head.framing = Framing::Length(length.ok_or(httparse::Error::HeaderValue)?);
+                let length = number(value).ok_or(httparse::Error::HeaderValue)?;
+                head.framing = Framing::Length(length);
             }
             17 if is(field.name, "transfer-encoding") => head.framing = Framing::CHUNKED,
             10 if is(field.name, "connection") && has(value, "close") => head.close = true,
@@ -208,11 +209,4 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, httparse::Error> {
 
 fn is(name: &str, wanted: &str) -> bool {
     name.eq_ignore_ascii_case(wanted)
-}
-
-/// Whether a list of tokens has this one.
-fn has(value: &[u8], token: &str) -> bool {
-    value
-        .split(|byte| *byte == b',')
-        .any(|one| one.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }

@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::tally::Answer;
+use crate::field::{has, number};
 
 /// Bytes of a head beyond which it is no answer.
 const HEAD_MAX: usize = 64 * 1024;
@@ -325,19 +326,6 @@ impl Framing {
             framing => Ok(framing),
         }
     }
-}
-
-fn number(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(value).ok()?.parse().ok()
-}
-
-fn has(value: &[u8], word: &str) -> bool {
-    value
-        .split(|byte| *byte == b',')
-        .any(|part| part.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
 }
 
 #[cfg(test)]
