@@ -120,7 +120,7 @@ fn how(conditions: &Conditions, measured: Option<&str>) -> String {
         || format!("of {rounds} rounds of {seconds} s, {connections} connections; {where_to},");
     let measured = measured.map_or_else(usual, str::to_owned);
     let mut text =
-        format!("Median (lowest–highest) {measured} of {processors} × {processor}. {date}.");
+        format!("Median (lowest–highest) {measured} on {processors} × {processor}. {date}.");
     for caveat in caveats {
         let _written = write!(text, " **{caveat}**");
     }

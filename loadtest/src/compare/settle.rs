@@ -13,7 +13,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Looks at most. What has not settled by then is taken as it is: some proxies never rest.
 const LOOKS: u32 = 12;
 
-/// Two looks that differ by less than one part in this many are the same.
+/// Two looks that differ by at most one part in this many are the same.
 const PART: u64 = 1000;
 
 /// Reads it again and again until it stays.
