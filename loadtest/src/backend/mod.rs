@@ -37,8 +37,8 @@ Examples:
   loadtest backend --listen 127.0.0.1:9000 --listen 127.0.0.1:9001 --stats 127.0.0.1:9002
   loadtest backend --listen 127.0.0.1:9443 --tls-self-signed /tmp/certs
 
-Speaks HTTP/1.1, HTTP/2 (with prior knowledge, or chosen by ALPN over TLS) and WebSocket (an echo),
-all on every address. SIGTERM and Ctrl-C end it with its counts as one line of JSON.";
+Speaks HTTP/1.1, HTTP/2 (with prior knowledge, or chosen by ALPN over TLS) and WebSocket,
+all on every address. WebSockets are echoed, whatever the options say about answers. SIGTERM and Ctrl-C end it with its counts as one line of JSON.";
 
 /// The options of this command.
 #[derive(Debug, clap::Args)]

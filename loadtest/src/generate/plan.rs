@@ -17,12 +17,14 @@ use crate::bounds::BODY_MAX;
 /// How long to measure when nothing else was asked for.
 const DURATION: Duration = Duration::from_secs(10);
 
-/// Fields that say where a message ends, which is for the generator to say.
-const OURS: [&str; 4] = [
+/// Fields that say where a message ends or what a connection becomes: for the generator to say.
+const OURS: [&str; 6] = [
     "content-length",
     "transfer-encoding",
     "connection",
     "upgrade",
+    "sec-websocket-key",
+    "sec-websocket-version",
 ];
 
 /// What is spoken with the target.
@@ -75,7 +77,7 @@ impl Plan {
             (false, true) => Protocol::Http2,
             (false, false) => Protocol::Http1,
         };
-        check(args, protocol)?;
+        check(args, protocol, target.tls)?;
         let (body, has_body) = body(args, protocol)?;
         let tls = match target.tls {
             true => Some(tls::config(args, protocol)?),
@@ -119,7 +121,7 @@ impl Plan {
 }
 
 /// What can be seen without looking at anything else.
-fn check(args: &RunArgs, protocol: Protocol) -> anyhow::Result<()> {
+fn check(args: &RunArgs, protocol: Protocol, tls: bool) -> anyhow::Result<()> {
     ensure!(args.connections > 0, "--connections must be at least 1");
     ensure!(args.threads > 0, "--threads must be at least 1");
     ensure!(args.streams > 0, "--streams must be at least 1");
@@ -138,6 +140,8 @@ fn check(args: &RunArgs, protocol: Protocol) -> anyhow::Result<()> {
     if protocol == Protocol::WebSocket {
         ensure!(args.method.is_none(), "a WebSocket is opened with GET");
     }
+    let trusts = args.ca.is_some() || args.insecure;
+    ensure!(tls || !trusts, "--ca and --insecure are for https and wss");
     Ok(())
 }
 

@@ -94,6 +94,8 @@ fn options_without_a_meaning_are_refused() {
     for (options, words) in [
         (&["--streams", "2"][..], "--http2"),
         (&["-c", "0"], "--connections"),
+        (&["--insecure"], "--insecure"),
+        (&["--ca", "/dev/null"], "--ca"),
         (&["--rate", "0"], "--rate"),
         (&["--rate", "nan"], "--rate"),
         (&["--rate", "1e30"], "--rate"),
