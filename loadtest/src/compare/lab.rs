@@ -1,7 +1,7 @@
 //! What scenarios work with: the proxies that are there, processors, ports, a directory.
 
 use std::cell::Cell;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -12,12 +12,9 @@ use tempfile::TempDir;
 use super::CompareArgs;
 use super::kernel;
 use super::peers::{Found, PEERS, Peer, TIDEGATE};
+use super::ports::Ports;
 use super::section::{Conditions, Missing};
 use crate::system::tell;
-
-/// Where ports are looked for: below those the kernel gives to outgoing connections, which a
-/// scenario may use up.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// The profile of what is shipped and priced.
 const SHIPPED: &str = "dist";
@@ -42,7 +39,7 @@ pub(crate) struct Lab {
     pin: bool,
     keep: bool,
     begun: SystemTime,
-    next_port: Cell<u16>,
+    ports: Ports,
     next_stage: Cell<u32>,
 }
 
@@ -77,7 +74,7 @@ impl Lab {
             pin: !args.no_pin,
             keep: args.keep,
             begun: SystemTime::now(),
-            next_port: Cell::new(PORTS.start + fastrand::u16(0..PORTS.end - PORTS.start)),
+            ports: Ports::take()?,
             next_stage: Cell::new(0),
         })
     }
@@ -120,17 +117,7 @@ impl Lab {
     ///
     /// All are taken.
     pub(crate) fn free_address(&self) -> anyhow::Result<SocketAddr> {
-        for _ in PORTS {
-            let port = self.next_port.get();
-            let next = port + 1;
-            self.next_port
-                .set(if next == PORTS.end { PORTS.start } else { next });
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            if TcpListener::bind(address).is_ok() {
-                return Ok(address);
-            }
-        }
-        bail!("no free port between {} and {}", PORTS.start, PORTS.end)
+        self.ports.free_address()
     }
 
     /// The processors of a proxy with so many workers; any, where none are named.

@@ -15,6 +15,7 @@ mod lab;
 mod markdown;
 mod measure;
 mod peers;
+mod ports;
 mod process;
 mod rounds;
 mod scenario;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::*;
+use crate::compare::ports::Ports;
 
 /// How long a proxy may take until it forwards.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,11 +27,6 @@ impl Drop for Started {
         let _gone = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
         drop(self.0.wait());
     }
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap()
 }
 
 fn read_head(stream: &mut TcpStream) -> Option<String> {
@@ -77,9 +73,10 @@ fn ask(listen: SocketAddr) -> Option<String> {
 fn behind(found: &Found) -> String {
     let directory = tempfile::tempdir().unwrap();
     let (address, heads) = upstream();
+    let ports = Ports::take().unwrap();
     let site = Site {
-        listen: free_address(),
-        admin: free_address(),
+        listen: ports.free_address().unwrap(),
+        admin: ports.free_address().unwrap(),
         upstreams: [address; 2],
         workers: 1,
         directory: directory.path().to_owned(),
