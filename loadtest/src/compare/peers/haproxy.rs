@@ -1,5 +1,6 @@
 //! HAProxy.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::{Peer, Setup, Site, fields};
@@ -25,10 +26,24 @@ pub(super) const BARE: Peer = Peer {
 };
 
 fn setup(program: &Path, site: &Site, more: &str) -> Setup {
-    let (listen, upstream) = (site.listen, site.upstreams[0]);
-    let workers = site.workers;
+    let frontend = format!("{more}  default_backend upstream\n");
+    let text = text(site.workers, site.listen, site.upstreams[0], &frontend);
+    let config = format!("{}/haproxy.cfg", site.directory.display());
+    Setup {
+        command: CommandLine::new(program, ["-db", "-f", &config]),
+        files: vec![("haproxy.cfg", text)],
+    }
+}
+
+/// A configuration whose frontend ends in these lines; they may name the backend `upstream`.
+pub(crate) fn text(
+    workers: usize,
+    listen: SocketAddr,
+    upstream: SocketAddr,
+    frontend: &str,
+) -> String {
     let bare = fields::HAPROXY_BARE;
-    let text = format!(
+    format!(
         "global
   nbthread {workers}
 
@@ -42,15 +57,9 @@ defaults
 {bare}
 frontend public
   bind {listen}
-{more}  default_backend upstream
-
+{frontend}
 backend upstream
   server one {upstream}
 "
-    );
-    let config = format!("{}/haproxy.cfg", site.directory.display());
-    Setup {
-        command: CommandLine::new(program, ["-db", "-f", &config]),
-        files: vec![("haproxy.cfg", text)],
-    }
+    )
 }

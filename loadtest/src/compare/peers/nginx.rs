@@ -1,5 +1,6 @@
 //! nginx.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::{POOL, Peer, Setup, Site, fields};
@@ -36,12 +37,58 @@ pub(super) const BARE: Peer = Peer {
 };
 
 fn setup(program: &Path, site: &Site, more: &str) -> Setup {
-    let directory = site.directory.display();
-    let (listen, upstream) = (site.listen, site.upstreams[0]);
-    let workers = site.workers;
-    let bare = fields::NGINX_BARE;
-    let text = format!(
-        "daemon off;
+    let directory = site.directory.display().to_string();
+    let text = Config {
+        directory: &directory,
+        workers: site.workers,
+        listen: site.listen,
+        upstream: site.upstreams[0],
+        http: "",
+        server: "",
+        target: "backend",
+        more,
+    }
+    .text();
+    let config = format!("{directory}/nginx.conf");
+    let args = ["-p", &directory, "-e", "stderr", "-c", &config];
+    Setup {
+        command: CommandLine::new(program, args),
+        files: vec![("nginx.conf", text)],
+    }
+}
+
+/// What differs between configurations; what they add comes as lines of nginx's own.
+pub(crate) struct Config<'a> {
+    pub(crate) directory: &'a str,
+    pub(crate) workers: usize,
+    pub(crate) listen: SocketAddr,
+    /// The upstream `backend`.
+    pub(crate) upstream: SocketAddr,
+    /// Added to the block `http`.
+    pub(crate) http: &'a str,
+    /// Added to the block `server`.
+    pub(crate) server: &'a str,
+    /// The name of an upstream, or a variable that holds one.
+    pub(crate) target: &'a str,
+    /// Added to the block `location`.
+    pub(crate) more: &'a str,
+}
+
+impl Config<'_> {
+    pub(crate) fn text(&self) -> String {
+        let Config {
+            directory,
+            workers,
+            listen,
+            upstream,
+            http,
+            server,
+            target,
+            more,
+        } = self;
+        let bare = fields::NGINX_BARE;
+        format!(
+            "daemon off;
 worker_processes {workers};
 pid {directory}/nginx.pid;
 error_log stderr warn;
@@ -62,10 +109,10 @@ http {{
     keepalive {POOL};
     keepalive_requests 1000000000;
   }}
-  server {{
+{http}  server {{
     listen {listen} reuseport;
-    location / {{
-      proxy_pass http://backend;
+{server}    location / {{
+      proxy_pass http://{target};
       proxy_http_version 1.1;
       proxy_set_header Connection \"\";
       proxy_set_header Host $host;
@@ -73,12 +120,6 @@ http {{
   }}
 }}
 "
-    );
-    let config = format!("{directory}/nginx.conf");
-    let prefix = directory.to_string();
-    let args = ["-p", &prefix, "-e", "stderr", "-c", &config];
-    Setup {
-        command: CommandLine::new(program, args),
-        files: vec![("nginx.conf", text)],
+        )
     }
 }

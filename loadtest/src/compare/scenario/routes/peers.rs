@@ -8,7 +8,8 @@ use rustix::process::{Signal, kill_process};
 
 use crate::compare::directory::{CHANGING, Directory, Staged};
 use crate::compare::lab::Lab;
-use crate::compare::peers::{Found, TIDEGATE, fields};
+use crate::compare::peers::nginx::Config;
+use crate::compare::peers::{Found, TIDEGATE, fields, haproxy};
 use crate::compare::solo::{Place, Solo};
 use crate::compare::stage::Stage;
 
@@ -36,8 +37,13 @@ impl Kind {
         hosts: usize,
     ) -> anyhow::Result<Kind> {
         match found.peer.name {
-            "nginx" => Ok(Kind::Nginx(nginx(lab, found, stage, hosts).await?, hosts)),
-            "haproxy" => Ok(Kind::Haproxy(haproxy(lab, found, stage, hosts).await?)),
+            "nginx" => Ok(Kind::Nginx(
+                nginx_with_hosts(lab, found, stage, hosts).await?,
+                hosts,
+            )),
+            "haproxy" => Ok(Kind::Haproxy(
+                haproxy_with_hosts(lab, found, stage, hosts).await?,
+            )),
             _ => Directory::open(lab, found, stage, hosts)
                 .await
                 .map(Kind::Tidegate),
@@ -101,93 +107,61 @@ fn nginx_map(hosts: usize, change: u64) -> String {
     text
 }
 
-async fn nginx(lab: &Lab, found: &Found, stage: &Stage, hosts: usize) -> anyhow::Result<Solo> {
+async fn nginx_with_hosts(
+    lab: &Lab,
+    found: &Found,
+    stage: &Stage,
+    hosts: usize,
+) -> anyhow::Result<Solo> {
     let place = Place::new(lab, &format!("nginx-{hosts}"))?;
-    let directory = place.directory.display();
-    let (listen, upstream, workers) = (place.listen, stage.upstreams[0], lab.workers);
-    let (bare, more) = (fields::NGINX_BARE, fields::NGINX_MORE);
+    let directory = place.directory.display().to_string();
     // Twice as many as hosts is what nginx itself proposes when they do not fit.
     let buckets = (hosts * 2).next_power_of_two().max(2048);
-    let text = format!(
-        "daemon off;
-worker_processes {workers};
-pid {directory}/nginx.pid;
-error_log stderr warn;
-events {{
-  worker_connections 16384;
-}}
-http {{
-  access_log off;
-  keepalive_requests 1000000000;
-  client_body_temp_path {directory}/body;
-  proxy_temp_path {directory}/proxy;
-  fastcgi_temp_path {directory}/fastcgi;
-  uwsgi_temp_path {directory}/uwsgi;
-  scgi_temp_path {directory}/scgi;
-  upstream backend {{
-    server {upstream};
-    keepalive 256;
-    keepalive_requests 1000000000;
-  }}
-  map_hash_max_size {buckets};
+    let map = format!(
+        "  map_hash_max_size {buckets};
   map_hash_bucket_size 128;
   map $host $target {{
     default none;
     include {directory}/hosts.map;
   }}
-  server {{
-    listen {listen} reuseport;
-    if ($target = none) {{ return 404; }}
-    if ($target ~ ^[0-9]) {{ return 200 $target; }}
-    location / {{
-      proxy_pass http://$target;
-      proxy_http_version 1.1;
-      proxy_set_header Connection \"\";
-      proxy_set_header Host $host;
-{bare}{more}    }}
-  }}
-}}
 "
     );
+    let text = Config {
+        directory: &directory,
+        workers: usize::from(lab.workers),
+        listen: place.listen,
+        upstream: stage.upstreams[0],
+        http: &map,
+        server: "    if ($target = none) { return 404; }
+    if ($target ~ ^[0-9]) { return 200 $target; }
+",
+        target: "$target",
+        more: fields::NGINX_MORE,
+    }
+    .text();
     place.write("nginx.conf", &text)?;
     place.write("hosts.map", &nginx_map(hosts, 0))?;
     let config = place.path("nginx.conf");
-    let prefix = directory.to_string();
-    let args = ["-p", &prefix, "-e", "stderr", "-c", &config].map(str::to_owned);
+    let args = ["-p", &directory, "-e", "stderr", "-c", &config].map(str::to_owned);
     let map = nginx_map(hosts.min(2), 0) + "# and so on\n";
     let shown = [("nginx.conf", &*text), ("hosts.map", &*map)];
     let cpus = lab.proxy_on(lab.workers);
     Solo::start(lab, found, place.clone(), args.to_vec(), cpus, &shown).await
 }
 
-async fn haproxy(lab: &Lab, found: &Found, stage: &Stage, hosts: usize) -> anyhow::Result<Solo> {
+async fn haproxy_with_hosts(
+    lab: &Lab,
+    found: &Found,
+    stage: &Stage,
+    hosts: usize,
+) -> anyhow::Result<Solo> {
     let place = Place::new(lab, &format!("haproxy-{hosts}"))?;
-    let (listen, upstream, workers) = (place.listen, stage.upstreams[0], lab.workers);
     let map = place.path("hosts.map");
-    let (bare, more) = (fields::HAPROXY_BARE, fields::HAPROXY_MORE);
-    let text = format!(
-        "global
-  nbthread {workers}
-
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 75s
-  timeout server 60s
-  timeout http-keep-alive 75s
-  http-reuse always
-{bare}
-frontend public
-  bind {listen}
-{more}  use_backend %[req.hdr(host),lower,map({map},none)]
-
-backend upstream
-  server one {upstream}
-
-backend none
-  http-request deny deny_status 404
-"
-    );
+    let more = fields::HAPROXY_MORE;
+    let frontend = format!("{more}  use_backend %[req.hdr(host),lower,map({map},none)]\n");
+    let workers = usize::from(lab.workers);
+    let none = "\nbackend none\n  http-request deny deny_status 404\n";
+    let text = haproxy::text(workers, place.listen, stage.upstreams[0], &frontend) + none;
     let mut lines = String::new();
     for host in 0..hosts {
         // Writing to a text does not fail.
