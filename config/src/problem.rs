@@ -23,6 +23,29 @@ pub struct Problem {
     pub hint: String,
 }
 
+/// Where a value stands, for problems that show only later: with what a file holds that the value
+/// names, for instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place(Arc<Problem>);
+
+impl Place {
+    /// Where `problem` is, whatever it says.
+    #[must_use]
+    pub fn of(problem: Problem) -> Place {
+        Place(Arc::new(problem))
+    }
+
+    /// What is wrong with what stands there, and what to write instead.
+    #[must_use]
+    pub fn problem(&self, problem: impl Into<String>, hint: impl Into<String>) -> Problem {
+        Problem {
+            problem: problem.into(),
+            hint: hint.into(),
+            ..Problem::clone(&self.0)
+        }
+    }
+}
+
 /// `file:line:col: path: problem (value); hint`, leaving out what is empty.
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

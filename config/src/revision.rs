@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::document::Protocol;
+use crate::settings::FileRef;
+
 /// Dense index of a revision. A place is reused after its revision has gone, so an id means
 /// something only together with the snapshot it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,6 +31,10 @@ impl std::fmt::Display for Key {
 pub struct Revision {
     pub id: RevisionId,
     pub key: Key,
+    /// What its endpoints speak, in clear or over `tls`.
+    pub protocol: Protocol,
+    /// `None` = in clear.
+    pub tls: Option<Box<EndpointTls>>,
     /// Most requests in flight per endpoint; 0 = no limit.
     pub concurrency: u32,
     /// Slot → response head. `None` = no bound.
@@ -41,6 +48,18 @@ pub struct Revision {
     /// Arrival → slot.
     pub queue_wait: Duration,
     pub backend: Backend,
+}
+
+/// TLS to endpoints. What the files hold is checked by whoever reads them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointTls {
+    /// Asked for, and what the certificate must be for: a host name in lower case or an IP address.
+    /// `None` = the endpoint's host name as written, else its address.
+    pub server_name: Option<Arc<str>>,
+    /// Authorities to trust. `None` = those of the system.
+    pub ca: Option<FileRef>,
+    /// Our certificate and its key.
+    pub client_cert: Option<Box<(FileRef, FileRef)>>,
 }
 
 /// Where a revision's endpoints come from.

@@ -2,9 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+use crate::problem::Place;
 
 pub use crate::document::{AccessLogMode, Audience, DotSegments, LogFormat};
 
@@ -22,10 +25,52 @@ pub struct Settings {
     pub limits: Limits,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     pub address: SocketAddr,
     pub audience: Audience,
+    /// Networks whose connections begin with a PROXY protocol header of version 1 or 2; `None`: no
+    /// connection does. Never empty.
+    pub proxy_protocol: Option<Vec<IpNet>>,
+    /// `None` = plain.
+    pub tls: Option<Tls>,
+    /// The port that plain requests are redirected to. Never together with `tls`.
+    pub https_redirect: Option<u16>,
+}
+
+/// How a listener speaks TLS. What the files hold is checked by whoever reads them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Never empty; the first is for names that no other is for.
+    pub certificates: Vec<Certificate>,
+    pub client_ca: Option<ClientCa>,
+}
+
+/// A certificate of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    pub cert: FileRef,
+    pub key: FileRef,
+    /// Lower case, exact or `*.suffix`, each in one certificate of a listener only. Empty = the names
+    /// in the certificate.
+    pub hosts: Vec<Arc<str>>,
+}
+
+/// What client certificates are checked against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCa {
+    pub file: FileRef,
+    /// Whether clients without a certificate are turned away.
+    pub required: bool,
+}
+
+/// A file that the configuration refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileRef {
+    /// The directory of the configuration file is already applied.
+    pub path: PathBuf,
+    /// Where it is referred to: for problems with what it holds.
+    pub at: Place,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,17 +96,19 @@ pub enum LogOutput {
     File(PathBuf),
 }
 
-/// Bounds, named as in the file. What the file can only repeat (HTTP/2, TLS, overload) has no
-/// field yet.
+/// Bounds, named as in the file. What the file can only repeat (overload) has no field yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub head_timeout: Duration,
     pub keep_alive: Duration,
+    pub http2_idle: Duration,
     pub requests_per_connection: u32,
     pub body_idle: Duration,
     /// Bytes per second; 0 = none.
     pub body_min_rate: u64,
     pub write_stall: Duration,
+    /// Of TLS, with clients.
+    pub handshake: Duration,
     pub connect: Duration,
     pub attempts: u32,
     pub tunnel_idle: Duration,
@@ -74,6 +121,8 @@ pub struct Limits {
     pub body_bytes: Option<u64>,
     pub held: usize,
     pub held_bytes: usize,
+    /// Concurrent streams of a client's HTTP/2 connection.
+    pub http2_streams: u32,
     pub upstream_idle: Duration,
     pub upstream_idle_per_endpoint: usize,
     pub dot_segments: DotSegments,
@@ -95,10 +144,7 @@ const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr:
 impl Default for Settings {
     fn default() -> Self {
         Settings {
-            listeners: vec![Listener {
-                address: LISTEN_DEFAULT,
-                audience: Audience::Public,
-            }],
+            listeners: vec![Listener::plain(LISTEN_DEFAULT)],
             admin: ADMIN_DEFAULT,
             workers: 0,
             drain: Drain {
@@ -122,10 +168,12 @@ impl Default for Limits {
         Limits {
             head_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(75),
+            http2_idle: Duration::from_secs(300),
             requests_per_connection: 10_000,
             body_idle: Duration::from_secs(60),
             body_min_rate: 240,
             write_stall: Duration::from_secs(60),
+            handshake: Duration::from_secs(10),
             connect: Duration::from_secs(2),
             attempts: 3,
             tunnel_idle: Duration::from_secs(3600),
@@ -137,6 +185,7 @@ impl Default for Limits {
             body_bytes: None,
             held: 10_000,
             held_bytes: 256 * 1024 * 1024,
+            http2_streams: 100,
             upstream_idle: Duration::from_secs(55),
             upstream_idle_per_endpoint: 8,
             dot_segments: DotSegments::Reject,
@@ -144,17 +193,52 @@ impl Default for Limits {
     }
 }
 
+impl Listener {
+    /// Plain HTTP for the public.
+    #[must_use]
+    pub fn plain(address: SocketAddr) -> Listener {
+        Listener {
+            address,
+            audience: Audience::Public,
+            proxy_protocol: None,
+            tls: None,
+            https_redirect: None,
+        }
+    }
+
+    /// Whether it could become the other one while it runs: certificates and authorities are
+    /// taken up live, everything else at the next start.
+    fn may_become(&self, other: &Listener) -> bool {
+        let fixed = |listener: &Listener| Listener {
+            tls: None,
+            ..listener.clone()
+        };
+        self.tls.is_some() == other.tls.is_some() && fixed(self) == fixed(other)
+    }
+}
+
 impl Settings {
+    /// Whether a process started with these takes up all of the others while it runs: they differ
+    /// in nothing but the `tls` of listeners that have it before and after.
+    #[must_use]
+    pub fn may_become(&self, other: &Settings) -> bool {
+        let fixed = |settings: &Settings| Settings {
+            listeners: Vec::new(),
+            ..settings.clone()
+        };
+        let mut pairs = self.listeners.iter().zip(&other.listeners);
+        self.listeners.len() == other.listeners.len()
+            && pairs.all(|(one, other)| one.may_become(other))
+            && fixed(self) == fixed(other)
+    }
+
     #[must_use]
     pub fn with(mut self, overrides: &Overrides) -> Settings {
         if !overrides.listen.is_empty() {
             self.listeners = overrides
                 .listen
                 .iter()
-                .map(|address| Listener {
-                    address: *address,
-                    audience: Audience::Public,
-                })
+                .map(|address| Listener::plain(*address))
                 .collect();
         }
         self.admin = overrides.admin.unwrap_or(self.admin);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use activator::admission::{AcquireError, Clock, Gate, Holding, Limits, Supply, Throttle};
 use activator::scaler::local::Local;
-use config::revision::{Backend, Key, Process, Readiness, Revision, RevisionId, Scale};
+use config::revision::{Backend, Key, Process, Protocol, Readiness, Revision, RevisionId, Scale};
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
 
@@ -61,6 +61,8 @@ fn revision(command: &[&str], min: u32) -> Arc<Revision> {
     Arc::new(Revision {
         id: RevisionId(0),
         key: key(),
+        protocol: Protocol::Http1,
+        tls: None,
         concurrency: 10,
         timeout: None,
         max_duration: None,

@@ -126,6 +126,24 @@ pub(super) fn authority(report: &mut Report<'_>, path: &Path<'_>, at: &At<Text>)
     text.into()
 }
 
+/// Whom a certificate must be for: a host name, in lower case and without a trailing dot, or an IP
+/// address.
+pub(super) fn server_name(report: &mut Report<'_>, path: &Path<'_>, at: &At<Text>) -> Arc<str> {
+    if let Ok(address) = at.value.parse::<std::net::IpAddr>() {
+        return address.to_string().into();
+    }
+    let lower = at.value.to_ascii_lowercase();
+    let name = lower.strip_suffix('.').unwrap_or(&lower);
+    let fault = match name.starts_with('[') {
+        true => Some("write an address without brackets: ::1"),
+        false => host_name_fault(name),
+    };
+    if let Some(hint) = fault {
+        report.add(path, at.mark, &at.value, "bad server name", hint);
+    }
+    name.into()
+}
+
 /// Whether this is a token (RFC 9110 §5.6.2): a method, a field name, a cookie name.
 pub(super) fn is_token(text: &str) -> bool {
     let fine = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);

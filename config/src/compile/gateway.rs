@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::check;
-use super::report::{LIST, MAPPING, Path, Report};
+use ipnet::IpNet;
+
+use super::report::{LIST, Path, Report};
 use super::revision::beside;
+use super::{check, tls};
 use crate::at::At;
 use crate::document::{self, DurationText, ProxyProtocol};
-use crate::duration;
 use crate::settings::{AccessLog, Audience, Drain, Limits, Listener, LogOutput, Settings};
 
 const LISTENERS_MAX: usize = 256;
@@ -17,6 +18,7 @@ const SOME: Duration = Duration::from_millis(1);
 /// Heads are kept in one buffer per connection.
 const HEAD_BYTES: std::ops::RangeInclusive<i64> = 1024..=1024 * 1024;
 const FIELDS: std::ops::RangeInclusive<i64> = 8..=1000;
+const STREAMS: std::ops::RangeInclusive<i64> = 1..=1000;
 const COUNT_MAX: i64 = u32::MAX as i64;
 const BYTES_MAX: i64 = 1 << 50;
 
@@ -83,7 +85,10 @@ fn listeners(
     for (index, at) in written.value.iter().enumerate() {
         let path = &list.item(index);
         let listener = &at.value;
-        unsupported(report, path, listener);
+        let proxy_protocol = proxy_protocol(report, path, listener);
+        let tls = listener.tls.as_ref();
+        let tls = tls.map(|at| tls::listener(report, &path.key("tls"), &at.value));
+        let https_redirect = https_redirect(report, path, listener);
         let address = &listener.address;
         let path = &path.key("address");
         let Some(bound) = check::listen_address(report, path, address) else {
@@ -92,6 +97,9 @@ fn listeners(
         listeners.push(Listener {
             address: bound,
             audience: listener.audience.unwrap_or(Audience::Public),
+            proxy_protocol,
+            tls,
+            https_redirect,
         });
         if bound.port() == 0 {
             continue;
@@ -109,26 +117,60 @@ fn listeners(
     listeners
 }
 
-fn unsupported(report: &mut Report<'_>, path: &Path<'_>, listener: &document::Listener) {
-    if let Some(tls) = &listener.tls {
-        report.unsupported(&path.key("tls"), tls.mark, MAPPING);
-    }
-    let proxy = listener.proxy_protocol.as_ref();
-    let proxy = proxy.filter(|at| at.value != ProxyProtocol::Off);
-    if let Some(at) = proxy {
-        report.unsupported(&path.key("proxyProtocol"), at.mark, "v1v2");
-    }
-    if let Some(at) = &listener.trusted_proxies {
-        let path = &path.key("trustedProxies");
-        match proxy {
-            Some(_) => report.unsupported(path, at.mark, LIST),
-            None => {
-                let problem = "`trustedProxies` without `proxyProtocol`";
-                let hint = "for X-Forwarded-*, write it under `gateway`";
-                report.add(path, at.mark, LIST, problem, hint);
-            }
+/// The networks whose connections begin with a PROXY protocol header.
+fn proxy_protocol(
+    report: &mut Report<'_>,
+    path: &Path<'_>,
+    listener: &document::Listener,
+) -> Option<Vec<IpNet>> {
+    let expected = listener.proxy_protocol.as_ref();
+    let expected = expected.filter(|at| at.value == ProxyProtocol::V1v2);
+    let networks = listener.trusted_proxies.as_ref();
+    let path = |name| path.key(name);
+    match (expected, networks) {
+        (None, Some(at)) => {
+            let problem = "`trustedProxies` without `proxyProtocol`";
+            let hint = "write `proxyProtocol: v1v2`; for X-Forwarded-*, write it under `gateway`";
+            report.add(&path("trustedProxies"), at.mark, LIST, problem, hint);
         }
+        (Some(at), None) => {
+            let problem = "`proxyProtocol` without `trustedProxies`";
+            let hint = "nobody would be believed: write the networks under `trustedProxies`";
+            report.add(&path("proxyProtocol"), at.mark, "v1v2", problem, hint);
+        }
+        (Some(_), Some(at)) if at.value.is_empty() => {
+            let hint = "nobody would be believed: write networks like 10.0.0.0/8";
+            report.add(
+                &path("trustedProxies"),
+                at.mark,
+                "[]",
+                "there is no network",
+                hint,
+            );
+        }
+        (_, _) => {}
     }
+    let list = path("trustedProxies");
+    let written = networks.map_or(&[][..], |at| &at.value).iter();
+    let networks = written.enumerate();
+    let networks = networks.filter_map(|(index, at)| check::network(report, &list.item(index), at));
+    let networks = networks.collect();
+    expected.map(|_| networks)
+}
+
+fn https_redirect(
+    report: &mut Report<'_>,
+    path: &Path<'_>,
+    listener: &document::Listener,
+) -> Option<u16> {
+    let at = listener.https_redirect.as_ref()?;
+    let path = &path.key("httpsRedirect");
+    if listener.tls.is_some() {
+        let hint = "requests come by https here: write it at a plain listener";
+        let problem = "`httpsRedirect` together with `tls`";
+        report.add(path, at.mark, at.value, problem, hint);
+    }
+    Some(check::integer(report, path, Some(at), 1..=65_535, 443))
 }
 
 fn drain(
@@ -194,8 +236,10 @@ fn limits(report: &mut Report<'_>, path: &Path<'_>, written: &document::Limits) 
     let timed = Limits {
         head_timeout: time("headTimeout", &written.head_timeout, default.head_timeout),
         keep_alive: time("keepAlive", &written.keep_alive, default.keep_alive),
+        http2_idle: time("http2Idle", &written.http2_idle, default.http2_idle),
         body_idle: time("bodyIdle", &written.body_idle, default.body_idle),
         write_stall: time("writeStall", &written.write_stall, default.write_stall),
+        handshake: time("handshake", &written.handshake, default.handshake),
         connect: time("connect", &written.connect, default.connect),
         tunnel_idle: time("tunnelIdle", &written.tunnel_idle, default.tunnel_idle),
         abort_linger: time("abortLinger", &written.abort_linger, default.abort_linger),
@@ -250,6 +294,9 @@ fn counts(
         requests,
     );
     let attempts = count("attempts", &w.attempts, 1, timed.attempts);
+    let streams = w.http2_streams.as_ref();
+    let streams_path = &path.key("http2Streams");
+    let http2_streams = check::integer(report, streams_path, streams, STREAMS, timed.http2_streams);
     let mut size = |name, at: &Option<At<i64>>, bounds, default| {
         check::integer(report, &path.key(name), at.as_ref(), bounds, default)
     };
@@ -281,26 +328,14 @@ fn counts(
         ),
         body_bytes: (body_bytes > 0).then_some(body_bytes),
         body_min_rate,
+        http2_streams,
         ..timed.clone()
     }
 }
 
 /// What has no effect yet may only be written as its default.
 fn unsupported_limits(report: &mut Report<'_>, path: &Path<'_>, written: &document::Limits) {
-    let times = [
-        ("http2Idle", &written.http2_idle, 300),
-        ("handshake", &written.handshake, 10),
-    ];
-    for (name, at, default) in times {
-        let Some(at) = at else { continue };
-        let seconds = Duration::from_secs(default);
-        match duration::parse(&at.value.0) {
-            Ok(duration) if duration == seconds => {}
-            _ => report.unsupported(&path.key(name), at.mark, &at.value.0),
-        }
-    }
     let counts = [
-        ("http2Streams", &written.http2_streams, 100),
         ("memory", &written.memory, 0),
         ("connections", &written.connections, 0),
         ("connectionsPerAddress", &written.connections_per_address, 0),

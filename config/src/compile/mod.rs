@@ -11,6 +11,7 @@ mod gateway;
 pub(crate) mod report;
 mod revision;
 mod route;
+mod tls;
 
 use std::sync::Arc;
 

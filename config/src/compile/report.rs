@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use crate::at::Mark;
-use crate::problem::Problem;
+use crate::problem::{Place, Problem};
 
 /// The way to a value within its document; only written out when there is a problem.
 #[derive(Clone, Copy, Debug)]
@@ -55,15 +55,21 @@ impl Report<'_> {
         problem: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        self.problems.push(Problem {
+        let place = self.place(path, mark, value);
+        self.problems.push(place.problem(problem, hint));
+    }
+
+    /// Where a value stands, for whoever finds something wrong with it later.
+    pub(crate) fn place(&self, path: &Path<'_>, mark: Mark, value: impl Display) -> Place {
+        Place::of(Problem {
             file: self.file.to_owned(),
             line: mark.line,
             column: mark.column,
             path: path.to_string(),
             value: Problem::shorten(&value.to_string()),
-            problem: problem.into(),
-            hint: hint.into(),
-        });
+            problem: String::new(),
+            hint: String::new(),
+        })
     }
 
     pub(crate) fn unsupported(&mut self, path: &Path<'_>, mark: Mark, value: impl Display) {

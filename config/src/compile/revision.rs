@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::check;
 use super::report::{MAPPING, Path, Report};
+use super::{check, tls};
 use crate::at::At;
 use crate::document::{self, Protocol, Text};
 use crate::revision::{
@@ -42,13 +42,6 @@ pub(super) fn compile(
     if let Some(namespace) = &written.namespace {
         check::label(report, &path.key("namespace"), namespace, "namespace");
     }
-    if let Some(at) = written
-        .protocol
-        .as_ref()
-        .filter(|at| at.value == Protocol::H2c)
-    {
-        report.unsupported(&path.key("protocol"), at.mark, "h2c");
-    }
     let concurrency = written.concurrency.as_ref();
     let concurrency = check::integer(
         report,
@@ -66,9 +59,14 @@ pub(super) fn compile(
     let max_duration = bound("maxDuration", &written.max_duration, Duration::ZERO);
     let idle = bound("idle", &written.idle, Duration::ZERO);
     let (queue_depth, queue_wait) = queue(report, &path.key("queue"), written.queue.as_ref());
+    tls::unprobed(report, path, written);
+    let tls = written.tls.as_ref();
+    let tls = tls.map(|at| Box::new(tls::endpoint(report, &path.key("tls"), &at.value)));
     Revision {
         id,
         key,
+        protocol: (written.protocol.as_ref()).map_or(Protocol::Http1, |at| at.value),
+        tls,
         concurrency,
         timeout,
         max_duration,

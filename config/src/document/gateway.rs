@@ -35,10 +35,14 @@ pub struct Listener {
     pub audience: Option<Audience>,
     /// Whether connections begin with a PROXY protocol header (`off`).
     pub proxy_protocol: Option<At<ProxyProtocol>>,
-    /// Networks (CIDR) that may send a PROXY header. Not supported by this version.
+    /// Networks (CIDR) whose connections begin with a PROXY protocol header; all others are served
+    /// as they come. Required with `proxyProtocol: v1v2`, and only then.
     pub trusted_proxies: Option<At<Vec<At<Text>>>>,
-    /// Not supported by this version.
-    pub tls: Option<At<Tls>>,
+    /// Serves HTTPS (plain HTTP).
+    pub tls: Option<Box<At<Tls>>>,
+    /// Answers every request with a redirect to `https` at this port (none). Not for a listener with
+    /// `tls`.
+    pub https_redirect: Option<At<i64>>,
 }
 
 /// Whom a listener serves.
@@ -57,30 +61,45 @@ pub enum Audience {
 pub enum ProxyProtocol {
     /// None is expected.
     Off,
-    /// Version 1 or 2. Not supported by this version.
+    /// Version 1 or 2, from the networks of `trustedProxies`.
     V1v2,
 }
 
-/// TLS of a listener. Not supported by this version.
+/// TLS of a listener: 1.2 and 1.3, with HTTP/2 and HTTP/1.1 by ALPN.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Tls {
-    /// Certificates, chosen by the name the client asks for.
-    pub certificates: Option<Vec<Certificate>>,
-    /// File of authorities that client certificates are checked against.
-    pub client_ca: Option<Text>,
+    /// Certificates, chosen by the name the client asks for. The first is also for clients that ask
+    /// for none, or for one that no certificate is for.
+    pub certificates: At<Vec<At<Certificate>>>,
+    /// PEM file of the authorities that client certificates are checked against (clients are not
+    /// asked for one).
+    pub client_ca: Option<At<Text>>,
+    /// Whether a client without a certificate is served (`required`). Needs `clientCa`.
+    pub client_auth: Option<At<ClientAuth>>,
 }
 
-/// A certificate and its key.
+/// Whether clients must show a certificate. One that is shown is always checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuth {
+    /// The handshake fails without one.
+    Required,
+    /// Clients without one are served too.
+    Optional,
+}
+
+/// A certificate and its key. Both files are read again when they change; paths are relative to this
+/// file.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Certificate {
-    /// PEM file of the chain.
-    pub cert: Text,
+    /// PEM file of the chain, the server's own certificate first.
+    pub cert: At<Text>,
     /// PEM file of the private key.
-    pub key: Text,
-    /// Names it is used for (those in the certificate).
-    pub hosts: Option<Vec<Text>>,
+    pub key: At<Text>,
+    /// Names it is used for, like `example.com` and `*.example.com` (those in the certificate).
+    pub hosts: Option<At<Vec<At<Text>>>>,
 }
 
 /// What happens between a signal and the end of the process.
@@ -138,7 +157,7 @@ pub struct Limits {
     pub head_timeout: Option<At<DurationText>>,
     /// An idle client connection is closed after this (`75s`).
     pub keep_alive: Option<At<DurationText>>,
-    /// The same for HTTP/2 (`300s`). Another value is not supported by this version.
+    /// The same for HTTP/2 (`300s`).
     pub http2_idle: Option<At<DurationText>>,
     /// Requests a client connection may carry (10000).
     pub requests_per_connection: Option<At<i64>>,
@@ -148,7 +167,7 @@ pub struct Limits {
     pub body_min_rate: Option<At<i64>>,
     /// A client that takes no byte of a response (`60s`).
     pub write_stall: Option<At<DurationText>>,
-    /// TLS handshake (`10s`). Another value is not supported by this version.
+    /// TLS handshake (`10s`).
     pub handshake: Option<At<DurationText>>,
     /// Connecting to an endpoint (`2s`).
     pub connect: Option<At<DurationText>>,
@@ -177,8 +196,7 @@ pub struct Limits {
     pub held: Option<At<i64>>,
     /// Bytes of bodies read ahead for held requests, over all revisions (268435456).
     pub held_bytes: Option<At<i64>>,
-    /// Concurrent streams of an HTTP/2 connection (100). Another value is not supported by this
-    /// version.
+    /// Concurrent requests of an HTTP/2 connection, 1 to 1000 (100).
     pub http2_streams: Option<At<i64>>,
     /// Bytes of memory; 0 = from the cgroup, else none (0). Another value is not supported by this
     /// version.

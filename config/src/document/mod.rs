@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::at::{At, Mark, Pair, Pairs};
 pub use gateway::{
-    AccessLog, AccessLogMode, Audience, Certificate, DotSegments, Drain, Gateway, Limits, Listener,
-    LogFormat, ProxyProtocol, Tls,
+    AccessLog, AccessLogMode, Audience, Certificate, ClientAuth, DotSegments, Drain, Gateway,
+    Limits, Listener, LogFormat, ProxyProtocol, Tls,
 };
 
 pub(crate) type Text = Box<str>;
@@ -164,6 +164,8 @@ pub struct Revision {
     pub namespace: Option<At<Text>>,
     /// What the endpoints speak (`http1`).
     pub protocol: Option<At<Protocol>>,
+    /// Speak it over TLS (in clear).
+    pub tls: Option<Box<At<EndpointTls>>>,
     /// Hard limit of requests in flight per endpoint (0 = none).
     pub concurrency: Option<At<i64>>,
     /// From slot to response head; `0s` = no bound (`300s`).
@@ -191,8 +193,32 @@ pub struct Revision {
 pub enum Protocol {
     /// HTTP/1.1.
     Http1,
-    /// HTTP/2 without TLS. Not supported by this version.
+    /// HTTP/2 from the first byte; with `tls`, HTTP/2 over TLS.
     H2c,
+}
+
+/// TLS to the endpoints of a revision: 1.2 and 1.3. Their certificate is always checked. Files are
+/// read again when they change; paths are relative to this file.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct EndpointTls {
+    /// The name that is asked for and that the certificate must be for (the endpoint's host name as
+    /// written, else its address).
+    pub server_name: Option<At<Text>>,
+    /// PEM file of the authorities to trust (those of the system).
+    pub ca: Option<At<Text>>,
+    /// What we show to endpoints that ask who we are (nothing).
+    pub client_cert: Option<At<ClientCertificate>>,
+}
+
+/// Our certificate for endpoints, and its key.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ClientCertificate {
+    /// PEM file of the chain, our own certificate first.
+    pub cert: At<Text>,
+    /// PEM file of the private key.
+    pub key: At<Text>,
 }
 
 /// How many requests may wait, and how long.

@@ -101,7 +101,7 @@ impl Reconciler {
         let started_with = self
             .settings
             .get_or_insert_with(|| compiled.settings.clone());
-        if *started_with != compiled.settings {
+        if !started_with.may_become(&compiled.settings) {
             tracing::warn!("`gateway` options have changed: they take effect at the next start");
         }
         let mut live = Live {

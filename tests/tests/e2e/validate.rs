@@ -246,9 +246,8 @@ async fn two_of_one_name_are_told_at_both_places() {
 #[tokio::test]
 async fn what_is_not_built_yet_is_not_accepted() {
     for yaml in [
-        "gateway:\n  listeners:\n    - { address: '127.0.0.1:0', tls: { certificates: [{ cert: a.pem, key: a.key }] } }\n",
-        "gateway:\n  listeners:\n    - { address: '127.0.0.1:0', proxyProtocol: v1v2, trustedProxies: [10.0.0.0/8] }\n",
-        "revisions:\n  - { name: r, endpoints: ['127.0.0.1:9'], protocol: h2c }\n",
+        "gateway: { limits: { memory: 1000000 } }\n",
+        "gateway: { limits: { connections: 3 } }\n",
     ] {
         let problems = problems(yaml).await;
         let told = problems

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use config::revision::{Backend, Process, Readiness, RevisionId, Scale};
+use config::revision::{Backend, Process, Protocol, Readiness, RevisionId, Scale};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -34,6 +34,8 @@ fn revision(command: &str, scale: Scale) -> Arc<Revision> {
     Arc::new(Revision {
         id: RevisionId(0),
         key: key(),
+        protocol: Protocol::Http1,
+        tls: None,
         concurrency: 2,
         timeout: None,
         max_duration: None,

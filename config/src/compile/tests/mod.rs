@@ -1,4 +1,5 @@
 mod incremental;
+mod transport;
 
 use std::time::Duration;
 
@@ -722,13 +723,7 @@ fn the_domain_is_checked() {
 fn features_of_later_versions_are_refused_as_such() {
     let text = "
 gateway:
-  listeners:
-    - { address: '0.0.0.0:1', tls: { certificates: [ { cert: a, key: b, hosts: [c] } ], clientCa: d } }
-    - { address: '0.0.0.0:2', proxyProtocol: v1v2, trustedProxies: [10.0.0.0/8] }
-    - { address: '0.0.0.0:3', proxyProtocol: off }
-  limits: { http2Idle: 1s, http2Streams: 1, handshake: 1s, memory: 1, connections: 1, connectionsPerAddress: 1 }
-revisions:
-  - { name: a, protocol: h2c, endpoints: ['a:1'] }
+  limits: { memory: 1, connections: 1, connectionsPerAddress: 1 }
 ";
     let problems = refused(text);
     assert!(
@@ -738,16 +733,9 @@ revisions:
         "{problems:?}"
     );
     let places = [
-        "4:36: gateway.listeners[0].tls",
-        "5:46: gateway.listeners[1].proxyProtocol",
-        "5:68: gateway.listeners[1].trustedProxies",
-        "7:24: gateway.limits.http2Idle",
-        "7:42: gateway.limits.http2Streams",
-        "7:56: gateway.limits.handshake",
-        "7:68: gateway.limits.memory",
-        "7:84: gateway.limits.connections",
-        "7:110: gateway.limits.connectionsPerAddress",
-        "9:26: revisions[0].protocol",
+        "3:21: gateway.limits.memory",
+        "3:37: gateway.limits.connections",
+        "3:63: gateway.limits.connectionsPerAddress",
     ];
     for (problem, place) in problems.iter().zip(places) {
         assert!(
@@ -756,7 +744,7 @@ revisions:
         );
     }
     assert_eq!(problems.len(), places.len());
-    let defaults = "gateway: { limits: { http2Idle: 5m, http2Streams: 100, handshake: 10s, memory: 0, connections: 0, connectionsPerAddress: 0 } }";
+    let defaults = "gateway: { limits: { memory: 0, connections: 0, connectionsPerAddress: 0 } }";
     compiled(defaults);
 }
 

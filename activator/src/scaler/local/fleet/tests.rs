@@ -1,5 +1,5 @@
 use super::*;
-use config::revision::{Backend, Readiness, RevisionId, Scale};
+use config::revision::{Backend, Protocol, Readiness, RevisionId, Scale};
 use std::collections::HashMap;
 
 /// Does what it is asked and writes it down.
@@ -89,6 +89,8 @@ impl World {
                 namespace: "default".into(),
                 name: "a".into(),
             },
+            protocol: Protocol::Http1,
+            tls: None,
             concurrency: 0,
             timeout: None,
             max_duration: None,
