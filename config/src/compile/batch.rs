@@ -56,6 +56,10 @@ impl Batch {
         Err(self.problems)
     }
 
+    pub(super) fn says_settings(&self) -> bool {
+        self.touched.gateway
+    }
+
     fn domain(&mut self) {
         if !self.touched.domain {
             return;
@@ -105,6 +109,9 @@ impl Batch {
             };
             let new = self.compile_revision(&written, key.clone(), id);
             if known.as_ref().is_some_and(|known| *known.revision == new) {
+                if new.tls.is_some() {
+                    self.changed_revisions.push(key);
+                }
                 continue;
             }
             let revision = Arc::new(new);

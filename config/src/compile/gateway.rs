@@ -6,10 +6,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::report::{LIST, Path, Report};
-use super::revision::beside;
 use super::{check, tls};
 use crate::at::At;
-use crate::document::{self, DurationText, ProxyProtocol};
+use crate::document::{self, DurationText, ProxyProtocol, beside};
 use crate::settings::{AccessLog, Audience, Drain, Limits, Listener, LogOutput, Settings};
 
 const LISTENERS_MAX: usize = 256;

@@ -55,12 +55,12 @@ impl Default for State {
 #[derive(Clone, Debug)]
 pub struct Compiled {
     pub snapshot: Snapshot,
-    /// Added or changed.
+    /// Added or changed, or said again and referring to files: these may hold something else now.
     pub changed_revisions: Vec<Key>,
     pub removed_revisions: Vec<Key>,
     /// What the files say about the process, or the defaults; without overrides.
     pub settings: Settings,
-    /// Whether this batch changed them.
+    /// Whether this batch changed them, or said them again and they refer to files.
     pub settings_changed: bool,
 }
 
@@ -73,8 +73,10 @@ impl Compiler {
     /// Every problem found, in the order of files and lines; then nothing has changed.
     pub fn apply(&mut self, changes: Vec<Fragment>) -> Result<Compiled, Vec<Problem>> {
         let batch = Batch::of(self.state.clone(), changes);
+        let said = batch.says_settings();
         let (state, changed_revisions, removed_revisions) = batch.finish()?;
-        let settings_changed = state.settings != self.state.settings;
+        let settings_changed = state.settings != self.state.settings
+            || said && state.settings.listeners.iter().any(|one| one.tls.is_some());
         self.state = state;
         Ok(Compiled {
             snapshot: self.state.snapshot.clone(),

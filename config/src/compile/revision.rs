@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::report::{MAPPING, Path, Report};
 use super::{check, tls};
 use crate::at::At;
-use crate::document::{self, Protocol, Text};
+use crate::document::{self, Protocol, Text, beside};
 use crate::revision::{
     Address, Backend, Health, Key, Process, Readiness, Revision, RevisionId, Scale,
 };
@@ -219,12 +219,6 @@ fn process(
         readiness,
         scale,
     }
-}
-
-/// A path relative to the file it is written in.
-pub(super) fn beside(file: &str, path: &str) -> std::path::PathBuf {
-    let file = std::path::Path::new(file);
-    file.parent().unwrap_or(file).join(path)
 }
 
 fn without_nul(report: &mut Report<'_>, path: &Path<'_>, at: &At<Text>) {

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use super::check;
 use super::report::{MAPPING, Path, Report};
-use super::revision::beside;
 use crate::at::{At, Mark};
-use crate::document::{self, ClientAuth, Text};
+use crate::document::{self, ClientAuth, Text, beside};
 use crate::revision::EndpointTls;
 use crate::settings::{Certificate, ClientCa, FileRef, Tls};
 

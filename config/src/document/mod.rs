@@ -16,6 +16,12 @@ pub use gateway::{
 
 pub(crate) type Text = Box<str>;
 
+/// A path relative to the file it is written in.
+pub(crate) fn beside(file: &str, path: &str) -> std::path::PathBuf {
+    let file = std::path::Path::new(file);
+    file.parent().unwrap_or(file).join(path)
+}
+
 /// A configuration file is a YAML stream of such documents. Several documents, files and
 /// directories merge into one whole.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]

@@ -286,3 +286,25 @@ fn certificates_are_taken_up_live_and_nothing_else() {
     assert!(!one.may_become(&settings(&internal, "workers: 1")));
     assert!(!one.may_become(&compiled("gateway: { workers: 1, listeners: [{ address: '127.0.0.1:1', tls: { certificates: [{ cert: a, key: k }] } }, { address: '127.0.0.1:2' }] }").settings));
 }
+
+#[test]
+fn what_refers_to_files_counts_as_changed_when_it_is_said_again() {
+    let text = "
+gateway: { listeners: [{ address: '127.0.0.1:1', tls: { certificates: [{ cert: a, key: a }] } }] }
+revisions: [{ name: a, tls: {} }, { name: b }]
+";
+    let mut compiler = Compiler::default();
+    let mut say = |file, text| compiler.apply(vec![fragment(file, text)]);
+    say("a.yaml", text).expect("it is valid");
+    let again = say("a.yaml", text).expect("it is valid");
+    assert!(again.settings_changed);
+    let names: Vec<_> = again
+        .changed_revisions
+        .iter()
+        .map(|key| &*key.name)
+        .collect();
+    assert_eq!(names, ["a"]);
+    let other = say("b.yaml", "revisions: [{ name: c }]").expect("it is valid");
+    assert!(!other.settings_changed);
+    assert_eq!(other.changed_revisions.len(), 1);
+}

@@ -3,9 +3,11 @@
 //! Directories are watched, never files: editors put a new file in the old one's place, and
 //! Kubernetes swaps the symbolic link `..data` above the files. What changed is offered together
 //! with everything that is not accepted yet, so that the running snapshot is always one state of
-//! all files. What the watcher misses (network file systems, a directory made anew), a slow round
+//! all files. A document is also offered again, unchanged, when a file has changed that it refers to
+//! (certificates, keys, authorities). What the watcher misses (network file systems, a directory made anew), a slow round
 //! finds.
 
+mod refer;
 mod scan;
 mod watch;
 
@@ -57,7 +59,7 @@ impl FileSource {
     }
 
     /// Watches until nobody listens to `sink` any more. Every message of `reread` (SIGHUP) reads
-    /// all files again, changed or not. Problems are logged once each time they change.
+    /// all files again, changed or not, and offers again what refers to other files. Problems are logged once each time they change.
     ///
     /// # Cancel safety
     ///

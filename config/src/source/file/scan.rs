@@ -1,4 +1,5 @@
-//! Which files there are, and which of them say something new.
+//! Which files there are, and which of them say something new, themselves or through a file they
+//! refer to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::refer::referred;
 use crate::fragment::{Content, Fragment, Origin};
 use crate::parse::{FILE_BYTES_MAX, broken, parse, too_large};
 use crate::problem::Problem;
@@ -31,6 +33,7 @@ pub(super) fn is_configuration(path: &Path) -> bool {
 }
 
 /// What to watch.
+#[derive(Default)]
 pub(super) struct Directories {
     pub(super) paths: BTreeSet<PathBuf>,
     /// Names of files that count whatever they look like.
@@ -51,8 +54,14 @@ pub(super) struct Scan {
 /// What a file was when it was last looked at.
 #[derive(Debug)]
 enum Seen {
-    Read { stamp: Stamp, hash: u64 },
-    Unreadable { why: String },
+    Read {
+        stamp: Stamp,
+        hash: u64,
+        behind: Box<[Behind]>,
+    },
+    Unreadable {
+        why: String,
+    },
 }
 
 /// Tells one state of a file from another without reading it.
@@ -88,6 +97,42 @@ impl Stamp {
                 fresh: false,
                 ..now
             } == self
+    }
+}
+
+/// A file that documents refer to. It is not read here: a change offers them again.
+#[derive(Debug)]
+struct Behind {
+    path: PathBuf,
+    /// `None` where there is none, or none to be had.
+    stamp: Option<Stamp>,
+}
+
+impl Behind {
+    fn of(name: &str, content: &Content) -> Box<[Behind]> {
+        let documents = match content {
+            Content::Documents { documents, .. } => documents,
+            Content::Broken { readable, .. } => readable,
+            Content::Gone => return Box::default(),
+        };
+        let paths = documents.iter().flat_map(|one| referred(name, one));
+        let behind = paths.map(|path| Behind {
+            stamp: Behind::look(&path),
+            path,
+        });
+        behind.collect()
+    }
+
+    fn look(path: &Path) -> Option<Stamp> {
+        let metadata = std::fs::metadata(path).ok()?;
+        let stamp = Stamp::of(&metadata);
+        // Whoever reads it does so after this: a stamp need not prove more than a change.
+        let fresh = false;
+        Some(Stamp { fresh, ..stamp })
+    }
+
+    fn changed(&self) -> bool {
+        Behind::look(&self.path) != self.stamp
     }
 }
 
@@ -201,43 +246,69 @@ impl Scan {
 
     fn read(&mut self, file: &Found, all: bool) {
         let seen = match self.seen.get(&file.name) {
-            Some(Seen::Read { stamp, hash }) => Some((*stamp, *hash)),
+            Some(Seen::Read {
+                stamp,
+                hash,
+                behind,
+            }) => Some((*stamp, *hash, behind)),
             _ => None,
         };
-        match read_changed(&file.path, seen.filter(|_| !all)) {
+        // Asked to read all, nobody can tell what has changed behind the documents.
+        let behind = |behind: &[Behind]| match all {
+            true => !behind.is_empty(),
+            false => behind.iter().any(Behind::changed),
+        };
+        let again = seen.is_some_and(|(_, _, all)| behind(all));
+        let before = seen.map(|(stamp, hash, _)| (stamp, hash));
+        match read_changed(&file.path, before.filter(|_| !all && !again)) {
             Err(error) => self.unreadable(&file.name, &error.to_string()),
             Ok(None) => {}
-            Ok(Some((stamp, hash, content))) => {
-                self.seen
-                    .insert(Arc::clone(&file.name), Seen::Read { stamp, hash });
-                if seen.is_none_or(|(_, before)| before != hash) {
-                    self.say(&file.name, content.into_content(&file.name));
+            Ok(Some((stamp, hash, raw))) => {
+                if !again && before.is_some_and(|(_, before)| before == hash) {
+                    if let Some(Seen::Read { stamp: seen, .. }) = self.seen.get_mut(&file.name) {
+                        *seen = stamp;
+                    }
+                    return;
                 }
+                let content = raw.into_content(&file.name);
+                let seen = Seen::Read {
+                    stamp,
+                    hash,
+                    behind: Behind::of(&file.name, &content),
+                };
+                self.seen.insert(Arc::clone(&file.name), seen);
+                self.say(&file.name, content);
             }
         }
     }
 
     pub(super) fn directories(&self) -> Directories {
-        let mut directories = Directories {
-            paths: BTreeSet::new(),
-            names: BTreeSet::new(),
-        };
+        let mut directories = Directories::default();
         for path in &self.paths {
-            // Where a symbolic link leads, too.
-            let real = path.canonicalize().ok();
-            for path in [Some(path.clone()), real].into_iter().flatten() {
-                if path.is_dir() {
-                    directories.paths.insert(path.clone());
-                }
-                let parent = path.parent().filter(|parent| *parent != Path::new(""));
-                let parent = parent.unwrap_or(Path::new("."));
-                directories.paths.insert(parent.to_path_buf());
-                directories
-                    .names
-                    .extend(path.file_name().map(OsString::from));
+            directories.watch(path);
+        }
+        for seen in self.seen.values() {
+            if let Seen::Read { behind, .. } = seen {
+                behind.iter().for_each(|one| directories.watch(&one.path));
             }
         }
         directories
+    }
+}
+
+impl Directories {
+    /// Where a path stands, and where it leads to.
+    fn watch(&mut self, path: &Path) {
+        let real = path.canonicalize().ok();
+        for path in [Some(path.to_path_buf()), real].into_iter().flatten() {
+            if path.is_dir() {
+                self.paths.insert(path.clone());
+            }
+            let parent = path.parent().filter(|parent| *parent != Path::new(""));
+            let parent = parent.unwrap_or(Path::new("."));
+            self.paths.insert(parent.to_path_buf());
+            self.names.extend(path.file_name().map(OsString::from));
+        }
     }
 }
 

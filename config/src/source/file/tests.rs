@@ -368,3 +368,93 @@ async fn the_source_ends_when_nobody_listens() {
         .expect("it ends")
         .expect("it does not panic");
 }
+
+/// A document that refers to `cert.pem` and `key.pem` beside it.
+const HTTPS: &str = "gateway: { listeners: [{ address: '127.0.0.1:1', tls: { certificates: [{ cert: cert.pem, key: keys/key.pem }] } }] }\n";
+
+#[tokio::test]
+async fn documents_are_offered_again_when_a_file_changes_that_they_refer_to() {
+    let dir = directory();
+    let path = |name: &str| dir.path().join(name);
+    fs::create_dir(path("keys")).expect("it can be made");
+    fs::write(path("cert.pem"), "one").expect("it can be written");
+    fs::write(path("keys/key.pem"), "one").expect("it can be written");
+    fs::write(path("https.yaml"), HTTPS).expect("it can be written");
+    fs::write(path("other.yaml"), text("other")).expect("it can be written");
+    let mut running = Running::start(vec![dir.path().into()]);
+
+    fs::write(path("cert.pem"), "other").expect("it can be written");
+    assert_eq!(running.next().await.0, ["https.yaml"]);
+    fs::write(path("key.new"), "two").expect("it can be written");
+    fs::rename(path("key.new"), path("keys/key.pem")).expect("it can be renamed");
+    assert_eq!(running.next().await.0, ["https.yaml"]);
+    fs::remove_file(path("cert.pem")).expect("it can be removed");
+    assert_eq!(running.next().await.0, ["https.yaml"]);
+    fs::write(path("cert.pem"), "back").expect("it can be written");
+    assert_eq!(running.next().await.0, ["https.yaml"]);
+    running.nothing_but(&path("marker.yaml")).await;
+}
+
+#[tokio::test]
+async fn a_swap_of_the_data_link_above_certificates_is_noticed() {
+    let (dir, secret) = (directory(), directory());
+    let path = |name: &str| secret.path().join(name);
+    for version in ["1", "2"] {
+        fs::create_dir(path(&format!("..{version}"))).expect("it can be made");
+        fs::write(path(&format!("..{version}/ca.pem")), version).expect("it can be written");
+    }
+    symlink("..1", path("..data")).expect("it can be linked");
+    symlink("..data/ca.pem", path("ca.pem")).expect("it can be linked");
+    let ca = path("ca.pem");
+    let text = format!(
+        "revisions: [{{ name: a, tls: {{ ca: '{}' }} }}]\n",
+        ca.display()
+    );
+    fs::write(dir.path().join("a.yaml"), text).expect("it can be written");
+    let mut running = Running::start(vec![dir.path().into()]);
+    symlink("..2", path("..data_tmp")).expect("it can be linked");
+    fs::rename(path("..data_tmp"), path("..data")).expect("it can be renamed");
+    assert_eq!(running.next().await.0, ["a.yaml"]);
+    running.nothing_but(&dir.path().join("marker.yaml")).await;
+}
+
+#[test]
+fn asked_to_read_all_what_refers_to_files_is_told_again() {
+    let dir = directory();
+    fs::write(dir.path().join("https.yaml"), HTTPS).expect("it can be written");
+    fs::write(dir.path().join("other.yaml"), text("a")).expect("it can be written");
+    let mut source = FileSource::new(vec![dir.path().into()]);
+    assert_eq!(source.load_once().len(), 2);
+    assert_eq!(names(&source.load_once()), ["https.yaml"]);
+}
+
+#[tokio::test]
+async fn a_refused_document_is_offered_again_when_what_it_refers_to_changes() {
+    let dir = directory();
+    let path = |name: &str| dir.path().join(name);
+    fs::create_dir(path("keys")).expect("it can be made");
+    fs::write(path("https.yaml"), HTTPS).expect("it can be written");
+    let (sink, mut offers) = Sink::channel();
+    let (_reread, asked) = mpsc::channel(1);
+    let source = FileSource::new(vec![dir.path().into()]);
+    let running = tokio::spawn(source.run(sink, asked));
+    for name in ["cert.pem", "keys/key.pem"] {
+        let offer = timeout(PATIENCE, offers.recv()).await;
+        let offer = offer.expect("an offer comes").expect("the source runs");
+        assert_eq!(names(&offer.fragments), ["https.yaml"]);
+        // As whoever reads the files would.
+        let problem = Problem::of_file("cert.pem", "there is none".to_owned(), String::new());
+        let verdict = Verdict::Rejected(vec![problem]);
+        offer.reply.send(verdict).expect("the source waits");
+        fs::write(path(name), "text").expect("it can be written");
+    }
+    let offer = timeout(PATIENCE, offers.recv()).await;
+    let offer = offer.expect("an offer comes").expect("the source runs");
+    assert_eq!(names(&offer.fragments), ["https.yaml"]);
+    drop(offers);
+    drop(offer);
+    timeout(PATIENCE, running)
+        .await
+        .expect("it ends")
+        .expect("no panic");
+}
