@@ -132,7 +132,7 @@ mod tests {
     fn name(connection: &Connection) -> SocketAddr {
         match connection.io() {
             Io::Plain(stream) => stream.local_addr().unwrap(),
-            Io::Memory { .. } => panic!("not a socket"),
+            Io::Tls(_) | Io::Memory { .. } => panic!("not a plain socket"),
         }
     }
 

@@ -68,6 +68,7 @@ async fn serve_open(worker: &Rc<Worker>, io: Io, client: Client) {
     loop {
         connection.rest();
         if !idle(worker, &mut connection, &timer).await {
+            connection.part();
             return;
         }
         let job = Job {
@@ -165,7 +166,8 @@ async fn serve_one(
     // closed socket and cost it the answer. Some send an empty line all the same.
     let is_over = down.is_over();
     let silent = connection.unread().is_empty() && !connection.io().is_stirred();
-    let parted = leaves && is_over && silent;
+    // A TLS client must be told that nothing follows, however long its socket takes nothing.
+    let parted = leaves && is_over && silent && !matches!(connection.io(), Io::Tls(_));
     if !parted {
         end(worker, connection, reads, timer).await;
     }

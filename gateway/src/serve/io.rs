@@ -8,10 +8,14 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::{TcpStream, tcp};
 
+use super::tls::stream::{TlsRead, TlsStream, TlsWrite};
+
 /// A byte stream in both directions.
 #[derive(Debug)]
 pub enum Io {
     Plain(TcpStream),
+    /// Boxed: a session is many times the size of a socket.
+    Tls(Box<TlsStream>),
     /// Both halves of one end of an in-process pipe.
     Memory {
         read: ReadHalf<DuplexStream>,
@@ -35,12 +39,16 @@ impl Io {
                 let (read, write) = stream.split();
                 (IoRead::Plain(read), IoWrite::Plain(write))
             }
+            Io::Tls(stream) => {
+                let (read, write) = stream.split();
+                (IoRead::Tls(read), IoWrite::Tls(write))
+            }
             Io::Memory { read, write } => (IoRead::Memory(read), IoWrite::Memory(write)),
         }
     }
 
     /// Whether an idle connection has said or ended something since it was last read. Knows what
-    /// the reactor has seen; makes no system call.
+    /// the reactor has seen; makes no system call, unless a TLS session may have talked to itself.
     pub fn is_stirred(&self) -> bool {
         match self {
             Io::Plain(stream) => {
@@ -48,6 +56,7 @@ impl Io {
                 let seen = stream.try_io(Interest::READABLE, || Ok(()));
                 seen.is_ok()
             }
+            Io::Tls(stream) => stream.is_stirred(),
             Io::Memory { .. } => false,
         }
     }
@@ -59,7 +68,34 @@ impl Io {
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Io::Plain(stream) => stream.poll_read_ready(cx).map(|_| ()),
+            Io::Tls(stream) => stream.poll_readable(cx),
             Io::Memory { .. } => Poll::Ready(()),
+        }
+    }
+
+    /// Whether all that was written has left us; if not, somebody must flush.
+    #[must_use]
+    pub fn sent_all(&self) -> bool {
+        match self {
+            Io::Plain(_) | Io::Memory { .. } => true,
+            Io::Tls(stream) => stream.sent_all(),
+        }
+    }
+
+    /// Before it is dropped while nothing is under way: a peer that can be told that nothing follows
+    /// is told. Does not wait.
+    pub fn part(&mut self) {
+        match self {
+            Io::Plain(_) | Io::Memory { .. } => {}
+            Io::Tls(stream) => stream.part(),
+        }
+    }
+
+    /// Gives back memory that is not needed while nothing is read or written.
+    pub fn rest(&mut self) {
+        match self {
+            Io::Plain(_) | Io::Memory { .. } => {}
+            Io::Tls(stream) => stream.rest(),
         }
     }
 }
@@ -68,11 +104,14 @@ impl Io {
 #[derive(Debug)]
 pub enum IoRead<'a> {
     Plain(tcp::ReadHalf<'a>),
+    Tls(TlsRead<'a>),
     Memory(&'a mut ReadHalf<DuplexStream>),
 }
 
 impl IoRead<'_> {
-    /// Reads into `target`, which must not be empty; 0 is the end.
+    /// Reads into `target`, which must not be empty and may be written to beyond what is read; 0 is
+    /// the end. A TLS peer that ends without saying so is an error (`UnexpectedEof`): somebody else
+    /// may have cut it off.
     pub fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -81,6 +120,7 @@ impl IoRead<'_> {
         let mut buffer = ReadBuf::new(target);
         // A short read clears readiness, so the next poll needs no system call to learn "no more".
         match self {
+            IoRead::Tls(half) => return half.poll_read(cx, target),
             IoRead::Plain(half) => ready!(Pin::new(half).poll_read(cx, &mut buffer))?,
             IoRead::Memory(half) => ready!(Pin::new(half).poll_read(cx, &mut buffer))?,
         }
@@ -93,14 +133,14 @@ impl IoRead<'_> {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn closed(&mut self) {
-        match self {
-            IoRead::Plain(half) => {
-                // PRIORITY wakes for a closed read side and not for unread bytes. Urgent data has
-                // no meaning in HTTP; a peer that sends it is treated as gone rather than spun on.
-                let _closed_or_broken = half.ready(Interest::PRIORITY).await;
-            }
-            IoRead::Memory(_) => std::future::pending().await,
-        }
+        let half = match self {
+            IoRead::Plain(half) => half,
+            IoRead::Tls(half) => &mut half.socket,
+            IoRead::Memory(_) => return std::future::pending().await,
+        };
+        // PRIORITY wakes for a closed read side and not for unread bytes. Urgent data has no meaning
+        // in HTTP; a peer that sends it is treated as gone rather than spun on.
+        let _closed_or_broken = half.ready(Interest::PRIORITY).await;
     }
 }
 
@@ -108,11 +148,13 @@ impl IoRead<'_> {
 #[derive(Debug)]
 pub enum IoWrite<'a> {
     Plain(tcp::WriteHalf<'a>),
+    Tls(TlsWrite<'a>),
     Memory(&'a mut WriteHalf<DuplexStream>),
 }
 
 impl IoWrite<'_> {
-    /// Writes as much of `parts` as there is room for; an error rather than 0.
+    /// Writes as much of `parts` as there is room for; an error rather than 0. Some of it may stay
+    /// here until [`poll_flush`](IoWrite::poll_flush).
     pub fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -120,6 +162,7 @@ impl IoWrite<'_> {
     ) -> Poll<io::Result<usize>> {
         let written = match (self, parts) {
             (IoWrite::Plain(half), [one]) => ready!(Pin::new(half).poll_write(cx, one))?,
+            (IoWrite::Tls(half), many) => ready!(half.poll_write(cx, many))?,
             (IoWrite::Plain(half), many) => ready!(Pin::new(half).poll_write_vectored(cx, many))?,
             (IoWrite::Memory(half), many) => ready!(Pin::new(half).poll_write_vectored(cx, many))?,
         };
@@ -129,11 +172,29 @@ impl IoWrite<'_> {
         Poll::Ready(Ok(written))
     }
 
+    /// Sends what was written and stayed here; costs nothing where nothing can.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            IoWrite::Plain(_) | IoWrite::Memory(_) => Poll::Ready(Ok(())),
+            IoWrite::Tls(half) => half.poll_flush(cx),
+        }
+    }
+
     /// Ends our side; the peer reads an end of stream.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             IoWrite::Plain(half) => Pin::new(half).poll_shutdown(cx),
+            IoWrite::Tls(half) => half.poll_shutdown(cx),
             IoWrite::Memory(half) => Pin::new(half).poll_shutdown(cx),
+        }
+    }
+
+    /// Ends our side in the middle of something: where the transport can tell, the peer learns that
+    /// it has not got all.
+    pub fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            IoWrite::Tls(half) => half.poll_cut(cx),
+            IoWrite::Plain(_) | IoWrite::Memory(_) => self.poll_shutdown(cx),
         }
     }
 }

@@ -8,4 +8,5 @@ pub mod listeners;
 pub mod runners;
 pub mod thread;
 pub mod timers;
+pub mod tls;
 pub mod worker;

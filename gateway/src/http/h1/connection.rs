@@ -81,6 +81,11 @@ impl Connection {
         &self.io
     }
 
+    /// As [`Io::part`].
+    pub fn part(&mut self) {
+        self.io.part();
+    }
+
     /// Bytes that came and were not used.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
@@ -96,7 +101,7 @@ impl Connection {
     /// The body that was being sent is over, and all of it was written.
     #[must_use]
     pub fn sent_all(&self) -> bool {
-        self.encoder == Encoder::Over && self.out.is_empty()
+        self.encoder == Encoder::Over && self.out.is_empty() && self.io.sent_all()
     }
 
     /// Whether the whole body being received is already here, so that it can be sent twice.
@@ -142,6 +147,7 @@ impl Connection {
     /// Gives back what is not needed while nothing is read or written.
     pub fn rest(&mut self) {
         self.buffer.release();
+        self.io.rest();
         if self.out.is_empty() && self.out.capacity() > 0 {
             self.buffer.pool().give_out(std::mem::take(&mut self.out));
         }

@@ -40,14 +40,20 @@ impl Encoder {
 pub struct Writer<'a> {
     pub(super) io: IoWrite<'a>,
     pub(super) out: &'a mut Vec<u8>,
-    pub(super) encoder: &'a mut Encoder,
+    pub(crate) encoder: &'a mut Encoder,
     pub(super) pace: &'a Pace,
 }
 
 impl Writer<'_> {
     /// Ends our side of the connection; errors mean it had ended already.
     pub async fn shutdown(&mut self) {
-        let _already_gone = poll_fn(|cx| self.io.poll_shutdown(cx)).await;
+        // A body that ends with the connection and was not finished is cut off, not over.
+        let cut = *self.encoder == Encoder::UntilClose;
+        let _already_gone = poll_fn(|cx| match cut {
+            true => self.io.poll_cut(cx),
+            false => self.io.poll_shutdown(cx),
+        })
+        .await;
     }
 
     /// Writes `out`, then `data`, then `tail`, all of them. What was written of `out` is gone from
@@ -75,7 +81,7 @@ impl Writer<'_> {
                 count += 1;
             }
             if count == 0 {
-                return Poll::Ready(Ok(()));
+                return self.poll_flush(cx);
             }
             match self.io.poll_write(cx, &parts[..count]) {
                 Poll::Ready(Ok(written)) => {
@@ -95,6 +101,14 @@ impl Writer<'_> {
                 }
             }
         }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        let polled = self.io.poll_flush(cx);
+        if polled.is_pending() {
+            self.pace.write_waits();
+        }
+        polled.map_err(StreamError::from)
     }
 }
 
