@@ -32,6 +32,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use activator::admission::Slot;
+use config::revision::Protocol;
 use config::route::Query;
 use config::snapshot::{Action, Redirect, Respond};
 
@@ -243,6 +244,9 @@ impl Exchange<'_> {
             return Ok(None);
         }
         let revision = self.revision(&routed).map_err(End::Refused)?;
+        if self.request.wants_websocket && revision.revision.protocol == Protocol::H2c {
+            return Err(End::Refused(Reason::NotImplemented));
+        }
         self.edit(&routed);
         self.revision = Some(revision.clone());
         Ok(Some(revision))
@@ -304,7 +308,9 @@ impl Exchange<'_> {
                 }
                 Err(hold::Denied::Removed) => return End::Refused(Reason::NoRoute),
                 Err(hold::Denied::Refused(reason)) => return End::Refused(reason),
-                Err(hold::Denied::Left) => return End::Cut(Reason::ClientGone),
+                Err(hold::Denied::Departed(departure)) => {
+                    return End::Cut(upstream::gone(departure));
+                }
             };
             match self.attempt(&revision, slot, down).await {
                 Attempt::Over(end) => return end,

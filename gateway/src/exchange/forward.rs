@@ -10,10 +10,9 @@ use activator::admission::Slot;
 use config::revision::Backend;
 
 use super::relay::{Relay, Woken, upload};
-use super::upstream::{Unconnected, until};
+use super::upstream::{Connected, Unconnected, until};
 use super::watch::{Progress, Watch};
 use super::{End, Exchange, linger};
-use crate::http::h1::client::Endpoint;
 use crate::http::message::{Downstream, Requester, Responder, Sink, StreamError, Upstream};
 use crate::http::pace::Pace;
 use crate::live::LocalRevision;
@@ -36,7 +35,7 @@ pub(super) enum Stop {
     Upgraded,
     /// The client left or could not be written to.
     Left,
-    /// The request's body is malformed or too large.
+    /// The request is malformed, cannot be said to the endpoint, or its body is too large.
     BadBody(Reason),
     Endpoint(StreamError),
     Timeout(Reason),
@@ -53,7 +52,7 @@ impl Exchange<'_> {
         let begun = self.worker.tick();
         self.seen.attempts += 1;
         self.seen.address = Some(slot.address());
-        let mut up = match self.connection(&slot, down).await {
+        let mut up = match self.connection(revision, &slot, down).await {
             Ok(up) => up,
             Err(Unconnected::Over(end)) => return Attempt::Over(end),
             Err(Unconnected::Failed(error)) => {
@@ -65,12 +64,13 @@ impl Exchange<'_> {
         if self.request.expects_continue && !self.say_continue(down).await {
             return Attempt::Over(End::Cut(Reason::ClientGone));
         }
-        let whole = down.keep_body();
+        let whole = down.keep_body(self.pace);
         let repeatable = whole && self.request.is_idempotent();
         let pace = Pace::new(&self.worker.clock);
-        let stop = self
-            .forward(revision, whole, begun, down, &mut up, &pace)
-            .await;
+        let stop = match &mut up {
+            Connected::Http1(up) => self.forward(revision, whole, begun, down, up, &pace).await,
+            Connected::Http2(up) => self.forward(revision, whole, begun, down, up, &pace).await,
+        };
         let ended = self.worker.clock.now();
         self.seen.endpoint += ended.saturating_duration_since(begun);
         self.timer.set(None);
@@ -79,17 +79,18 @@ impl Exchange<'_> {
                 self.settle(up, slot, ended);
                 Attempt::Over(End::Answered)
             }
-            Stop::Upgraded => Attempt::Over(self.tunnel(revision, down, &mut up, &pace).await),
+            Stop::Upgraded => Attempt::Over(match &mut up {
+                Connected::Http1(up) => self.tunnel(revision, down, up, &pace).await,
+                Connected::Http2(up) => self.tunnel(revision, down, up, &pace).await,
+            }),
             Stop::Endpoint(error) if pace.bytes_read() == 0 && self.seen.code == 0 => {
                 tracing::debug!(endpoint = %slot.address(), %error, "closed before an answer");
-                // A process may close an idle connection at its leisure: that is no reason to pass
-                // over what is perhaps the only one. A new connection tells.
-                let reused = up.connection.exchanges > 1;
-                if !(reused && matches!(revision.revision.backend, Backend::Process(_))) {
+                if !self.is_usual(&error, &up, revision) {
                     slot.suspect();
                 }
                 self.worker.pool.forget(slot.endpoint());
-                let harmless = repeatable || pace.bytes_written() == 0;
+                let unprocessed = matches!(error, StreamError::Refused | StreamError::GoingAway);
+                let harmless = repeatable || unprocessed || pace.bytes_written() == 0;
                 if harmless && down.rewind_body() {
                     return Attempt::Again(Reason::UpstreamClosed);
                 }
@@ -105,6 +106,15 @@ impl Exchange<'_> {
                 Attempt::Over(end)
             }
         }
+    }
+
+    /// Whether a connection may end so although its endpoint is well.
+    fn is_usual(&self, error: &StreamError, up: &Connected, revision: &LocalRevision) -> bool {
+        let reused = up.exchanges() > 1;
+        // A process may close an idle connection at its leisure: that is no reason to pass over
+        // what is perhaps the only one. A new connection tells.
+        let process = matches!(revision.revision.backend, Backend::Process(_));
+        reused && (process || matches!(error, StreamError::GoingAway))
     }
 
     /// What an attempt that failed half-way means for the client.
@@ -124,9 +134,10 @@ impl Exchange<'_> {
                     StreamError::Malformed(_) | StreamError::TooLarge => {
                         End::Refused(Reason::UpstreamInvalid)
                     }
-                    StreamError::Io(_) | StreamError::Closed => {
-                        End::Refused(Reason::UpstreamClosed)
-                    }
+                    StreamError::Io(_)
+                    | StreamError::Closed
+                    | StreamError::Refused
+                    | StreamError::GoingAway => End::Refused(Reason::UpstreamClosed),
                 }
             }
             Stop::Timeout(_) if head_sent => End::Cut(Reason::StreamTimeout),
@@ -201,7 +212,11 @@ impl Exchange<'_> {
         };
         let (mut down_source, mut down_sink) = down.split(pace);
         let (mut up_source, mut up_sink) = up.split(up_pace);
-        up_sink.request(request, &edits.request());
+        match up_sink.request(request, &edits.request()) {
+            Ok(()) => {}
+            Err(StreamError::Malformed(_)) => return Stop::BadBody(Reason::BadRequest),
+            Err(error) => return Stop::Endpoint(error),
+        }
         let mut upload = pin!(upload(&mut down_source, &mut up_sink, progress));
         let relay = Relay {
             worker,
@@ -235,11 +250,13 @@ impl Exchange<'_> {
     }
 
     /// The answer is whole: the connection may be used again, if both sides are done with it.
-    fn settle(&self, mut up: Endpoint, slot: Slot, now: Instant) {
-        let reusable = self.response.keep_alive && up.is_clean();
-        if reusable {
-            up.connection.rest();
-            self.worker.pool.put(slot.endpoint(), up.connection, now);
+    fn settle(&self, up: Connected, slot: Slot, now: Instant) {
+        match up {
+            Connected::Http1(mut up) if self.response.keep_alive && up.is_clean() => {
+                up.connection.rest();
+                self.worker.pool.put(slot.endpoint(), up.connection, now);
+            }
+            Connected::Http1(_) | Connected::Http2(_) => {}
         }
         // The connection is back before the slot: who is let in next finds it.
         drop(slot);
@@ -250,6 +267,9 @@ fn client_failed(error: &StreamError) -> Stop {
     match error {
         StreamError::Malformed(_) => Stop::BadBody(Reason::BadRequest),
         StreamError::TooLarge => Stop::BadBody(Reason::BodyTooLarge),
-        StreamError::Io(_) | StreamError::Closed => Stop::Left,
+        StreamError::Io(_)
+        | StreamError::Closed
+        | StreamError::Refused
+        | StreamError::GoingAway => Stop::Left,
     }
 }

@@ -8,7 +8,7 @@ use activator::admission::{AcquireError, Slot, Waiting};
 use config::revision::Backend;
 
 use super::Exchange;
-use crate::http::message::{Downstream, Length, RequestHead, Source};
+use crate::http::message::{Departure, Downstream, Length, RequestHead, Source};
 use crate::live::LocalRevision;
 use crate::refusal::Reason;
 use crate::serve::drain::Phase;
@@ -35,8 +35,7 @@ pub(super) enum Denied {
     Refused(Reason),
     /// Its revision is no more.
     Removed,
-    /// The client left.
-    Left,
+    Departed(Departure),
 }
 
 impl Exchange<'_> {
@@ -48,10 +47,10 @@ impl Exchange<'_> {
     ) -> Result<Slot, Denied> {
         let begun = self.worker.clock.now();
         let deadline = self.wait_deadline(revision);
-        let charge = match self.request.length {
-            Length::None => 0,
-            Length::Exactly(length) => length.min(CHARGE_MAX),
-            Length::Chunked | Length::UntilClose => CHARGE_MAX,
+        let charge = match (down.body_here(self.pace), self.request.length) {
+            (Some(length), _) | (None, Length::Exactly(length)) => length.min(CHARGE_MAX),
+            (None, Length::None) => 0,
+            (None, Length::Chunked | Length::UntilClose) => CHARGE_MAX,
         };
         let held = match charge {
             0 => None,
@@ -106,8 +105,8 @@ impl Exchange<'_> {
             if let Poll::Ready(granted) = Pin::new(&mut waiting).poll(cx) {
                 return Poll::Ready(granted.map_err(|error| denied(&error)));
             }
-            if departed.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(Denied::Left));
+            if let Poll::Ready(departure) = departed.as_mut().poll(cx) {
+                return Poll::Ready(Err(Denied::Departed(departure)));
             }
             if timer.poll_fired(cx).is_ready() {
                 return Poll::Ready(Err(Denied::Refused(Reason::StartTimeout)));

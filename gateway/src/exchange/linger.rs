@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use activator::admission::Slot;
 
-use super::upstream::until;
+use super::upstream::{Connected, until};
 use crate::http::h1::client::Endpoint;
 use crate::http::message::{ResponseHead, Responses, Source, StreamError, Upstream};
 use crate::http::pace::Pace;
@@ -26,7 +26,11 @@ pub(super) struct Answer {
 /// Frees the slot at once where nothing was sent, nothing is counted or the answer has come whole;
 /// otherwise keeps it, with the connection, until the endpoint has answered or closed, or
 /// `abortLinger` is over.
-pub(super) fn linger(worker: &Rc<Worker>, up: Endpoint, slot: Slot, pace: &Pace, answer: Answer) {
+pub(super) fn linger(worker: &Rc<Worker>, up: Connected, slot: Slot, pace: &Pace, answer: Answer) {
+    // A stream that is reset, which dropping it does, is work the endpoint hears it may leave.
+    let Connected::Http1(up) = up else {
+        return;
+    };
     let whole = answer.begun && up.connection.received_all();
     if !slot.limited() || pace.bytes_written() == 0 || whole {
         return;

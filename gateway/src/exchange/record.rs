@@ -32,6 +32,7 @@ impl Exchange<'_> {
             protocol: match self.request.version {
                 Version::Http10 => Protocol::Http10,
                 Version::Http11 => Protocol::Http11,
+                Version::Http2 => Protocol::Http2,
             },
         };
         match &self.routed {

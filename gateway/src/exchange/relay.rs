@@ -55,7 +55,7 @@ pub(super) async fn upload<S: Source, K: Sink>(
         Err(Broken::Sink(error)) => tracing::trace!(%error, "the endpoint stopped reading"),
     }
     progress.uploaded.set(true);
-    source.departed(READ_AHEAD).await;
+    let _left = source.departed(READ_AHEAD).await;
     StreamError::Closed
 }
 

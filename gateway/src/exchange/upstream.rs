@@ -2,10 +2,13 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::Poll;
 
 use activator::admission::Slot;
+use config::revision::Protocol;
 use tokio::net::TcpStream;
 
 use super::hold::read_ahead;
@@ -13,11 +16,16 @@ use super::{End, Exchange};
 use crate::http::h1::HeadLimits;
 use crate::http::h1::client::Endpoint;
 use crate::http::h1::connection::{Connection, ReadLimits};
-use crate::http::message::{Downstream, Source, StreamError};
+use crate::http::h2::client::Call;
+use crate::http::h2::link::{Lease, Link};
+use crate::http::message::{Departure, Downstream, Source, StreamError};
+use crate::http::pool::Turn;
+use crate::live::LocalRevision;
 use crate::refusal::Reason;
 use crate::serve::drain::Phase;
 use crate::serve::io::Io;
 use crate::serve::timers::Timer;
+use crate::serve::worker::Worker;
 
 /// Why there is no connection to an endpoint.
 #[derive(Debug)]
@@ -27,14 +35,44 @@ pub(super) enum Unconnected {
     Over(End),
 }
 
+/// The endpoint's side of one attempt.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one per attempt, never moved about: a box would be an allocation per request"
+)]
+pub(super) enum Connected {
+    Http1(Endpoint),
+    Http2(Call),
+}
+
+impl Connected {
+    /// Exchanges its connection has carried, this one included.
+    pub(super) fn exchanges(&self) -> u32 {
+        match self {
+            Connected::Http1(up) => up.connection.exchanges,
+            Connected::Http2(up) => up.exchanges(),
+        }
+    }
+}
+
 impl Exchange<'_> {
-    /// An idle connection to the slot's endpoint, else a new one.
+    /// A connection to the slot's endpoint: one there is, else a new one.
     pub(super) async fn connection<D: Downstream>(
         &mut self,
+        revision: &LocalRevision,
         slot: &Slot,
         down: &mut D,
-    ) -> Result<Endpoint, Unconnected> {
+    ) -> Result<Connected, Unconnected> {
         let worker = self.worker;
+        if revision.revision.protocol == Protocol::H2c {
+            let lease = match worker.pool.lease(slot.endpoint()) {
+                Some(lease) => lease,
+                // Boxed: see `connect`.
+                None => Box::pin(self.open(slot, down)).await?,
+            };
+            return Ok(Connected::Http2(Call::new(lease)));
+        }
         let limits = &worker.shared.settings.limits;
         let mut connection = match worker.pool.take(slot.endpoint()) {
             Some(connection) => connection,
@@ -42,14 +80,14 @@ impl Exchange<'_> {
         };
         connection.wake();
         connection.exchanges += 1;
-        Ok(Endpoint {
+        Ok(Connected::Http1(Endpoint {
             connection,
             heads: HeadLimits::of(limits),
             limits: ReadLimits {
                 trailer_bytes: limits.trailer_bytes,
                 body_bytes: u64::MAX,
             },
-        })
+        }))
     }
 
     /// Opens a connection to the slot's endpoint, unless the client leaves first.
@@ -58,19 +96,67 @@ impl Exchange<'_> {
         slot: &Slot,
         down: &mut D,
     ) -> Result<Box<Connection>, Unconnected> {
+        let worker = self.worker;
+        // Boxed: connecting is rare, and its state would make every idle connection's task larger.
+        let io = self
+            .while_there(down, Box::pin(dial(slot.address())))
+            .await?;
+        Ok(Box::new(Connection::new(io, &worker.buffers)))
+    }
+
+    /// A stream on a connection that is opened for all who wait for one.
+    async fn open<D: Downstream>(
+        &mut self,
+        slot: &Slot,
+        down: &mut D,
+    ) -> Result<Lease, Unconnected> {
+        let worker = self.worker;
+        loop {
+            match worker.pool.open_or_wait(slot.endpoint()) {
+                Turn::Open(opener) => {
+                    let link = self.while_there(down, link(worker, slot.address())).await;
+                    if let Err(Unconnected::Failed(_)) = &link {
+                        opener.failed();
+                    }
+                    worker.pool.share(slot.endpoint(), link?);
+                }
+                Turn::Wait(opening) => {
+                    let ended = async {
+                        let failed = opening.ended().await;
+                        let refused = io::ErrorKind::ConnectionRefused;
+                        if failed {
+                            Err(io::Error::from(refused).into())
+                        } else {
+                            Ok(())
+                        }
+                    };
+                    self.while_there(down, ended).await?;
+                }
+            }
+            if let Some(lease) = worker.pool.lease(slot.endpoint()) {
+                return Ok(lease);
+            }
+        }
+    }
+
+    /// The future's result, unless the client leaves first or it takes too long to connect.
+    async fn while_there<D: Downstream, T>(
+        &mut self,
+        down: &mut D,
+        connecting: impl Future<Output = Result<T, StreamError>>,
+    ) -> Result<T, Unconnected> {
         let (worker, timer) = (self.worker, self.timer);
         let limit = worker.shared.settings.limits.connect;
         timer.set(Some(tokio::time::Instant::now() + limit));
         let (mut source, _sink) = down.split(self.pace);
-        // Boxed: connecting is rare, and its state would make every idle connection's task larger.
-        let mut connecting = Box::pin(TcpStream::connect(slot.address()));
+        let mut connecting = pin!(connecting);
         let mut departed = Box::pin(source.departed(read_ahead(self.request)));
-        let stream = poll_fn(|cx| {
-            if let Poll::Ready(stream) = connecting.as_mut().poll(cx) {
-                return Poll::Ready(stream.map_err(|error| Unconnected::Failed(error.into())));
+        let connected = poll_fn(|cx| {
+            if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
+                return Poll::Ready(connected.map_err(Unconnected::Failed));
             }
-            if departed.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(Unconnected::Over(End::Cut(Reason::ClientGone))));
+            if let Poll::Ready(departure) = departed.as_mut().poll(cx) {
+                return Poll::Ready(Err(Unconnected::Over(End::Cut(gone(departure)))));
             }
             if worker.phase.get() == Phase::Ended {
                 return Poll::Ready(Err(Unconnected::Over(End::Refused(Reason::ShuttingDown))));
@@ -78,14 +164,29 @@ impl Exchange<'_> {
             let late = || Unconnected::Failed(io::Error::from(io::ErrorKind::TimedOut).into());
             timer.poll_fired(cx).map(|()| Err(late()))
         })
-        .await?;
+        .await;
         timer.set(None);
-        stream
-            .set_nodelay(true)
-            .map_err(|error| Unconnected::Failed(error.into()))?;
-        let connection = Connection::new(Io::Plain(stream), &worker.buffers);
-        Ok(Box::new(connection))
+        connected
     }
+}
+
+/// How the exchange of a client that departed so ends.
+pub(super) fn gone(departure: Departure) -> Reason {
+    match departure {
+        Departure::Left => Reason::ClientGone,
+        Departure::Evicted => Reason::Overloaded,
+    }
+}
+
+async fn dial(address: SocketAddr) -> Result<Io, StreamError> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(Io::Plain(stream))
+}
+
+async fn link(worker: &Worker, address: SocketAddr) -> Result<Rc<Link>, StreamError> {
+    let io = dial(address).await?;
+    Link::open(io, false, &worker.clock, worker.timers.timer()).await
 }
 
 /// The future's result, or `None` when the timer fires first.

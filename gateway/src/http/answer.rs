@@ -24,7 +24,10 @@ impl Answer {
             body,
         };
         answer.head.status = status;
-        answer.head.length = Length::Exactly(answer.body.len() as u64);
+        answer.head.length = match answer.body.len() {
+            0 => Length::None,
+            length => Length::Exactly(length as u64),
+        };
         if !content_type.is_empty() {
             answer.line("content-type", content_type.as_bytes());
         }

@@ -186,6 +186,25 @@ impl Head {
         &self.fields
     }
 
+    /// Writes a line behind what is there and indexes it as a field. The value must hold no CR or
+    /// LF, and no white space around it.
+    pub fn append(&mut self, name: &[u8], value: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(name);
+        self.bytes.extend_from_slice(b": ");
+        self.bytes.extend_from_slice(value);
+        self.bytes.extend_from_slice(b"\r\n");
+        let name_end = start + name.len();
+        let value_start = name_end + b": ".len();
+        self.push(Field {
+            id: Name::of(name),
+            dropped: false,
+            name: Span::new(start, name_end),
+            value: Span::new(value_start, value_start + value.len()),
+            line: Span::new(start, self.bytes.len()),
+        });
+    }
+
     /// Adds a field behind the others.
     pub fn push(&mut self, field: Field) {
         self.names |= field.id.bit();

@@ -1,21 +1,23 @@
 //! The one internal form between protocol edges: heads as bytes with an index, bodies as a source
-//! and a sink. HTTP/1.1 fills it today; HTTP/2 converts to it at its own edge.
+//! and a sink. HTTP/1.1 heads come in this form; HTTP/2 converts to and from it at its own edge.
 
 use std::io;
 
-use super::field::{Head, Span};
+use super::field::{Head, Name, Span};
 use super::pace::Pace;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     Http10,
     Http11,
+    Http2,
 }
 
 /// How much body a message has, as its head says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
     None,
+    /// 0: no body, and no field says so (HTTP/2).
     Exactly(u64),
     /// Ends when it says so, perhaps with trailers.
     Chunked,
@@ -102,7 +104,7 @@ impl RequestHead {
     #[must_use]
     pub fn is_grpc(&self) -> bool {
         self.head
-            .first(super::field::Name::ContentType)
+            .first(Name::ContentType)
             .is_some_and(|value| value.starts_with(b"application/grpc"))
     }
 }
@@ -139,6 +141,32 @@ pub struct Trailers {
     pub lines: Vec<u8>,
 }
 
+/// Whether a trailer field of this name may be passed on (RFC 9110 §6.5.1: none that frames, routes
+/// or authenticates).
+pub(super) fn may_trail(name: &[u8]) -> bool {
+    const NEVER: [&str; 10] = [
+        "set-cookie",
+        "proxy-authorization",
+        "proxy-authenticate",
+        "www-authenticate",
+        "cache-control",
+        "max-forwards",
+        "range",
+        "location",
+        "vary",
+        "knative-serving-tag",
+    ];
+    let content = name
+        .get(..8)
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"content-"));
+    let known = Name::of(name);
+    !content
+        && matches!(known, Name::Other | Name::Date | Name::UserAgent)
+        && !NEVER
+            .iter()
+            .any(|never| never.as_bytes().eq_ignore_ascii_case(name))
+}
+
 /// Why a stream of one side ended before its message did.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
@@ -150,6 +178,12 @@ pub enum StreamError {
     Malformed(&'static str),
     #[error("the body is larger than allowed")]
     TooLarge,
+    /// HTTP/2 (RFC 9113 §8.7): the peer has processed nothing of it.
+    #[error("the stream was refused")]
+    Refused,
+    /// HTTP/2 (RFC 9113 §6.8): the peer takes no more streams on this connection, this one included.
+    #[error("the connection is being closed by its peer")]
+    GoingAway,
 }
 
 /// What [`Source::fill`] found.
@@ -159,6 +193,15 @@ pub enum Filled {
     Data,
     /// The body is over; trailers, if any, are known.
     End,
+}
+
+/// Why a request that waits is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Departure {
+    /// The client left.
+    Left,
+    /// Its unread body was in the way of others on the same connection.
+    Evicted,
 }
 
 /// A message being received.
@@ -176,11 +219,11 @@ pub trait Source {
     fn is_ready(&mut self) -> bool;
     fn trailers(&self) -> Option<&Trailers>;
     /// Reads ahead until `max` bytes lie here unused, then only watches; returns when the peer has
-    /// left.
+    /// left, or must.
     ///
     /// # Cancel safety
     /// Nothing is lost.
-    fn departed(&mut self, max: usize) -> impl Future<Output = ()>;
+    fn departed(&mut self, max: usize) -> impl Future<Output = Departure>;
     /// What follows is no message but a tunnel's bytes, until the peer ends them.
     fn begin_tunnel(&mut self);
 }
@@ -214,7 +257,15 @@ pub trait Responder: Sink {
 /// Sends requests to an endpoint.
 pub trait Requester: Sink {
     /// Buffers a request head; its body follows as `request.length` says.
-    fn request(&mut self, request: &RequestHead, edits: &RequestEdits<'_>);
+    ///
+    /// # Errors
+    /// `Malformed`: the endpoint's protocol has no way to say it. `GoingAway`, `Closed`, `Io`: the
+    /// connection takes no more requests; nothing was sent.
+    fn request(
+        &mut self,
+        request: &RequestHead,
+        edits: &RequestEdits<'_>,
+    ) -> Result<(), StreamError>;
 }
 
 /// Receives responses from an endpoint.
@@ -247,9 +298,11 @@ pub trait Downstream {
     fn rest(&mut self);
     /// Ends what `rest` began: there will be something to write.
     fn wake(&mut self);
+    /// Bytes of the request's body, if all of it is here.
+    fn body_here(&mut self, pace: &Pace) -> Option<u64>;
     /// Keeps the request's body for a second attempt if all of it is here; whether it is. Until
     /// [`forget_body`](Downstream::forget_body).
-    fn keep_body(&mut self) -> bool;
+    fn keep_body(&mut self, pace: &Pace) -> bool;
     /// Goes back to the beginning of the body; `false` if that cannot be, because some of it was
     /// used and it was not kept.
     fn rewind_body(&mut self) -> bool;
@@ -259,7 +312,8 @@ pub trait Downstream {
     fn received_all(&self) -> bool;
     /// Nothing of an answer is on its way or waits to be written.
     fn may_answer(&self) -> bool;
-    /// The connection will not carry another request.
+    /// Nothing more can be said on it: HTTP/1.1 will carry no other request on the connection,
+    /// HTTP/2 resets the stream if its answer is not whole.
     fn closes(&mut self);
 }
 

@@ -1,8 +1,10 @@
 //! Messages inside the gateway and the protocols at its edges.
 
 pub mod answer;
+mod authority;
 pub mod field;
 pub mod h1;
+pub mod h2;
 pub mod message;
 pub mod pace;
 pub mod pool;

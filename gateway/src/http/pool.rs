@@ -1,12 +1,16 @@
-//! Idle connections to endpoints, one pool per worker: last used first, no lock, no task each.
+//! Connections to endpoints, one pool per worker, no lock. HTTP/1.1: the idle ones, last used first,
+//! no task each. HTTP/2: those that streams share.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use activator::admission::EndpointId;
 use hashbrown::HashMap;
+use tokio::sync::Notify;
 
 use super::h1::connection::Connection;
+use super::h2::link::{Lease, Link};
 
 /// Most exchanges one connection to an endpoint carries.
 const EXCHANGES_MAX: u32 = 10_000;
@@ -15,10 +19,16 @@ const EXCHANGES_MAX: u32 = 10_000;
 /// down to the configured number: a burst's connections survive the burst, not the lull after it.
 const BURST_MAX: usize = 1024;
 
-/// One worker's idle connections.
+type ByEndpoint<T> = RefCell<HashMap<EndpointId, T, foldhash::fast::RandomState>>;
+
+/// One worker's connections.
 #[derive(Debug)]
 pub struct Pool {
-    idle: RefCell<HashMap<EndpointId, Shelf, foldhash::fast::RandomState>>,
+    idle: ByEndpoint<Shelf>,
+    /// Oldest first, which are filled first, so that what a burst needed is let go after it.
+    links: ByEndpoint<Vec<Rc<Link>>>,
+    /// HTTP/2 connections that are being opened.
+    opening: ByEndpoint<Rc<Opening>>,
     /// An idle connection older than this is closed.
     age_max: Duration,
     /// Unused connections kept per endpoint.
@@ -43,6 +53,8 @@ impl Pool {
     pub fn new(age_max: Duration, spare_max: usize) -> Pool {
         Pool {
             idle: RefCell::default(),
+            links: RefCell::default(),
+            opening: RefCell::default(),
             age_max,
             spare_max,
         }
@@ -93,11 +105,101 @@ impl Pool {
             shelf.unused = shelf.connections.len();
             !shelf.connections.is_empty()
         });
+        self.links.borrow_mut().retain(|_, links| {
+            links.retain(|link| !link.is_gone() && !self.is_too_old(link, now));
+            !links.is_empty()
+        });
+    }
+
+    fn is_too_old(&self, link: &Link, now: Instant) -> bool {
+        let unused = link.unused_since();
+        unused.is_some_and(|since| now.saturating_duration_since(since) >= self.age_max)
     }
 
     /// Closes every idle connection to an endpoint that failed: they share its fate.
     pub fn forget(&self, endpoint: EndpointId) {
         self.idle.borrow_mut().remove(&endpoint);
+    }
+
+    /// A stream on a shared connection to this endpoint, if one has room.
+    #[must_use]
+    pub fn lease(&self, endpoint: EndpointId) -> Option<Lease> {
+        let mut all = self.links.borrow_mut();
+        let links = all.get_mut(&endpoint)?;
+        links.retain(|link| !link.is_gone());
+        links.iter().find_map(Link::lease)
+    }
+
+    /// Adds a connection for streams to share.
+    pub fn share(&self, endpoint: EndpointId, link: Rc<Link>) {
+        self.links
+            .borrow_mut()
+            .entry(endpoint)
+            .or_default()
+            .push(link);
+    }
+
+    /// Whoever comes first opens a connection; who comes while it does so waits for it.
+    #[must_use]
+    pub fn open_or_wait(&self, endpoint: EndpointId) -> Turn<'_> {
+        let mut opening = self.opening.borrow_mut();
+        if let Some(opening) = opening.get(&endpoint) {
+            return Turn::Wait(opening.clone());
+        }
+        let mine = Rc::new(Opening::default());
+        opening.insert(endpoint, mine.clone());
+        Turn::Open(Opener {
+            pool: self,
+            endpoint,
+            opening: mine,
+        })
+    }
+}
+
+/// What to do where no shared connection has room.
+#[derive(Debug)]
+pub enum Turn<'a> {
+    Open(Opener<'a>),
+    Wait(Rc<Opening>),
+}
+
+/// A connection that is being opened.
+#[derive(Debug, Default)]
+pub struct Opening {
+    ended: Notify,
+    failed: Cell<bool>,
+}
+
+impl Opening {
+    /// Waits until it is open, has failed, or whoever opened it has given up; whether it failed.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn ended(&self) -> bool {
+        self.ended.notified().await;
+        self.failed.get()
+    }
+}
+
+/// Opens a connection for all who wait for one. Dropping it tells them.
+#[derive(Debug)]
+pub struct Opener<'a> {
+    pool: &'a Pool,
+    endpoint: EndpointId,
+    opening: Rc<Opening>,
+}
+
+impl Opener<'_> {
+    /// The endpoint cannot be reached: the others need not try.
+    pub fn failed(&self) {
+        self.opening.failed.set(true);
+    }
+}
+
+impl Drop for Opener<'_> {
+    fn drop(&mut self) {
+        self.pool.opening.borrow_mut().remove(&self.endpoint);
+        self.opening.ended.notify_waiters();
     }
 }
 

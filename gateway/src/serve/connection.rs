@@ -13,6 +13,7 @@ use super::io::Io;
 use super::runners::Desk;
 use super::timers::Timer;
 use super::worker::Worker;
+use super::{preface, streams};
 use crate::exchange::{self, Client, Papers};
 use crate::http::h1::connection::{Connection, ReadLimits};
 use crate::http::h1::server;
@@ -48,7 +49,7 @@ impl From<StreamError> for HeadError {
             StreamError::Malformed(_) | StreamError::TooLarge => {
                 HeadError::Refused(Reason::HeadTooLarge)
             }
-            StreamError::Io(_) | StreamError::Closed => HeadError::Stream,
+            _ => HeadError::Stream,
         }
     }
 }
@@ -70,6 +71,18 @@ async fn serve_open(worker: &Rc<Worker>, io: Io, client: Client) {
         if !idle(worker, &mut connection, &timer).await {
             connection.part();
             return;
+        }
+        if connection.exchanges == 0 && preface::is_likely(connection.unread()) {
+            let sniffing = preface::sniff(&mut connection);
+            let patience = worker.shared.settings.limits.head_timeout;
+            match patiently(worker, &timer, patience, sniffing).await {
+                None => return,
+                Some(false) => {}
+                Some(true) => {
+                    let (io, unread) = connection.into_parts();
+                    return Box::pin(streams::serve(worker, io, unread, client, timer)).await;
+                }
+            }
         }
         let job = Job {
             worker: worker.clone(),

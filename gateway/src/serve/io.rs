@@ -127,6 +127,23 @@ impl IoRead<'_> {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
+    /// Like [`poll_read`](IoRead::poll_read), into memory that need not be initialised.
+    pub fn poll_read_buf(
+        &mut self,
+        cx: &mut Context<'_>,
+        target: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self {
+            IoRead::Plain(half) => Pin::new(half).poll_read(cx, target),
+            IoRead::Memory(half) => Pin::new(half).poll_read(cx, target),
+            IoRead::Tls(half) => {
+                let count = ready!(half.poll_read(cx, target.initialize_unfilled()))?;
+                target.advance(count);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
     /// Waits until the peer has ended or reset its side, however much it sent before that we have
     /// not read. Never resolves in memory, where only reading can tell.
     ///

@@ -15,6 +15,7 @@ use super::buffers::Buffers;
 use super::connection::{Job, Rested};
 use super::drain::Phase;
 use super::runners::Runners;
+use super::streams::StreamJob;
 use super::timers::Timers;
 use crate::http::pool::Pool;
 use crate::live::{LocalLive, Published};
@@ -43,6 +44,8 @@ pub struct Worker {
     pub buffers: Rc<Buffers>,
     /// What connections need while they are busy.
     pub runners: Runners<Job, Rested>,
+    /// What HTTP/2 streams need.
+    pub stream_runners: Runners<StreamJob, ()>,
     pub pool: Pool,
     pub live: LocalLive,
     pub metrics: WorkerMetrics,
@@ -81,6 +84,7 @@ impl Worker {
             timers: Timers::new(),
             buffers: Buffers::new(),
             runners: Runners::default(),
+            stream_runners: Runners::default(),
             pool: Pool::new(limits.upstream_idle, limits.upstream_idle_per_endpoint),
             live: LocalLive::new(&shared.published, index, &clock),
             clock,

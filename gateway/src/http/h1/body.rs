@@ -1,14 +1,13 @@
 //! Where a body's data stands in the bytes on the wire, and when it is over (RFC 9112 §6, §7).
 
-use crate::http::field::Name;
-use crate::http::message::{Length, StreamError, Trailers};
+use crate::http::message::{Length, StreamError, Trailers, may_trail};
 
 /// Longest chunk-size line, extensions and CRLF included.
 const LINE_MAX: usize = 4 * 1024;
 /// Most bytes of chunk extensions in one message; they are dropped.
 const EXTENSIONS_MAX: usize = 16 * 1024;
 /// Most trailer fields.
-const TRAILERS_MAX: usize = 64;
+pub(in crate::http) const TRAILERS_MAX: usize = 64;
 
 /// Cuts a body out of the bytes of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -237,30 +236,6 @@ fn passable(section: &[u8]) -> Result<Trailers, StreamError> {
         lines.extend_from_slice(b"\r\n");
     }
     Ok(Trailers { lines })
-}
-
-fn may_trail(name: &[u8]) -> bool {
-    const NEVER: [&str; 10] = [
-        "set-cookie",
-        "proxy-authorization",
-        "proxy-authenticate",
-        "www-authenticate",
-        "cache-control",
-        "max-forwards",
-        "range",
-        "location",
-        "vary",
-        "knative-serving-tag",
-    ];
-    let content = name
-        .get(..8)
-        .is_some_and(|start| start.eq_ignore_ascii_case(b"content-"));
-    let known = Name::of(name);
-    !content
-        && matches!(known, Name::Other | Name::Date | Name::UserAgent)
-        && !NEVER
-            .iter()
-            .any(|never| never.as_bytes().eq_ignore_ascii_case(name))
 }
 
 /// The section has an LF that no CR precedes (httparse would take it for a line end).

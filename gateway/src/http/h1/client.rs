@@ -7,7 +7,7 @@ use super::reader::Reader;
 use super::response;
 use super::writer::{Encoder, Writer};
 use crate::http::message::{
-    Filled, RequestEdits, RequestHead, Requester, ResponseHead, Responses, Sink, Source,
+    Departure, Filled, RequestEdits, RequestHead, Requester, ResponseHead, Responses, Sink, Source,
     StreamError, Trailers, Upstream,
 };
 use crate::http::pace::Pace;
@@ -82,8 +82,8 @@ impl Source for EndpointReader<'_> {
         self.reader.trailers()
     }
 
-    async fn departed(&mut self, max: usize) {
-        self.reader.departed(max).await;
+    async fn departed(&mut self, max: usize) -> Departure {
+        self.reader.departed(max).await
     }
 
     fn begin_tunnel(&mut self) {
@@ -143,8 +143,13 @@ impl Sink for EndpointWriter<'_> {
 }
 
 impl Requester for EndpointWriter<'_> {
-    fn request(&mut self, request: &RequestHead, edits: &RequestEdits<'_>) {
+    fn request(
+        &mut self,
+        request: &RequestHead,
+        edits: &RequestEdits<'_>,
+    ) -> Result<(), StreamError> {
         encode::request(self.0.out, request, edits);
         *self.0.encoder = Encoder::new(request.length);
+        Ok(())
     }
 }

@@ -86,6 +86,13 @@ impl Connection {
         self.io.part();
     }
 
+    /// What it reads and writes, and the bytes that came and were not used.
+    #[must_use]
+    pub fn into_parts(self) -> (Io, Vec<u8>) {
+        let unread = self.buffer.bytes().to_vec();
+        (self.io, unread)
+    }
+
     /// Bytes that came and were not used.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
@@ -104,20 +111,23 @@ impl Connection {
         self.encoder == Encoder::Over && self.out.is_empty() && self.io.sent_all()
     }
 
-    /// Whether the whole body being received is already here, so that it can be sent twice.
+    /// Bytes of the body being received, if all of it is already here, so that it can be sent
+    /// twice.
     #[must_use]
-    pub fn holds_whole_body(&self) -> bool {
+    pub fn whole_body(&self) -> Option<u64> {
         let mut decoder = self.decoder;
         let mut bytes = self.buffer.bytes();
+        let mut length = 0;
         loop {
             match decoder.step(bytes) {
                 Ok(super::body::Step::Data(count)) => {
                     decoder.took(count);
                     bytes = &bytes[count..];
+                    length += count as u64;
                 }
                 Ok(super::body::Step::Skip(count)) => bytes = &bytes[count..],
-                Ok(super::body::Step::End(..)) => return true,
-                Ok(super::body::Step::More) | Err(_) => return false,
+                Ok(super::body::Step::End(..)) => return Some(length),
+                Ok(super::body::Step::More) | Err(_) => return None,
             }
         }
     }

@@ -39,10 +39,18 @@ pub fn request(out: &mut Vec<u8>, request: &RequestHead, edits: &RequestEdits<'_
         (false, true) => out.extend_from_slice(b"connection: TE\r\nte: trailers\r\n"),
         (false, false) => {}
     }
-    if request.length == Length::Chunked {
-        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-    }
+    framing_line(out, request.length);
     out.extend_from_slice(b"\r\n");
+}
+
+/// What the fields do not say of the length: chunks are of this connection, and HTTP/2 knows an
+/// empty body by its end (then `Exactly(0)`; where a field says 0, the length is `None`).
+fn framing_line(out: &mut Vec<u8>, length: Length) {
+    match length {
+        Length::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Length::Exactly(0) => out.extend_from_slice(b"content-length: 0\r\n"),
+        Length::None | Length::Exactly(_) | Length::UntilClose => {}
+    }
 }
 
 fn host_line(out: &mut Vec<u8>, host: &[u8]) {
@@ -87,9 +95,7 @@ pub fn response(
     );
     lines(out, &response.head, None);
     out.extend_from_slice(added);
-    if framing.length == Length::Chunked {
-        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-    }
+    framing_line(out, framing.length);
     connection_line(out, framing);
     out.extend_from_slice(b"\r\n");
 }

@@ -150,7 +150,7 @@ fn is_known_coding(value: &[u8]) -> bool {
 }
 
 /// Digits only, at most 2^63 - 1.
-fn content_length(value: &[u8]) -> Option<u64> {
+pub(super) fn content_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }

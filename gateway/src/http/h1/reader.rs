@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use super::Parsed;
 use super::body::{Decoder, Step};
-use crate::http::message::{Filled, Length, Source, StreamError, Trailers};
+use crate::http::message::{Departure, Filled, Length, Source, StreamError, Trailers};
 use crate::http::pace::Pace;
 use crate::serve::buffers::{Buffer, SIZES};
 use crate::serve::io::IoRead;
@@ -190,7 +190,7 @@ impl Source for Reader<'_> {
         self.trailers.as_ref()
     }
 
-    async fn departed(&mut self, max: usize) {
+    async fn departed(&mut self, max: usize) -> Departure {
         while self.buffer.len() < max {
             let read = poll_fn(|cx| {
                 let room = self.buffer.room(max);
@@ -209,11 +209,12 @@ impl Source for Reader<'_> {
             });
             match read.await {
                 None => break,
-                Some(Ok(0) | Err(_)) => return,
+                Some(Ok(0) | Err(_)) => return Departure::Left,
                 Some(Ok(_)) => {}
             }
         }
         self.io.closed().await;
+        Departure::Left
     }
 
     fn begin_tunnel(&mut self) {

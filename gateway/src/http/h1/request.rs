@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use smallvec::SmallVec;
 
 use super::{Framing, FramingError, HeadLimits, OPTIONS_MAX, Parsed, framing, index, span_in};
+use crate::http::authority::{is_authority, same_authority};
 use crate::http::field::{Name, Span};
 use crate::http::message::{Length, RequestHead, Version};
 use crate::refusal::Reason;
@@ -16,7 +17,7 @@ pub const FIELDS_MAX: usize = 1000;
 const FIELDS_USUAL: usize = 128;
 
 /// Longest method token.
-const METHOD_MAX: usize = 32;
+pub(in crate::http) const METHOD_MAX: usize = 32;
 
 /// Most empty lines before a request line.
 const EMPTY_LINES_MAX: usize = 4;
@@ -211,65 +212,6 @@ fn absolute_form(out: &mut RequestHead) -> Result<(), Reason> {
     };
     Ok(())
 }
-
-/// Case-insensitive, the scheme's default port stripped.
-fn same_authority(one: &[u8], other: &[u8], scheme: &[u8]) -> bool {
-    let port: &[u8] = if scheme.len() == b"http://".len() {
-        b":80"
-    } else {
-        b":443"
-    };
-    let strip = |authority: &[u8]| {
-        authority.len()
-            - if authority.ends_with(port) {
-                port.len()
-            } else {
-                0
-            }
-    };
-    one[..strip(one)].eq_ignore_ascii_case(&other[..strip(other)])
-}
-
-/// A host, perhaps with a port, and nothing else (RFC 3986 §3.2; no user part, no zone).
-fn is_authority(authority: &[u8]) -> bool {
-    let name_end = match authority.first() {
-        Some(b'[') => memchr::memchr(b']', authority).map_or(0, |close| close + 1),
-        _ => memchr::memchr(b':', authority).unwrap_or(authority.len()),
-    };
-    let (name, port) = authority.split_at(name_end);
-    let is_port = match port {
-        [] => true,
-        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    is_port && is_host(name)
-}
-
-fn is_host(name: &[u8]) -> bool {
-    match name {
-        [] => false,
-        [b'[', address @ .., b']'] => std::str::from_utf8(address)
-            .is_ok_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok()),
-        name => name.iter().all(|byte| HOST_BYTES[usize::from(*byte)]),
-    }
-}
-
-/// What a registered name is made of (RFC 3986 §3.2.2).
-const HOST_BYTES: [bool; 256] = {
-    let others = b"-._~%!$&'()*+,;=";
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 128u8 {
-        table[byte as usize] = byte.is_ascii_alphanumeric();
-        byte += 1;
-    }
-    let mut at = 0;
-    while at < others.len() {
-        table[others[at] as usize] = true;
-        at += 1;
-    }
-    table
-};
 
 /// Hop-by-hop fields (RFC 9110 §7.6.1): what they ask of us, and that they go no further.
 fn connection(out: &mut RequestHead) -> Result<(), Reason> {

@@ -79,8 +79,12 @@ impl Downstream for Client<'_> {
         self.connection.wake();
     }
 
-    fn keep_body(&mut self) -> bool {
-        let whole = self.connection.holds_whole_body();
+    fn body_here(&mut self, _pace: &Pace) -> Option<u64> {
+        self.connection.whole_body()
+    }
+
+    fn keep_body(&mut self, _pace: &Pace) -> bool {
+        let whole = self.connection.whole_body().is_some();
         if whole {
             self.connection.keep();
         }
@@ -138,7 +142,7 @@ impl Sink for ClientWriter<'_> {
 impl Responder for ClientWriter<'_> {
     fn interim(&mut self, response: &ResponseHead, added: &[u8]) {
         // RFC 9110 §15.2: a 1.0 client knows no interim responses.
-        if self.version == Version::Http11 {
+        if self.version != Version::Http10 {
             encode::interim(self.writer.out, response, added);
         }
     }
@@ -149,9 +153,9 @@ impl Responder for ClientWriter<'_> {
             self.writer.out.clear();
         }
         let length = match (response.length, self.version) {
-            (Length::Chunked | Length::UntilClose, Version::Http11) => Length::Chunked,
             // A 1.0 client knows no chunks: the end of the connection ends the body.
             (Length::Chunked | Length::UntilClose, Version::Http10) => Length::UntilClose,
+            (Length::Chunked | Length::UntilClose, _) => Length::Chunked,
             (known, _) => known,
         };
         *self.keep_alive &= !last && length != Length::UntilClose;

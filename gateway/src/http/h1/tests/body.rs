@@ -198,7 +198,7 @@ proptest! {
             for end in 0..=wire.len() {
                 let (mut connection, _theirs) = arrived(&wire[..end]);
                 connection.begin_body(request.length, READS);
-                prop_assert_eq!(connection.holds_whole_body(), end == wire.len(), "{}", end);
+                prop_assert_eq!(connection.whole_body().is_some(), end == wire.len(), "{}", end);
             }
         }
     }
@@ -223,7 +223,7 @@ proptest! {
             let pace = pace();
             let mut bodies = Vec::new();
             for _ in 0..2 {
-                prop_assert!(client.keep_body());
+                prop_assert!(client.keep_body(&pace));
                 let (mut source, _sink) = client.split(&pace);
                 for _ in 0..bites {
                     if now(source.fill()).unwrap() == Filled::End {
@@ -408,8 +408,8 @@ fn a_body_that_is_not_kept_begins_again_only_if_nothing_of_it_was_used() {
         let (mut connection, _theirs) = arrived(wire);
         let request = request(length);
         let mut client = Client::new(&mut connection, READS, &request);
-        assert!(!client.keep_body());
         let pace = pace();
+        assert!(!client.keep_body(&pace));
         for (count, again) in [(0, true), (1, false)] {
             let (mut source, _sink) = client.split(&pace);
             assert_eq!(now(source.fill()).unwrap(), Filled::Data);
@@ -428,8 +428,8 @@ fn what_comes_behind_a_kept_body_is_still_read() {
     let (mut connection, _theirs) = arrived(&wire);
     let request = request(Length::Exactly(60_000));
     let mut client = Client::new(&mut connection, READS, &request);
-    assert!(client.keep_body());
     let pace = pace();
+    assert!(client.keep_body(&pace));
     let (mut source, _sink) = client.split(&pace);
     assert!(read(&mut source, usize::MAX, &mut Body::default()).unwrap());
     drop(source);
@@ -453,8 +453,8 @@ fn a_tunnel_takes_any_number_of_bytes_after_a_kept_request() {
     let (mut connection, mut theirs) = pipe();
     let request = request(Length::None);
     let mut client = Client::new(&mut connection, READS, &request);
-    assert!(client.keep_body());
     let pace = pace();
+    assert!(client.keep_body(&pace));
     let (mut source, _sink) = client.split(&pace);
     source.begin_tunnel();
     let mut body = Body::default();

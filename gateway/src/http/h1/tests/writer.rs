@@ -130,7 +130,7 @@ fn a_message_that_could_not_be_written_was_not_sent() {
     let request = parsed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     let pace = pace();
     let (source, mut sink) = endpoint.split(&pace);
-    sink.request(&request, &RequestEdits::default());
+    sink.request(&request, &RequestEdits::default()).unwrap();
     assert!(matches!(now(sink.finish(None)), Err(StreamError::Io(_))));
     drop((source, sink));
     assert_eq!(pace.bytes_written(), 0);
@@ -178,7 +178,7 @@ fn an_endpoint_is_clean_only_when_both_messages_are_over_and_nothing_is_left() {
         let request = parsed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n");
         let pace = pace();
         let (mut source, mut sink) = endpoint.split(&pace);
-        sink.request(&request, &RequestEdits::default());
+        sink.request(&request, &RequestEdits::default()).unwrap();
         now(sink.write(b"h")).unwrap();
         if finishes {
             now(sink.write(b"i")).unwrap();

@@ -1,0 +1,218 @@
+//! A connection to an HTTP/2 endpoint, shared by the streams of one worker.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use activator::admission::Clock;
+use bytes::Bytes;
+use h2::client::{Builder, Connection, SendRequest};
+
+use super::pings::Pings;
+use super::wire::{Heard, Wire};
+use super::{HEADER_LIST, SEND_BUFFER, STREAM_WINDOW, failure};
+use crate::http::message::StreamError;
+use crate::serve::io::Io;
+use crate::serve::timers::Timer;
+
+/// Most streams at a time; an endpoint may allow fewer.
+pub const STREAMS_MAX: u32 = 100;
+
+/// Every stream may fill its window: a client that reads slowly holds up nobody else.
+const CONNECTION_WINDOW: u32 = STREAMS_MAX * STREAM_WINDOW;
+
+/// Streams after which a connection is replaced, long before its ids run out (RFC 9113 §5.1.1).
+const STREAMS_ALL: u32 = 1 << 20;
+
+/// An endpoint that is silent for so long while it owes an answer is asked whether it is there.
+/// More often than once in five minutes gRPC servers take for an attack.
+const PING_AFTER: Duration = Duration::from_secs(330);
+
+/// A connection to an endpoint. Dropping the last handle ends it, once its streams are over.
+#[derive(Debug)]
+pub struct Link {
+    requests: RefCell<SendRequest<Bytes>>,
+    clock: Rc<Clock>,
+    /// Over TLS: what `:scheme` says.
+    pub secure: bool,
+    /// Streams in use.
+    streams: Cell<usize>,
+    /// Streams begun on it.
+    begun: Cell<u32>,
+    /// It takes no more streams.
+    gone: Cell<bool>,
+    used: Cell<Instant>,
+}
+
+impl Link {
+    /// Begins HTTP/2 on a new connection. It is driven by a task of its own.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub async fn open(
+        io: Io,
+        secure: bool,
+        clock: &Rc<Clock>,
+        timer: Timer,
+    ) -> Result<Rc<Link>, StreamError> {
+        let heard = Heard::new(clock);
+        let wire = Wire::new(io, Vec::new(), heard.clone());
+        let header_list = u32::try_from(HEADER_LIST).unwrap_or(u32::MAX);
+        let (requests, mut connection) = Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(header_list)
+            .max_send_buffer_size(SEND_BUFFER)
+            .initial_max_send_streams(STREAMS_MAX as usize)
+            .enable_push(false)
+            .handshake(wire)
+            .await
+            .map_err(failure)?;
+        let pings = Pings::new(connection.ping_pong(), heard, PING_AFTER);
+        let link = Rc::new(Link {
+            requests: RefCell::new(requests),
+            clock: clock.clone(),
+            secure,
+            streams: Cell::new(0),
+            begun: Cell::new(0),
+            gone: Cell::new(false),
+            used: Cell::new(clock.now()),
+        });
+        let driven = drive(
+            connection,
+            Rc::downgrade(&link),
+            pings,
+            clock.clone(),
+            timer,
+        );
+        tokio::task::spawn_local(driven);
+        Ok(link)
+    }
+
+    /// A stream's place on it, if it can carry one more.
+    #[must_use]
+    pub fn lease(self: &Rc<Link>) -> Option<Lease> {
+        if self.is_gone() {
+            return None;
+        }
+        let mut requests = self.requests.borrow_mut();
+        if self.streams.get()
+            >= requests
+                .current_max_send_streams()
+                .min(STREAMS_MAX as usize)
+        {
+            return None;
+        }
+        match requests.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => {
+                self.gone.set(true);
+                return None;
+            }
+            Poll::Pending => return None,
+        }
+        self.streams.set(self.streams.get() + 1);
+        self.begun.set(self.begun.get() + 1);
+        Some(Lease {
+            link: self.clone(),
+            requests: requests.clone(),
+        })
+    }
+
+    /// Whether it will carry no more streams.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.gone.get() || self.begun.get() >= STREAMS_ALL
+    }
+
+    /// Since when no stream has used it.
+    #[must_use]
+    pub fn unused_since(&self) -> Option<Instant> {
+        (self.streams.get() == 0).then(|| self.used.get())
+    }
+}
+
+/// The right to one stream on a connection.
+#[derive(Debug)]
+pub struct Lease {
+    link: Rc<Link>,
+    pub(super) requests: SendRequest<Bytes>,
+}
+
+impl Lease {
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.link.secure
+    }
+
+    /// Streams begun on the connection, this one included.
+    #[must_use]
+    pub fn exchanges(&self) -> u32 {
+        self.link.begun.get()
+    }
+
+    /// The connection takes no more streams.
+    pub fn give_up(&self) {
+        self.link.gone.set(true);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.link.streams.set(self.link.streams.get() - 1);
+        self.link.used.set(self.link.clock.now());
+    }
+}
+
+/// Moves the connection's frames until it ends.
+async fn drive(
+    connection: Connection<Wire, Bytes>,
+    link: Weak<Link>,
+    mut pings: Pings,
+    clock: Rc<Clock>,
+    timer: Timer,
+) {
+    let mut connection = pin!(connection);
+    let ended = poll_fn(|cx| {
+        clock.set(tokio::time::Instant::now().into_std());
+        poll_driven(connection.as_mut(), &link, &mut pings, &clock, &timer, cx)
+    });
+    match ended.await {
+        Ok(()) => tracing::trace!("connection to an endpoint ended"),
+        Err(error) => tracing::debug!(%error, "connection to an endpoint failed"),
+    }
+    if let Some(link) = link.upgrade() {
+        link.gone.set(true);
+    }
+}
+
+fn poll_driven(
+    mut connection: Pin<&mut Connection<Wire, Bytes>>,
+    link: &Weak<Link>,
+    pings: &mut Pings,
+    clock: &Clock,
+    timer: &Timer,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), StreamError>> {
+    loop {
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            return Poll::Ready(ended.map_err(failure));
+        }
+        let busy = link.upgrade().is_some_and(|link| link.streams.get() > 0);
+        if !busy {
+            // The next stream wakes us.
+            timer.set(None);
+            return Poll::Pending;
+        }
+        let Some(at) = pings.poll(cx, clock.now()) else {
+            return Poll::Ready(Err(StreamError::Closed));
+        };
+        timer.set(Some(tokio::time::Instant::from_std(at)));
+        if timer.poll_fired(cx).is_pending() {
+            return Poll::Pending;
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The bytes under an HTTP/2 connection.
+
+use std::cell::Cell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use activator::admission::Clock;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::serve::io::Io;
+
+/// When the peer was last heard.
+#[derive(Debug)]
+pub struct Heard {
+    clock: Rc<Clock>,
+    at: Cell<Instant>,
+}
+
+impl Heard {
+    #[must_use]
+    pub fn new(clock: &Rc<Clock>) -> Rc<Heard> {
+        Rc::new(Heard {
+            clock: clock.clone(),
+            at: Cell::new(clock.now()),
+        })
+    }
+
+    #[must_use]
+    pub fn at(&self) -> Instant {
+        self.at.get()
+    }
+}
+
+/// A byte stream of which the first bytes were read already, to see what it is.
+#[derive(Debug)]
+pub struct Wire {
+    io: Io,
+    prefix: Vec<u8>,
+    /// Bytes of the prefix that were given out.
+    given: usize,
+    heard: Rc<Heard>,
+}
+
+impl Wire {
+    #[must_use]
+    pub fn new(io: Io, prefix: Vec<u8>, heard: Rc<Heard>) -> Wire {
+        Wire {
+            io,
+            prefix,
+            given: 0,
+            heard,
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let wire = &mut *self;
+        let left = &wire.prefix[wire.given..];
+        if !left.is_empty() {
+            let count = left.len().min(buffer.remaining());
+            buffer.put_slice(&left[..count]);
+            wire.given += count;
+            if wire.given == wire.prefix.len() {
+                wire.prefix = Vec::new();
+                wire.given = 0;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let (mut read, _write) = wire.io.split();
+        ready!(read.poll_read_buf(cx, buffer))?;
+        wire.heard.at.set(wire.heard.clock.now());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let (_read, mut write) = self.io.split();
+        write.poll_write(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (_read, mut write) = self.io.split();
+        write.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (_read, mut write) = self.io.split();
+        write.poll_shutdown(cx)
+    }
+}
