@@ -108,6 +108,8 @@ fn from() -> Client {
         listener: 0,
         internal: false,
         trusted: false,
+        secure: false,
+        identity: None,
     }
 }
 

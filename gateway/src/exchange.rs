@@ -54,7 +54,7 @@ pub const SKIP_MAX: u64 = 256 * 1024;
 const PAPERS_BYTES_MAX: usize = 16 * 1024;
 
 /// Who asks, and through which door.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Client {
     pub address: SocketAddr,
     /// Index of the listener, for metrics.
@@ -63,6 +63,10 @@ pub struct Client {
     pub internal: bool,
     /// The address is one of `trustedProxies`: what it says of the client before it is believed.
     pub trusted: bool,
+    /// The connection is TLS.
+    pub secure: bool,
+    /// What `x-forwarded-client-cert` says, of a client that has shown a certificate.
+    pub identity: Option<Rc<[u8]>>,
 }
 
 /// What one exchange works with, and what it has learnt so far.

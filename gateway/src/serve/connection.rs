@@ -63,7 +63,7 @@ pub fn serve(worker: Rc<Worker>, io: Io, client: Client) -> impl Future<Output =
     }
 }
 
-async fn serve_open(worker: &Rc<Worker>, io: Io, client: Client) {
+pub(super) async fn serve_open(worker: &Rc<Worker>, io: Io, client: Client) {
     let mut timer = worker.timers.timer();
     let mut connection = Box::new(Connection::new(io, &worker.buffers));
     loop {
@@ -88,7 +88,7 @@ async fn serve_open(worker: &Rc<Worker>, io: Io, client: Client) {
             worker: worker.clone(),
             connection,
             timer,
-            client,
+            client: client.clone(),
         };
         let mut running = pin!(worker.runners.run(job, serve_requests));
         let rested = poll_fn(|cx| {
@@ -228,7 +228,7 @@ async fn idle(worker: &Worker, connection: &mut Connection, timer: &Timer) -> bo
 
 /// The future's result, or `None` when it takes longer than `patience`, or than an idle connection
 /// may take while we drain.
-async fn patiently<T>(
+pub(super) async fn patiently<T>(
     worker: &Worker,
     timer: &Timer,
     patience: Duration,
@@ -324,13 +324,13 @@ async fn end(worker: &Worker, connection: &mut Connection, reads: ReadLimits, ti
 }
 
 /// Counts a connection for as long as it is served.
-struct Open {
+pub(super) struct Open {
     worker: Rc<Worker>,
     listener: usize,
 }
 
 impl Open {
-    fn new(worker: &Rc<Worker>, listener: usize) -> Open {
+    pub(super) fn new(worker: &Rc<Worker>, listener: usize) -> Open {
         worker.connections.set(worker.connections.get() + 1);
         worker.metrics.connection_opened(listener);
         Open {

@@ -1,11 +1,13 @@
 //! Sockets, time and threads: everything below the protocols.
 
+pub mod arrival;
 pub mod buffers;
 pub mod connection;
 pub mod drain;
 pub mod io;
 pub mod listeners;
 mod preface;
+pub mod proxy_protocol;
 pub mod runners;
 pub mod streams;
 pub mod thread;

@@ -133,7 +133,7 @@ impl Driver {
         let worker = self.worker.clone();
         let job = StreamJob {
             worker: worker.clone(),
-            client: self.client,
+            client: self.client.clone(),
             head,
             body,
             respond,

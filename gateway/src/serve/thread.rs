@@ -6,18 +6,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::settings::Audience;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use super::connection::serve;
+use super::arrival::welcome;
 use super::drain::{LAST_WORDS, Phase};
-use super::io::Io;
 use super::worker::{Shared, Worker};
-use crate::exchange::Client;
 use crate::observe::access_log::AccessWriter;
 use crate::observe::metrics::WorkerMetrics;
 
@@ -67,8 +64,7 @@ async fn work(seat: Seat) -> std::io::Result<()> {
     let mut accepting = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let internal = shared.settings.listeners[index].audience == Audience::Internal;
-        let accept = accept(worker.clone(), listener, index, internal, phase.clone());
+        let accept = accept(worker.clone(), listener, index, phase.clone());
         accepting.push(spawn_local(accept));
     }
     // The sender outlives the workers; were it gone, draining is the right thing too.
@@ -143,7 +139,6 @@ async fn accept(
     worker: Rc<Worker>,
     listener: tokio::net::TcpListener,
     index: usize,
-    internal: bool,
     mut phase: watch::Receiver<Phase>,
 ) {
     let mut closing = pin!(phase.wait_for(|phase| *phase >= Phase::Closing));
@@ -153,7 +148,7 @@ async fn accept(
             _ = closing.as_mut() => break,
         };
         match accepted {
-            Ok((stream, address)) => admit(&worker, stream, address, index, internal),
+            Ok((stream, address)) => admit(&worker, stream, address, index),
             Err(error) => {
                 if is_about_one_connection(&error) {
                     continue;
@@ -163,7 +158,7 @@ async fn accept(
             }
         }
     }
-    if let Err(error) = accept_rest(&worker, listener, index, internal) {
+    if let Err(error) = accept_rest(&worker, listener, index) {
         tracing::warn!(%error, "cannot accept the last connections");
     }
 }
@@ -174,7 +169,6 @@ fn accept_rest(
     worker: &Rc<Worker>,
     listener: tokio::net::TcpListener,
     index: usize,
-    internal: bool,
 ) -> std::io::Result<()> {
     let listener = listener.into_std()?;
     loop {
@@ -182,7 +176,7 @@ fn accept_rest(
             Ok((stream, address)) => {
                 stream.set_nonblocking(true)?;
                 let stream = tokio::net::TcpStream::from_std(stream)?;
-                admit(worker, stream, address, index, internal);
+                admit(worker, stream, address, index);
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if is_about_one_connection(&error) => {}
@@ -196,23 +190,8 @@ fn admit(
     stream: tokio::net::TcpStream,
     address: std::net::SocketAddr,
     listener: usize,
-    internal: bool,
 ) {
-    let ip = address.ip().to_canonical();
-    let trusted = worker
-        .shared
-        .settings
-        .trusted_proxies
-        .iter()
-        .any(|net| net.contains(&ip));
-    let address = std::net::SocketAddr::new(ip, address.port());
-    let client = Client {
-        address,
-        listener,
-        internal,
-        trusted,
-    };
-    spawn_local(serve(worker.clone(), Io::Plain(stream), client));
+    spawn_local(welcome(worker.clone(), stream, address, listener));
 }
 
 /// The peer gave up before we accepted: the next connection is not concerned.

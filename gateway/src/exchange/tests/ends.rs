@@ -486,6 +486,8 @@ fn an_idle_connection_takes_less_than_a_kibibyte_and_no_buffers() {
             listener: 0,
             internal: false,
             trusted: false,
+            secure: false,
+            identity: None,
         };
         let (mut asking, io) = sockets().await;
         let serving = serve(world.worker.clone(), io, client);

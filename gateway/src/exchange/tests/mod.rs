@@ -1,5 +1,6 @@
 //! Exchanges over in-process pipes with paused time: what limits end them, and what is left behind.
 
+mod arrival;
 mod ends;
 mod limits;
 mod reuse;
@@ -61,8 +62,13 @@ impl World {
     }
 
     fn at(endpoint: SocketAddr, limits: &str, revision: &str) -> World {
+        World::of(&format!("limits: {{ {limits} }}"), endpoint, revision)
+    }
+
+    /// `gateway` are options of the process, in flow style.
+    fn of(gateway: &str, endpoint: SocketAddr, revision: &str) -> World {
         let text = format!(
-            "gateway: {{ limits: {{ {limits} }} }}\n\
+            "gateway: {{ {gateway} }}\n\
              routes:\n  - {{ name: a, traffic: [ {{ revision: a }} ] }}\n\
              \x20 - {{ name: b, rules: [ {{ path: /empty, respond: {{ status: 204 }} }},\n\
              \x20     {{ path: /set, setHeaders: {{ x-forwarded-proto: https }}, traffic: [ {{ revision: a }} ] }},\n\
@@ -149,6 +155,8 @@ impl World {
             listener: 0,
             internal: false,
             trusted: false,
+            secure: false,
+            identity: None,
         };
         spawn_local(serve(self.worker.clone(), io, client))
     }

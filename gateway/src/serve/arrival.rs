@@ -1,0 +1,97 @@
+//! What happens between accepting a connection and its first request: who it is from.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use config::settings::Audience;
+use tokio::net::TcpStream;
+
+use super::connection::{Open, patiently, serve_open};
+use super::drain::Phase;
+use super::io::Io;
+use super::proxy_protocol;
+use super::worker::Worker;
+use crate::exchange::Client;
+
+/// How long a PROXY protocol header may take, from the connection on.
+const PROXY_HEADER_TIME: Duration = Duration::from_secs(3);
+
+/// Serves a connection of a listener, by its index, until either side ends it. It counts as open
+/// from this call on.
+pub fn welcome(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    listener: usize,
+) -> impl Future<Output = ()> {
+    let open = Open::new(&worker, listener);
+    async move {
+        if let Some((io, client)) = arrive(&worker, stream, peer, listener).await {
+            serve_open(&worker, io, client).await;
+        }
+        drop(open);
+    }
+}
+
+/// Everything before HTTP. `None` where the connection ends here.
+pub(super) async fn arrive(
+    worker: &Worker,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    listener: usize,
+) -> Option<(Io, Client)> {
+    let settings = &worker.shared.settings;
+    let of = settings.listeners.get(listener)?;
+    let mut address = canonical(peer);
+    let proxies = of.proxy_protocol.as_deref().unwrap_or_default();
+    if proxies.iter().any(|net| net.contains(&address.ip())) {
+        // Boxed: few connections need it, and all would keep room for it.
+        let source = Box::pin(proxied(worker, &mut stream, address)).await?;
+        address = source.map_or(address, canonical);
+    }
+    let trusted = &settings.trusted_proxies;
+    let client = Client {
+        address,
+        listener,
+        internal: of.audience == Audience::Internal,
+        trusted: trusted.iter().any(|net| net.contains(&address.ip())),
+        secure: false,
+        identity: None,
+    };
+    Some((Io::Plain(stream), client))
+}
+
+/// Whom the proxy in front speaks for; `Some(None)` when it speaks for itself.
+async fn proxied(
+    worker: &Worker,
+    stream: &mut TcpStream,
+    proxy: SocketAddr,
+) -> Option<Option<SocketAddr>> {
+    let timer = worker.timers.timer();
+    let mut taking = pin!(proxy_protocol::take(stream));
+    let taking = poll_fn(|cx| match taking.as_mut().poll(cx) {
+        Poll::Pending if worker.phase.get() == Phase::Ended => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+        Poll::Ready(taken) => Poll::Ready(Some(taken)),
+    });
+    match patiently(worker, &timer, PROXY_HEADER_TIME, taking).await {
+        Some(Some(Ok(source))) => Some(source),
+        Some(Some(Err(error))) => {
+            tracing::debug!(%proxy, %error, "no PROXY protocol header: connection closed");
+            None
+        }
+        Some(None) | None => {
+            tracing::debug!(%proxy, "no PROXY protocol header in time: connection closed");
+            None
+        }
+    }
+}
+
+/// IPv4 as such, also where the socket speaks IPv6.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
