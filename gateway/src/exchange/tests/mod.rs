@@ -3,6 +3,7 @@
 mod arrival;
 mod ends;
 mod limits;
+mod paths;
 mod reuse;
 
 use std::net::SocketAddr;
