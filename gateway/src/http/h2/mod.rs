@@ -10,6 +10,9 @@ pub mod pings;
 pub mod server;
 pub mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use crate::http::message::StreamError;
 
 /// Most unread bytes a peer may have sent on one stream.

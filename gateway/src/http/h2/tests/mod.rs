@@ -1,0 +1,3 @@
+//! Heads as HTTP/2 carries them.
+
+mod heads;
