@@ -5,6 +5,7 @@ mod ends;
 mod limits;
 mod paths;
 mod reuse;
+mod streams;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
