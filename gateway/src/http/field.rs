@@ -36,7 +36,7 @@ macro_rules! known {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Name {
             $($variant,)*
-            /// What parts of Knative tell each other ([`CONTROL`]).
+            /// What parts of Knative tell each other.
             Control,
             XForwardedClientCert,
             Other,
