@@ -13,7 +13,9 @@
 
 mod edits;
 mod forward;
+mod grpc;
 mod hold;
+mod https;
 mod linger;
 mod path;
 mod record;
@@ -80,6 +82,8 @@ pub struct Exchange<'a> {
     pace: &'a Pace,
     timer: &'a Timer,
     arrived: Instant,
+    /// When the client itself stops waiting, as it says.
+    deadline: Option<Instant>,
     routed: Option<Routed>,
     revision: Option<Rc<LocalRevision>>,
     edits: &'a mut edits::Edits,
@@ -210,6 +214,7 @@ impl<'a> Exchange<'a> {
             pace,
             timer,
             arrived,
+            deadline: None,
             routed: None,
             revision: None,
             edits: &mut papers.edits,
@@ -233,6 +238,10 @@ impl Exchange<'_> {
         down: &mut D,
     ) -> Result<Option<Rc<LocalRevision>>, End> {
         self.check().map_err(End::Refused)?;
+        if let Some(answer) = self.to_https().map_err(End::Refused)? {
+            self.answer(answer, down).await?;
+            return Ok(None);
+        }
         let routed = self.route().map_err(End::Refused)?;
         let own = match &routed.rule().action {
             Action::Forward(_) => None,
@@ -252,6 +261,7 @@ impl Exchange<'_> {
             return Err(End::Refused(Reason::NotImplemented));
         }
         self.edit(&routed);
+        self.deadline = grpc::deadline(self.request, self.arrived);
         self.revision = Some(revision.clone());
         Ok(Some(revision))
     }
@@ -358,7 +368,7 @@ impl Exchange<'_> {
     }
 
     fn redirect(&self, redirect: &Redirect) -> Answer {
-        let location = edits::location(redirect, self.request);
+        let location = edits::location(redirect, self.request, self.scheme());
         let mut answer = self
             .worker
             .date(|date| Answer::new(redirect.status, "", Vec::new(), date));

@@ -17,7 +17,7 @@ pub struct Gateway {
     pub workers: Option<At<i64>>,
     /// How the process ends.
     pub drain: Option<Drain>,
-    /// Networks (CIDR) whose `X-Forwarded-*` and `X-Request-Id` are kept (none).
+    /// Networks (CIDR) whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are kept (none).
     pub trusted_proxies: Option<Vec<At<Text>>>,
     /// What is logged about requests.
     pub access_log: Option<AccessLog>,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use config::snapshot::{Action, PathMatch, Redirect, Sticky};
 
-use super::Exchange;
+use super::{Client, Exchange};
 use crate::http::answer::line;
 use crate::http::field::{Head, Name};
 use crate::http::h1::encode;
@@ -100,6 +100,7 @@ impl Exchange<'_> {
     /// Decides everything that changes in the request's head.
     pub(super) fn edit(&mut self, routed: &Routed) {
         self.forwarded();
+        self.strip();
         let pseudonym = &self.worker.shared.pseudonym;
         self.edits.lines.extend_from_slice(b"via: 1.1 ");
         self.edits.lines.extend_from_slice(pseudonym.as_bytes());
@@ -160,7 +161,21 @@ impl Exchange<'_> {
         self.edits.set(name, value);
     }
 
-    /// `X-Forwarded-*` and `X-Request-Id`: ours, unless a trusted proxy speaks for the client.
+    /// What nobody but us may say of the client, and what nobody outside may say at all.
+    fn strip(&mut self) {
+        let head = &mut self.request.head;
+        head.drop_all(Name::XForwardedClientCert);
+        if let Some(identity) = &self.client.identity {
+            let name = Name::XForwardedClientCert.text();
+            line(&mut self.edits.lines, name, identity);
+        }
+        if !self.client.internal {
+            head.drop_all(Name::Control);
+        }
+    }
+
+    /// `X-Forwarded-*`, `Forwarded` and `X-Request-Id`: ours, unless a trusted proxy speaks for the
+    /// client.
     fn forwarded(&mut self) {
         let RequestHead { head, host, .. } = &mut self.request;
         let lines = &mut self.edits.lines;
@@ -177,7 +192,10 @@ impl Exchange<'_> {
         head.drop_all(Name::XForwardedFor);
         if !trusted || head.first(Name::XForwardedProto).is_none() {
             head.drop_all(Name::XForwardedProto);
-            lines.extend_from_slice(b"x-forwarded-proto: http\r\n");
+            lines.extend_from_slice(match self.client.secure {
+                true => b"x-forwarded-proto: https\r\n",
+                false => &b"x-forwarded-proto: http\r\n"[..],
+            });
         }
         if !trusted || head.first(Name::XForwardedHost).is_none() {
             head.drop_all(Name::XForwardedHost);
@@ -188,6 +206,8 @@ impl Exchange<'_> {
         }
         if !trusted {
             head.drop_all(Name::Forwarded);
+        } else if head.has(Name::Forwarded) {
+            element(lines, &self.client, host.of(&head.bytes));
         }
         if !trusted || head.first(Name::XRequestId).is_none_or(<[u8]>::is_empty) {
             head.drop_all(Name::XRequestId);
@@ -199,6 +219,31 @@ impl Exchange<'_> {
             lines.extend_from_slice(b"\r\n");
         }
     }
+}
+
+/// Appends our element of `Forwarded` (RFC 7239 §4), as a line of its own behind those that came.
+fn element(lines: &mut Vec<u8>, client: &Client, host: &[u8]) {
+    lines.extend_from_slice(b"forwarded: for=");
+    // A colon stands in quoted strings only (§6).
+    let from = client.address.ip();
+    match from {
+        IpAddr::V4(_) => address(lines, from),
+        IpAddr::V6(_) => {
+            lines.extend_from_slice(b"\"[");
+            address(lines, from);
+            lines.extend_from_slice(b"]\"");
+        }
+    }
+    if !host.is_empty() {
+        // No host that was let in holds a quote or a backslash.
+        lines.extend_from_slice(b";host=\"");
+        lines.extend_from_slice(host);
+        lines.push(b'"');
+    }
+    lines.extend_from_slice(match client.secure {
+        true => b";proto=https\r\n",
+        false => &b";proto=http\r\n"[..],
+    });
 }
 
 /// Appends an address. IPv4 by hand: formatting costs ten times as much.
@@ -261,14 +306,14 @@ fn rewritten(target: &[u8], path: usize, matched: &PathMatch, replacement: &str)
 }
 
 /// Where a redirect leads: what the rule leaves open stays as it was asked.
-pub(super) fn location(redirect: &Redirect, request: &RequestHead) -> Vec<u8> {
+pub(super) fn location(redirect: &Redirect, request: &RequestHead, scheme: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let host = redirect
         .host
         .as_deref()
         .map_or(request.host(), str::as_bytes);
     if redirect.scheme.is_some() || redirect.host.is_some() {
-        out.extend_from_slice(redirect.scheme.as_deref().unwrap_or("http").as_bytes());
+        out.extend_from_slice(redirect.scheme.as_deref().unwrap_or(scheme).as_bytes());
         out.extend_from_slice(b"://");
         // Another scheme has another port: ours means nothing there.
         let host = match redirect.scheme {
@@ -287,7 +332,7 @@ pub(super) fn location(redirect: &Redirect, request: &RequestHead) -> Vec<u8> {
     out
 }
 
-fn without_port(host: &[u8]) -> &[u8] {
+pub(super) fn without_port(host: &[u8]) -> &[u8] {
     match host.iter().rposition(|byte| *byte == b':') {
         Some(colon) if !host[colon..].contains(&b']') => &host[..colon],
         _ => host,
@@ -297,6 +342,7 @@ fn without_port(host: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::field::Span;
 
     #[test]
     fn rewriting_replaces_the_matched_part_and_keeps_the_query() {
@@ -323,6 +369,28 @@ mod tests {
                 wanted,
                 "{target} {matched:?}"
             );
+        }
+    }
+    #[test]
+    fn a_redirect_keeps_the_scheme_unless_it_names_one() {
+        let to = |scheme: Option<&str>, host: Option<&str>| Redirect {
+            scheme: scheme.map(Into::into),
+            host: host.map(Into::into),
+            path: None,
+            status: 301,
+        };
+        let mut request = RequestHead::default();
+        request.head.bytes = b"/a?bx.test:1".to_vec();
+        request.target = Span::new(0, 4);
+        request.host = Span::new(4, 12);
+        for (redirect, wanted) in [
+            (to(None, Some("y.test")), "https://y.test/a?b"),
+            (to(Some("http"), Some("y.test:8")), "http://y.test:8/a?b"),
+            (to(Some("http"), None), "http://x.test/a?b"),
+            (to(None, None), "/a?b"),
+        ] {
+            let told = location(&redirect, &request, "https");
+            assert_eq!(String::from_utf8_lossy(&told), wanted);
         }
     }
 }

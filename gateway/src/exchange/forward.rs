@@ -176,6 +176,7 @@ impl Exchange<'_> {
             revision,
             progress: &progress,
             arrived: self.arrived,
+            deadline: self.deadline,
             timeout: self.timeout(revision),
             down: self.pace,
             up: up_pace,

@@ -84,7 +84,9 @@ impl Exchange<'_> {
             Some(whole) => revision.queue_wait.min(whole),
             None => revision.queue_wait,
         };
-        tokio::time::Instant::from_std(self.arrived + wait)
+        let end = self.arrived + wait;
+        let end = self.deadline.map_or(end, |deadline| deadline.min(end));
+        tokio::time::Instant::from_std(end)
     }
 
     async fn wait<D: Downstream>(

@@ -61,6 +61,8 @@ pub(super) struct Watch<'a> {
     pub(super) revision: &'a LocalRevision,
     pub(super) progress: &'a Progress,
     pub(super) arrived: Instant,
+    /// When the client itself stops waiting.
+    pub(super) deadline: Option<Instant>,
     pub(super) timeout: Option<Duration>,
     pub(super) down: &'a Pace,
     pub(super) up: &'a Pace,
@@ -102,6 +104,8 @@ impl Watch<'_> {
             revision.max_duration.map(|most| self.arrived + most),
             Reason::ResponseTimeout,
         );
+        // Once the head is out, whoever hears of it says `StreamTimeout`.
+        consider(self.deadline, Reason::ResponseTimeout);
         if !self.progress.uploaded.get() {
             let rate = limits.body_min_rate;
             let body = self.down.body_deadline(limits.body_idle, rate, RATE_GRACE);

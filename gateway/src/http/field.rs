@@ -34,16 +34,26 @@ macro_rules! known {
     ($($variant:ident = $name:literal),* $(,)?) => {
         /// The names the gateway itself looks for.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Name { $($variant,)* Other }
+        pub enum Name {
+            $($variant,)*
+            /// What parts of Knative tell each other.
+            Control,
+            XForwardedClientCert,
+            Other,
+        }
 
         impl Name {
-            /// All but `Other`.
+            /// Those that are looked up by their length.
             pub(super) const ALL: &[Name] = &[$(Name::$variant),*];
 
-            /// Lower-case spelling; empty for `Other`.
+            /// Lower-case spelling; empty for `Other` and `Control`, which have many.
             #[must_use]
             pub const fn text(self) -> &'static str {
-                match self { $(Name::$variant => $name,)* Name::Other => "" }
+                match self {
+                    $(Name::$variant => $name,)*
+                    Name::XForwardedClientCert => CLIENT_CERT,
+                    Name::Control | Name::Other => "",
+                }
             }
 
             /// Which name this is, in any case.
@@ -52,11 +62,11 @@ macro_rules! known {
                 /// Those of each length.
                 const OF_LENGTH: [[Known; OF_LENGTH_MAX]; LENGTH_MAX + 1] = by_length(Name::ALL);
                 let Some(same_length) = OF_LENGTH.get(name.len()) else {
-                    return Name::Other;
+                    return apart(name);
                 };
                 let folded = folded(name);
                 let known = same_length.iter().find(|known| known.folded == folded);
-                known.map_or(Name::Other, |known| known.name)
+                known.map_or_else(|| apart(name), |known| known.name)
             }
 
             const fn bit(self) -> u32 {
@@ -92,7 +102,35 @@ known! {
     TidegateReason = "tidegate-reason",
 }
 
-/// Length of the longest name.
+const CLIENT_CERT: &str = "x-forwarded-client-cert";
+
+/// What an ingress, the activator and the queue-proxy of Knative tell each other. A client that could
+/// say it too would pass for one of them: change the host an application sees, or hide its load from
+/// the autoscaler. (`Knative-Serving-Tag` is for users.)
+const CONTROL: [&str; 9] = [
+    "k-kubelet-probe",
+    "k-network-hash",
+    "k-network-probe",
+    "k-original-host",
+    "k-passthrough-lb",
+    "k-proxy-request",
+    "knative-serving-default-route",
+    "knative-serving-namespace",
+    "knative-serving-revision",
+];
+
+/// Names that would make the table larger for all others: told by their first letter from nearly
+/// everything.
+fn apart(name: &[u8]) -> Name {
+    let is = |text: &str| name.eq_ignore_ascii_case(text.as_bytes());
+    match name.first() {
+        Some(b'k' | b'K') if CONTROL.iter().any(|text| is(text)) => Name::Control,
+        Some(b'x' | b'X') if is(CLIENT_CERT) => Name::XForwardedClientCert,
+        _ => Name::Other,
+    }
+}
+
+/// Length of the longest name in the table.
 const LENGTH_MAX: usize = 17;
 
 /// Most names of the same length.
@@ -331,7 +369,8 @@ mod tests {
             prop_assume!(!text.contains(&b'\r'));
             let mut all = Name::ALL.iter();
             let same = all.find(|name| text.eq_ignore_ascii_case(name.text().as_bytes()));
-            prop_assert_eq!(Name::of(&text), same.copied().unwrap_or(Name::Other));
+            let wanted = same.copied().unwrap_or_else(|| apart(&text));
+            prop_assert_eq!(Name::of(&text), wanted);
         }
     }
 
@@ -357,6 +396,18 @@ mod tests {
             }
         }
         assert_eq!(known, Name::ALL.len());
+        for text in CONTROL {
+            assert_eq!(Name::of(text.as_bytes()), Name::Control);
+            assert_eq!(
+                Name::of(text.to_ascii_uppercase().as_bytes()),
+                Name::Control
+            );
+            assert_eq!(Name::of(&text.as_bytes()[1..]), Name::Other);
+        }
+        assert_eq!(Name::of(b"Knative-Serving-Tag"), Name::Other);
+        let cert = Name::XForwardedClientCert;
+        assert_eq!(Name::of(b"X-Forwarded-Client-Cert"), cert);
+        assert_eq!(Name::of(cert.text().as_bytes()), cert);
         assert_eq!(Name::of(b""), Name::Other);
         assert_eq!(Name::of(&[b'a'; 100]), Name::Other);
     }

@@ -17,6 +17,7 @@ mod bounds;
 mod cold;
 mod concurrency;
 mod demo;
+mod edge;
 mod examples;
 mod explain;
 mod failures;

@@ -30,7 +30,11 @@ async fn forwarded(world: &World, begin: &str) -> String {
     let (mut client, _serving) = connected(world).await;
     say(&mut client, begin).await;
     let head = read_head(&mut endpoint).await;
-    say(&mut endpoint, "HTTP/1.1 204 No Content\r\n\r\n").await;
+    say(
+        &mut endpoint,
+        "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n",
+    )
+    .await;
     assert!(read_head(&mut client).await.starts_with("HTTP/1.1 204 "));
     head
 }

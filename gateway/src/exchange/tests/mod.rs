@@ -1,7 +1,9 @@
 //! Exchanges over in-process pipes with paused time: what limits end them, and what is left behind.
 
 mod arrival;
+mod edge;
 mod ends;
+mod grpc;
 mod limits;
 mod paths;
 mod reuse;
@@ -152,7 +154,18 @@ impl World {
     }
 
     fn serve(&self, io: Io) -> JoinHandle<()> {
-        let client = Client {
+        self.serve_as(io, |_| {})
+    }
+
+    /// A client's end of a connection that is served as if from this client.
+    fn client_as(&self, change: impl FnOnce(&mut Client)) -> DuplexStream {
+        let (io, theirs) = Io::memory(PLENTY);
+        self.serve_as(io, change);
+        theirs
+    }
+
+    fn serve_as(&self, io: Io, change: impl FnOnce(&mut Client)) -> JoinHandle<()> {
+        let mut client = Client {
             address: "192.0.2.7:4321".parse().unwrap(),
             listener: 0,
             internal: false,
@@ -160,6 +173,7 @@ impl World {
             secure: false,
             identity: None,
         };
+        change(&mut client);
         spawn_local(serve(self.worker.clone(), io, client))
     }
 
