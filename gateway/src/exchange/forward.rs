@@ -97,6 +97,10 @@ impl Exchange<'_> {
                 Attempt::Over(End::Refused(Reason::UpstreamClosed))
             }
             stop => {
+                if let (Stop::Timeout(_), Connected::Http2(up)) = (&stop, &up) {
+                    // The next on it would wait as long for nothing.
+                    up.give_up_if_silent(begun);
+                }
                 let end = self.broken(&stop);
                 let answer = linger::Answer {
                     begun: self.seen.code != 0,

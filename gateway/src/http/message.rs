@@ -300,8 +300,8 @@ pub trait Downstream {
     fn wake(&mut self);
     /// Bytes of the request's body, if all of it is here.
     fn body_here(&mut self, pace: &Pace) -> Option<u64>;
-    /// Keeps the request's body for a second attempt if all of it is here; whether it is. Until
-    /// [`forget_body`](Downstream::forget_body).
+    /// Keeps the request's body for a second attempt if all of it is here, and perhaps if it is
+    /// still to come; whether all of it is here. Until [`forget_body`](Downstream::forget_body).
     fn keep_body(&mut self, pace: &Pace) -> bool;
     /// Goes back to the beginning of the body; `false` if that cannot be, because some of it was
     /// used and it was not kept.

@@ -41,7 +41,7 @@ struct Plan {
 impl Plan {
     fn bytes(&self) -> Vec<u8> {
         (0..self.pieces.iter().sum::<usize>())
-            .map(|at| (at.wrapping_mul(31) >> 3) as u8 ^ self.seed)
+            .map(|at| (at.wrapping_mul(31) >> 3).to_le_bytes()[0] ^ self.seed)
             .collect()
     }
 
@@ -182,20 +182,6 @@ async fn endpoint(
     received: Arc<Mutex<Option<Received>>>,
 ) {
     let (io, theirs) = Io::memory(capacity);
-    let endpoint = world.throttle.endpoints()[0].id;
-    let pool = &world.worker.pool;
-    match speaks {
-        Speaks::Http1 => {
-            let mut connection = Connection::new(io, &world.worker.buffers);
-            connection.rest();
-            pool.put(endpoint, Box::new(connection), world.worker.tick());
-        }
-        Speaks::Http2 => {
-            let timer = world.worker.timers.timer();
-            let link = Link::open(io, false, &world.worker.clock, timer).await;
-            pool.share(endpoint, link.unwrap());
-        }
-    }
     let service = service_fn(move |request: Request<Incoming>| {
         let (answer, received) = (answer.clone(), received.clone());
         async move {
@@ -217,22 +203,36 @@ async fn endpoint(
             Ok::<_, Infallible>(response)
         }
     });
-    let io = TokioIo::new(theirs);
+    let theirs = TokioIo::new(theirs);
     spawn_local(async move {
         // Ends with the test.
         let _ended = match speaks {
             Speaks::Http1 => {
                 hyper::server::conn::http1::Builder::new()
-                    .serve_connection(io, service)
+                    .serve_connection(theirs, service)
                     .await
             }
             Speaks::Http2 => {
                 hyper::server::conn::http2::Builder::new(Local)
-                    .serve_connection(io, service)
+                    .serve_connection(theirs, service)
                     .await
             }
         };
     });
+    let endpoint = world.throttle.endpoints()[0].id;
+    let pool = &world.worker.pool;
+    match speaks {
+        Speaks::Http1 => {
+            let mut connection = Connection::new(io, &world.worker.buffers);
+            connection.rest();
+            pool.put(endpoint, Box::new(connection), world.worker.tick());
+        }
+        Speaks::Http2 => {
+            let timer = world.worker.timers.timer();
+            let link = Link::open(io, false, &world.worker.clock, timer).await;
+            pool.share(endpoint, link.unwrap());
+        }
+    }
 }
 
 /// What a client that sends `plan` receives.

@@ -45,14 +45,15 @@ fn asks(method: &str) -> Request<()> {
 }
 
 /// Ends the connection of a client, so that its streams end.
-fn hang_up(caller: Caller) {
+fn hang_up(caller: &Caller) {
     caller.driven.abort();
 }
 
 /// An HTTP/2 endpoint's end of a connection in the pool.
 struct Answerer {
-    asked: mpsc::UnboundedReceiver<(Request<RecvStream>, SendResponse<Bytes>)>,
+    asked: mpsc::Receiver<(Request<RecvStream>, SendResponse<Bytes>)>,
     leave: Rc<Notify>,
+    hang: Rc<Notify>,
 }
 
 impl Answerer {
@@ -65,21 +66,24 @@ impl Answerer {
             .pool
             .share(world.throttle.endpoints()[0].id, link.unwrap());
         let mut connection = connection.unwrap();
-        let (hand_over, asked) = mpsc::unbounded_channel();
+        let (hand_over, asked) = mpsc::channel(100);
         let leave = Rc::new(Notify::new());
         let told = leave.clone();
+        let hang = Rc::new(Notify::new());
+        let hung = hang.clone();
         spawn_local(async move {
             loop {
                 tokio::select! {
+                    () = hung.notified() => std::future::pending().await,
                     request = connection.accept() => match request {
-                        Some(Ok(request)) => hand_over.send(request).unwrap_or_default(),
+                        Some(Ok(request)) => hand_over.try_send(request).unwrap(),
                         _ => return,
                     },
                     () = told.notified() => connection.graceful_shutdown(),
                 }
             }
         });
-        Answerer { asked, leave }
+        Answerer { asked, leave, hang }
     }
 
     async fn next(&mut self) -> (Request<RecvStream>, SendResponse<Bytes>) {
@@ -137,7 +141,7 @@ fn a_client_that_hangs_up_leaves_nothing_behind() {
         while world.throttle.waiting() == 0 {
             tokio::time::sleep(TICK).await;
         }
-        hang_up(caller);
+        hang_up(&caller);
         // The endpoint hears that nobody waits, and the slot is free at once.
         let cancelled = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
         assert_eq!(cancelled.unwrap(), Reason::CANCEL);
@@ -162,6 +166,77 @@ fn what_an_endpoint_refused_is_asked_again_whatever_it_was() {
         respond.send_reset(Reason::REFUSED_STREAM);
         let (mut request, mut respond) = endpoint.next().await;
         assert_eq!(request.body_mut().data().await.unwrap().unwrap(), "once");
+        ok(&mut respond);
+        assert_eq!(status(response).await.0, 200);
+    });
+}
+
+#[test]
+fn what_comes_while_it_is_sent_can_be_sent_again_as_well() {
+    run(async {
+        let world = World::new("", "protocol: h2c");
+        let mut endpoint = Answerer::new(&world).await;
+        let mut caller = Caller::new(&world).await;
+        let (response, mut body) = caller.ask(asks("POST"), false).await;
+        let (mut request, mut respond) = endpoint.next().await;
+        body.send_data(Bytes::from_static(b"one"), false).unwrap();
+        assert_eq!(request.body_mut().data().await.unwrap().unwrap(), "one");
+        respond.send_reset(Reason::REFUSED_STREAM);
+        body.send_data(Bytes::from_static(b"two"), true).unwrap();
+        let (request, mut respond) = endpoint.next().await;
+        let (mut all, mut body) = (Vec::new(), request.into_body());
+        while let Some(data) = body.data().await {
+            all.extend_from_slice(&data.unwrap());
+        }
+        assert_eq!(all, b"onetwo");
+        ok(&mut respond);
+        assert_eq!(status(response).await.0, 200);
+    });
+}
+
+#[test]
+fn an_answer_to_head_is_passed_on_whatever_the_endpoint_sends_behind_it() {
+    run(async {
+        let world = World::new("", "protocol: h2c");
+        let mut endpoint = Answerer::new(&world).await;
+        let mut client = world.client();
+        say(
+            &mut client,
+            "HEAD / HTTP/1.1\r\nhost: a.default.example.com\r\n\r\n",
+        )
+        .await;
+        let (_request, mut respond) = endpoint.next().await;
+        let answer = Response::builder()
+            .header("content-length", "4")
+            .body(())
+            .unwrap();
+        let mut body = respond.send_response(answer, false).unwrap();
+        body.send_data(Bytes::from_static(b"body"), true).unwrap();
+        let head = read_head(&mut client).await;
+        assert!(
+            head.starts_with("HTTP/1.1 200 ") && head.contains("content-length: 4\r\n"),
+            "{head}"
+        );
+        say(&mut client, GET).await;
+        let (_request, mut respond) = endpoint.next().await;
+        ok(&mut respond);
+        let head = read_head(&mut client).await;
+        assert!(head.contains("content-length: 0\r\n"), "{head}");
+    });
+}
+
+#[test]
+fn a_connection_on_which_nothing_is_heard_is_not_used_again() {
+    run(async {
+        let world = World::new("", "protocol: h2c, timeout: 2s");
+        let silent = Answerer::new(&world).await;
+        let mut other = Answerer::new(&world).await;
+        let mut caller = Caller::new(&world).await;
+        silent.hang.notify_one();
+        let (response, _) = caller.get().await;
+        assert_eq!(status(response).await, (504, "response_timeout".into()));
+        let (response, _) = caller.get().await;
+        let (_request, mut respond) = other.next().await;
         ok(&mut respond);
         assert_eq!(status(response).await.0, 200);
     });

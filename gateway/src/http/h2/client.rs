@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::future::{Future as _, pending, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use h2::client::ResponseFuture;
 
@@ -44,9 +45,11 @@ impl Call {
         self.lease.exchanges()
     }
 
-    /// Nobody should use the connection again.
-    pub fn give_up(&self) {
-        self.lease.give_up();
+    /// Nobody should use the connection again, if nothing was heard on it since then.
+    pub fn give_up_if_silent(&self, since: Instant) {
+        if self.lease.heard_at() <= since {
+            self.lease.give_up();
+        }
     }
 }
 
@@ -100,7 +103,11 @@ impl CallReader<'_> {
         let ended = body.is_end_stream();
         let read = heads::read_response(parts.status, &parts.headers, ended, to_head, out);
         self.pace.read_moved(out.head.bytes.len());
-        *self.inbound = Some(Inbound::new(body, u64::MAX));
+        let mut inbound = Inbound::new(body, u64::MAX);
+        if to_head || matches!(out.status, 204 | 304) {
+            inbound.ignore();
+        }
+        *self.inbound = Some(inbound);
         Poll::Ready(read)
     }
 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::{Buf, Bytes};
 use h2::RecvStream;
 
-use super::{failure, heads};
+use super::{KEEP_MAX, failure, heads};
 use crate::http::message::{Filled, StreamError, Trailers};
 use crate::http::pace::Pace;
 
@@ -31,7 +31,7 @@ pub struct Inbound {
     held: usize,
     /// Of those, bytes whose credit the peer has not got back: the newest.
     owed: usize,
-    /// The chunks there were when the whole body was here.
+    /// All that was received so far, while it is little.
     kept: Option<Vec<Bytes>>,
     /// Bytes were used.
     touched: bool,
@@ -66,6 +66,11 @@ impl Inbound {
     /// What comes is for a tunnel that is not open yet.
     pub fn await_tunnel(&mut self) {
         self.next = Next::Tunnel;
+    }
+
+    /// There is no body; what comes all the same is of no use.
+    pub fn ignore(&mut self) {
+        self.next = Next::Nothing;
     }
 
     pub fn begin_tunnel(&mut self) {
@@ -176,6 +181,13 @@ impl Inbound {
         if self.received > self.received_max {
             return Err(StreamError::TooLarge);
         }
+        if let Some(kept) = &mut self.kept {
+            kept.push(chunk.clone());
+            let whole: usize = kept.iter().map(Bytes::len).sum();
+            if whole > KEEP_MAX {
+                self.kept = None;
+            }
+        }
         self.held += chunk.len();
         self.owed += chunk.len();
         self.chunks.push_back(chunk);
@@ -212,9 +224,12 @@ impl Inbound {
         self.poll_more(&mut Context::from_waker(Waker::noop()), pace)
     }
 
-    /// Keeps the body, all of which is here, until [`forget`](Inbound::forget).
+    /// Keeps the body, what is here and what comes, until [`forget`](Inbound::forget) or until it is
+    /// more than [`KEEP_MAX`].
     pub fn keep(&mut self) {
-        self.kept = Some(self.chunks.iter().cloned().collect());
+        if !self.touched {
+            self.kept = Some(self.chunks.iter().cloned().collect());
+        }
     }
 
     /// Goes back to the beginning of the body; `false` if some of it was used and not kept.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use activator::admission::Clock;
 use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
+use tokio::sync::Notify;
 
 use super::pings::Pings;
 use super::wire::{Heard, Wire};
@@ -45,13 +46,20 @@ pub struct Link {
     /// It takes no more streams.
     gone: Cell<bool>,
     used: Cell<Instant>,
+    heard: Rc<Heard>,
+    /// Told when it was first heard, or has ended.
+    settled: Notify,
 }
 
 impl Link {
-    /// Begins HTTP/2 on a new connection. It is driven by a task of its own.
+    /// Begins HTTP/2 on a new connection and waits for the endpoint's settings, which say how many
+    /// streams it takes. It is driven by a task of its own.
     ///
     /// # Errors
-    /// The connection failed.
+    /// The connection failed, or is no HTTP/2.
+    ///
+    /// # Cancel safety
+    /// The connection is closed.
     pub async fn open(
         io: Io,
         secure: bool,
@@ -71,7 +79,7 @@ impl Link {
             .handshake(wire)
             .await
             .map_err(failure)?;
-        let pings = Pings::new(connection.ping_pong(), heard, PING_AFTER);
+        let pings = Pings::new(connection.ping_pong(), heard.clone(), PING_AFTER);
         let link = Rc::new(Link {
             requests: RefCell::new(requests),
             clock: clock.clone(),
@@ -80,6 +88,8 @@ impl Link {
             begun: Cell::new(0),
             gone: Cell::new(false),
             used: Cell::new(clock.now()),
+            heard,
+            settled: Notify::new(),
         });
         let driven = drive(
             connection,
@@ -89,6 +99,10 @@ impl Link {
             timer,
         );
         tokio::task::spawn_local(driven);
+        link.settled.notified().await;
+        if link.is_gone() {
+            return Err(StreamError::Closed);
+        }
         Ok(link)
     }
 
@@ -158,6 +172,12 @@ impl Lease {
     pub fn give_up(&self) {
         self.link.gone.set(true);
     }
+
+    /// When the endpoint last said anything on the connection.
+    #[must_use]
+    pub fn heard_at(&self) -> Instant {
+        self.link.heard.at()
+    }
 }
 
 impl Drop for Lease {
@@ -186,6 +206,7 @@ async fn drive(
     }
     if let Some(link) = link.upgrade() {
         link.gone.set(true);
+        link.settled.notify_one();
     }
 }
 
@@ -201,8 +222,12 @@ fn poll_driven(
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
             return Poll::Ready(ended.map_err(failure));
         }
-        let busy = link.upgrade().is_some_and(|link| link.streams.get() > 0);
-        if !busy {
+        let link = link.upgrade();
+        if let Some(link) = link.as_ref().filter(|link| link.heard.ever()) {
+            // Its first frame, the settings, was among what has just been taken in (RFC 9113 §3.4).
+            link.settled.notify_one();
+        }
+        if link.is_none_or(|link| link.streams.get() == 0) {
             // The next stream wakes us.
             timer.set(None);
             return Poll::Pending;

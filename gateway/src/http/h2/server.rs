@@ -118,11 +118,8 @@ impl Downstream for Stream {
 
     fn keep_body(&mut self, pace: &Pace) -> bool {
         self.inbound.gather(super::KEEP_MAX, pace);
-        let whole = self.inbound.whole().is_some();
-        if whole {
-            self.inbound.keep();
-        }
-        whole
+        self.inbound.keep();
+        self.inbound.whole().is_some()
     }
 
     fn rewind_body(&mut self) -> bool {

@@ -17,6 +17,7 @@ use crate::serve::io::Io;
 pub struct Heard {
     clock: Rc<Clock>,
     at: Cell<Instant>,
+    ever: Cell<bool>,
 }
 
 impl Heard {
@@ -25,12 +26,24 @@ impl Heard {
         Rc::new(Heard {
             clock: clock.clone(),
             at: Cell::new(clock.now()),
+            ever: Cell::new(false),
         })
+    }
+
+    fn note(&self) {
+        self.at.set(self.clock.now());
+        self.ever.set(true);
     }
 
     #[must_use]
     pub fn at(&self) -> Instant {
         self.at.get()
+    }
+
+    /// Whether it has said anything yet.
+    #[must_use]
+    pub fn ever(&self) -> bool {
+        self.ever.get()
     }
 }
 
@@ -76,7 +89,7 @@ impl AsyncRead for Wire {
         }
         let (mut read, _write) = wire.io.split();
         ready!(read.poll_read_buf(cx, buffer))?;
-        wire.heard.at.set(wire.heard.clock.now());
+        wire.heard.note();
         Poll::Ready(Ok(()))
     }
 }
