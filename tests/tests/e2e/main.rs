@@ -22,6 +22,7 @@ mod examples;
 mod explain;
 mod failures;
 mod fields;
+mod fixtures;
 mod framing;
 mod harness;
 mod hold;
