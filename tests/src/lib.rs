@@ -34,7 +34,7 @@ pub use client::{Answer, Client, Wire, request};
 pub use gateway::{Gateway, Launch};
 pub use load::Load;
 pub use raw::{Raw, RawBackend};
-pub use wait::{PATIENCE, eventually, within};
+pub use wait::{PATIENCE, eventually, settled, within};
 
 /// Whether the full sizes were asked for with `TIDEGATE_LONG=1`.
 #[must_use]

@@ -43,6 +43,7 @@ mod swaps;
 mod timeouts;
 mod upstream;
 mod validate;
+mod ways;
 mod websocket;
 
 use std::fmt::Display;
@@ -70,6 +71,11 @@ revisions:
     endpoints: ['{endpoint}']
 "
     )
+}
+
+/// As [`hello`], over HTTP/2 to the endpoint.
+fn hello_h2c(endpoint: &impl Display) -> String {
+    hello(endpoint) + "    protocol: h2c\n"
 }
 
 /// A route `cold` to a revision `cold-1`, which is at zero and started as a process with that
