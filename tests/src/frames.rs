@@ -37,6 +37,7 @@ pub const NO_ERROR: u32 = 0;
 pub const PROTOCOL_ERROR: u32 = 1;
 pub const REFUSED_STREAM: u32 = 7;
 pub const CANCEL: u32 = 8;
+pub const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// Larger parts of a head go into CONTINUATION.
 const FRAME: usize = 16_384;
@@ -88,7 +89,7 @@ impl Frames {
     pub async fn connect(address: SocketAddr) -> Frames {
         let mut raw = Raw::connect(address).await;
         raw.send(PREFACE).await;
-        Frames::begin(raw).await
+        Frames::begun(raw).await
     }
 
     /// The server's side of a connection, its client's preface read and answered.
@@ -97,10 +98,11 @@ impl Frames {
     /// On anything but a preface.
     pub async fn accept(mut raw: Raw) -> Frames {
         assert_eq!(raw.exactly(PREFACE.len()).await, PREFACE);
-        Frames::begin(raw).await
+        Frames::begun(raw).await
     }
 
-    async fn begin(raw: Raw) -> Frames {
+    /// Either side, once the preface has passed.
+    pub async fn begun(raw: Raw) -> Frames {
         let settings = Vec::new();
         let mut frames = Frames { raw, settings };
         // Without a table the peer's heads need no memory to be read.
@@ -121,6 +123,8 @@ impl Frames {
         self.send(SETTINGS, 0, 0, &payload).await;
     }
 
+    /// # Panics
+    /// When the peer has gone, as everything here that sends.
     pub async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         self.raw.send(encode(kind, flags, stream, payload)).await;
     }
@@ -268,10 +272,9 @@ impl Frames {
         while self.next().await.is_some() {}
     }
 
-    /// The connection's bytes, from where the frames stopped.
-    #[must_use]
-    pub fn into_raw(self) -> Raw {
-        self.raw
+    /// Sends many frames at once, as far as the peer takes them: it may close meanwhile.
+    pub async fn flood(&mut self, frames: &[u8]) {
+        drop(self.raw.try_send(frames).await);
     }
 }
 
