@@ -143,6 +143,23 @@ impl Frames {
         self.send(kind, flags | END_HEADERS, stream, last).await;
     }
 
+    /// A whole answer of these fields, if the peer still wants it.
+    pub async fn respond(&mut self, stream: u32, fields: &[(&str, &str)]) {
+        let flags = END_HEADERS | END_STREAM;
+        self.flood(&encode(HEADERS, flags, stream, &block(fields)))
+            .await;
+    }
+
+    /// The next head's stream; `None` when the peer has closed.
+    pub async fn asked(&mut self) -> Option<u32> {
+        loop {
+            let frame = self.next().await?;
+            if frame.kind == HEADERS {
+                return Some(frame.stream);
+            }
+        }
+    }
+
     /// A GET without further fields.
     pub async fn get(&mut self, stream: u32, host: &str, path: &str) {
         self.head(stream, &get(host, path), true).await;

@@ -166,7 +166,15 @@ impl Call {
     /// # Errors
     /// When the stream is reset or the connection breaks.
     pub async fn try_head(&mut self) -> Result<Response<RecvStream>, h2::Error> {
-        within("an answer", &mut self.response).await
+        within("an answer", self.response()).await
+    }
+
+    /// The same, however long it takes.
+    ///
+    /// # Errors
+    /// When the stream is reset or the connection breaks.
+    pub async fn response(&mut self) -> Result<Response<RecvStream>, h2::Error> {
+        (&mut self.response).await
     }
 
     pub async fn send(&mut self, data: impl Into<Bytes>) {
