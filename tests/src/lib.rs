@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod process;
 pub mod python;
 pub mod raw;
+pub mod tls;
 pub mod wait;
 pub mod websocket;
 

@@ -32,6 +32,7 @@ mod http2_clients;
 mod http2_drain;
 mod http2_endpoints;
 mod http2_hold;
+mod http2_tls;
 mod http2_websocket;
 mod kill;
 mod metrics;
