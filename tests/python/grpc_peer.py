@@ -214,7 +214,9 @@ def errors_after_messages(calls):
 
 def deadlines(calls):
     error = failure(lambda: calls.unary(b"", metadata=[("x-hold", "")], timeout=0.2))
-    expect(error.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
+    # An endpoint of tonic may be first to notice, and says so in another word.
+    late = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+    expect(error.code() in late, True)
 
 
 def cancellation(calls):
