@@ -1,6 +1,7 @@
 """The service of src/grpc.rs with Python's grpcio, which is gRPC's C core: as an endpoint
 (`grpc_peer.py serve`) and as a client that tries every kind of call (`grpc_peer.py call ADDRESS
-HOST`). Needs grpcio and nothing generated: messages are written and read by hand.
+HOST [CA]`, with a CA over TLS). Needs grpcio and nothing generated: messages are written and read
+by hand.
 """
 
 import sys
@@ -245,10 +246,20 @@ CASES = [
 ]
 
 
-def call(address, host):
+def open_channel(address, host, authority):
     options = OPTIONS + [("grpc.default_authority", host), ("grpc.enable_http_proxy", 0)]
+    if authority is None:
+        return grpc.insecure_channel(address, options=options)
+    with open(authority, "rb") as file:
+        credentials = grpc.ssl_channel_credentials(file.read())
+    # The name that the certificate must have.
+    options.append(("grpc.ssl_target_name_override", host))
+    return grpc.secure_channel(address, credentials, options=options)
+
+
+def call(address, host, authority=None):
     failed = 0
-    with grpc.insecure_channel(address, options=options) as channel:
+    with open_channel(address, host, authority) as channel:
         for case in CASES:
             try:
                 case(Calls(channel))
@@ -263,6 +274,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
         serve()
     elif sys.argv[1:2] == ["call"]:
-        sys.exit(call(*sys.argv[2:4]))
+        sys.exit(call(*sys.argv[2:5]))
     else:
         sys.exit(__doc__)

@@ -123,13 +123,20 @@ impl fmt::Debug for GrpcioBackend {
     }
 }
 
-/// `grpc_peer.py call`: every kind of call, through `address` to `host`.
+/// `grpc_peer.py call`: every kind of call, through `address` to `host`; over TLS with the
+/// certificate of an authority to believe in, in a file.
 ///
 /// # Panics
 /// When one fails, with what it said.
-pub async fn call_everything(python: &Path, address: SocketAddr, host: &str) {
+pub async fn call_everything(
+    python: &Path,
+    address: SocketAddr,
+    host: &str,
+    authority: Option<&Path>,
+) {
     let mut command = peer(python);
     command.arg("call").arg(address.to_string()).arg(host);
+    command.args(authority);
     let output = tokio::task::spawn_blocking(move || command.output());
     let output = output.await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);

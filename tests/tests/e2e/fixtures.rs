@@ -215,7 +215,7 @@ async fn tonic_calls_tonic() {
 async fn python_and_tonic_understand_each_other() {
     let Some(python) = interpreter() else { return };
     let tonic = GrpcBackend::start();
-    call_everything(python, tonic.address, "h").await;
+    call_everything(python, tonic.address, "h", None).await;
     until("nothing is held", || tonic.held() == 0).await;
     let grpcio = GrpcioBackend::start(python);
     let mut caller = Caller::new(grpcio.address, "h");

@@ -194,11 +194,11 @@ async fn grpcio_and_tonic_do_not_notice_the_gateway() {
     let Some(python) = interpreter() else { return };
     let tonic = GrpcBackend::start();
     let (gateway, _) = through(&tonic).await;
-    call_everything(python, gateway.public(), HELLO).await;
+    call_everything(python, gateway.public(), HELLO, None).await;
     gateway.until_idle().await;
     let grpcio = GrpcioBackend::start(python);
     let (gateway, mut caller) = through(&grpcio).await;
-    call_everything(python, gateway.public(), HELLO).await;
+    call_everything(python, gateway.public(), HELLO, None).await;
     let pieces = stream::iter((0..100).map(|number| Piece::new("x", number)));
     let sum = caller
         .collect(Request::new(pieces))

@@ -382,56 +382,6 @@ async fn window_is_given_stream_by_stream() {
 }
 
 #[tokio::test]
-async fn client_that_resets_without_end_is_left() {
-    let backend = Backend::start("one");
-    let gateway = Gateway::start(&hello(&backend)).await;
-    let mut client = frames(&gateway).await;
-    let block = frames::block(&get(HELLO, "/?hold"));
-    let begin = frames::END_STREAM | frames::END_HEADERS;
-    let attack: Vec<u8> = (1..5_000)
-        .step_by(2)
-        .flat_map(|stream| {
-            let cancel = frames::CANCEL.to_be_bytes();
-            let mut both = frames::encode(frames::HEADERS, begin, stream, &block);
-            both.extend(frames::encode(frames::RST_STREAM, 0, stream, &cancel));
-            both
-        })
-        .collect();
-    client.flood(&attack).await;
-    assert_eq!(client.goaway().await.1, frames::ENHANCE_YOUR_CALM);
-    gateway.until_idle().await;
-    let mut calm = Client::speaking(Wire::Http2, gateway.public()).await;
-    calm.get(HELLO, "/").await.expect(200);
-}
-
-/// Sends far more of that frame than anybody has a use for.
-async fn flooded_with(kind: u8, payload: &[u8]) {
-    let backend = Backend::start("one");
-    let gateway = Gateway::start(&hello(&backend)).await;
-    let mut client = frames(&gateway).await;
-    let flood = frames::encode(kind, 0, 0, payload).repeat(20_000);
-    client.flood(&flood).await;
-    assert_eq!(client.goaway().await.1, frames::ENHANCE_YOUR_CALM);
-    let mut calm = Client::speaking(Wire::Http2, gateway.public()).await;
-    calm.get(HELLO, "/").await.expect(200);
-}
-
-#[tokio::test]
-async fn client_that_pings_without_end_is_left() {
-    flooded_with(frames::PING, &[0; 8]).await;
-}
-
-#[tokio::test]
-async fn client_that_settles_without_end_is_left() {
-    flooded_with(frames::SETTINGS, &[]).await;
-}
-
-#[tokio::test]
-async fn client_that_gives_window_without_end_is_left() {
-    flooded_with(frames::WINDOW_UPDATE, &[0, 0, 0, 1]).await;
-}
-
-#[tokio::test]
 async fn cancelled_requests_leave_the_connection_as_it_was() {
     let backend = Backend::start("one");
     let gateway = Gateway::start(&hello_h2c(&backend)).await;

@@ -6,7 +6,9 @@ use hyper::body::Frame;
 use rustix::process::Signal;
 use tests::body::{channel, chunks, fingerprint, pattern};
 use tests::client::{carrying, with};
+use tests::grpc::GrpcBackend;
 use tests::http2::Http2;
+use tests::python::{call_everything, interpreter};
 use tests::tls::{Authority, protocol};
 use tests::websocket::WebSocket;
 use tests::{Backend, Client, Gateway, Launch, PATIENCE, Wire, request, sized, within};
@@ -111,6 +113,17 @@ async fn many_streams_and_sockets_share_a_connection() {
         assert!(status == 200 && body == pattern(1000 * number, number as u64));
     }
     socket.close().await;
+    gateway.until_idle().await;
+}
+
+#[tokio::test]
+async fn grpc_is_called_over_tls() {
+    let Some(python) = interpreter() else { return };
+    let backend = GrpcBackend::start();
+    let (gateway, authority) = behind_tls(&hello_h2c(&backend)).await;
+    let believed = gateway.directory().join("ca.pem");
+    std::fs::write(&believed, authority.pem()).unwrap();
+    call_everything(python, gateway.public(), HELLO, Some(&believed)).await;
     gateway.until_idle().await;
 }
 

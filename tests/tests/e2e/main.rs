@@ -28,6 +28,7 @@ mod grpc;
 mod harness;
 mod hold;
 mod hosts;
+mod http2_attacks;
 mod http2_clients;
 mod http2_drain;
 mod http2_endpoints;
