@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, CertifiedIssuer, DnType, KeyPair};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -52,7 +54,11 @@ impl Authority {
     #[must_use]
     pub fn issue(&self, names: &[&str]) -> Pem {
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();
-        let params = CertificateParams::new(names).unwrap();
+        self.sign(&CertificateParams::new(names).unwrap())
+    }
+
+    #[must_use]
+    pub fn sign(&self, params: &CertificateParams) -> Pem {
         let key = KeyPair::generate().unwrap();
         Pem {
             cert: params.signed_by(&key, &self.0).unwrap().pem(),
@@ -73,6 +79,18 @@ impl Authority {
         client
     }
 
+    /// As [`client`](Authority::client), who shows this certificate where it is asked for one.
+    #[must_use]
+    pub fn client_with(&self, protocols: &[&str], pem: &Pem) -> ClientConfig {
+        let mut client = self.client(protocols);
+        let chain = CertificateDer::from_pem_slice(pem.cert.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(pem.key.as_bytes()).unwrap();
+        let provider = client.crypto_provider().clone();
+        let ours = CertifiedKey::from_der(vec![chain], key, &provider).unwrap();
+        client.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(ours));
+        client
+    }
+
     /// A connection to `address`, whose certificate is for `name`.
     pub async fn connect(
         &self,
@@ -80,14 +98,25 @@ impl Authority {
         name: &str,
         protocols: &[&str],
     ) -> TlsStream<TcpStream> {
-        let stream = within("a connection", TcpStream::connect(address)).await;
-        let stream = stream.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let connector = TlsConnector::from(Arc::new(self.client(protocols)));
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        let handshake = connector.connect(name, stream);
-        within("a TLS handshake", handshake).await.unwrap()
+        let client = Arc::new(self.client(protocols));
+        connect(&client, address, name).await.unwrap()
     }
+}
+
+/// A connection of this client to `address`, whose certificate must be for `name`.
+///
+/// # Errors
+/// When the handshake fails.
+pub async fn connect(
+    client: &Arc<ClientConfig>,
+    address: SocketAddr,
+    name: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = within("a connection", TcpStream::connect(address)).await?;
+    stream.set_nodelay(true)?;
+    let connector = TlsConnector::from(client.clone());
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    within("a TLS handshake", connector.connect(name, stream)).await
 }
 
 /// What was agreed on in the handshake, `""` when nothing was.
