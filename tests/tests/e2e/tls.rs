@@ -7,8 +7,9 @@ use std::time::Duration;
 use rustls::HandshakeKind;
 use tests::body::{fingerprint, pattern};
 use tests::client::carrying;
+use tests::process::resident;
 use tests::tls::{Authority, connect};
-use tests::{Backend, Client, Gateway, Launch, Raw, Wire, body, request, within};
+use tests::{Backend, Client, Gateway, Launch, Raw, Wire, body, request, sized, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{HELLO, hello};
@@ -194,4 +195,33 @@ async fn what_is_no_tls_is_refused_and_counted_and_a_look_is_not() {
     client.get(HELLO, "/").await.expect(200);
     assert_eq!(failed(&gateway).await, 2.0);
     assert_eq!(backend.total(), 1);
+}
+
+/// The promise, for a connection between requests.
+const IDLE_BYTES: u64 = 24 * 1024;
+
+#[tokio::test]
+async fn idle_connection_costs_little_also_after_a_large_request() {
+    let _alone = tests::heavy().await;
+    let backend = Backend::start("one");
+    let (gateway, authority) = secure(&backend, "").await;
+    let config = Arc::new(authority.client(&[]));
+    let visit = async || {
+        let stream = connect(&config, gateway.public(), HELLO).await.unwrap();
+        let mut client = Client::over(Wire::Http1, stream).await.unwrap();
+        let upload = carrying(request("POST", HELLO, "/"), body::full(pattern(100_000, 1)));
+        client.send(upload).await.expect(200);
+        client
+    };
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        clients.push(visit().await);
+    }
+    let before = resident(gateway.pid());
+    let count = sized(500, 5000);
+    for _ in 0..count {
+        clients.push(visit().await);
+    }
+    let grown = resident(gateway.pid()).saturating_sub(before);
+    assert!(grown < IDLE_BYTES * count, "{} bytes each", grown / count);
 }
