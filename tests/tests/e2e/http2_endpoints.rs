@@ -10,7 +10,7 @@ use tests::client::carrying;
 use tests::frames::{self, Frames};
 use tests::http2::{Http2, Http2Backend, Stream, Terms};
 use tests::load::{Reconnect, assert_only_200};
-use tests::{Client, Gateway, Load, PATIENCE, RawBackend, Wire, eventually, request};
+use tests::{Backend, Client, Gateway, Load, PATIENCE, RawBackend, Wire, eventually, request};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -241,6 +241,73 @@ async fn connection_that_went_silent_is_replaced() {
         (gateway.get(HELLO, "/").await.status == 200).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn endpoint_that_is_too_slow_is_told_to_stop() {
+    let backend = Http2Backend::scripted(|mut stream| async move {
+        match stream.path() {
+            "/slow" => assert_eq!(stream.cancelled().await, Reason::CANCEL),
+            _ => stream.status(200),
+        }
+    });
+    let config = one_worker(&backend) + "    timeout: 500ms\n";
+    let gateway = Gateway::start(&config).await;
+    for _ in 0..3 {
+        let slow = gateway.get(HELLO, "/slow").await;
+        slow.refused(504, "response_timeout");
+        eventually(PATIENCE, "it is told", async || {
+            (backend.running() == 0).then_some(())
+        })
+        .await;
+        gateway.get(HELLO, "/").await.expect(200);
+    }
+    // It costs the stream, not the connection.
+    assert_eq!(backend.connections(), 1);
+}
+
+#[tokio::test]
+async fn limit_of_an_endpoint_holds_on_a_shared_connection() {
+    let backend = Backend::start("one");
+    let gateway = Gateway::start(&(hello_h2c(&backend) + "    concurrency: 3\n")).await;
+    let client = Client::speaking(Wire::Http2, gateway.public()).await;
+    let mut calls = JoinSet::new();
+    for _ in 0..60 {
+        let mut sibling = client.sibling();
+        let asked = request("GET", HELLO, "/?sleep=5");
+        calls.spawn(async move { sibling.try_send(asked).await.map(|answer| answer.status) });
+    }
+    for outcome in calls.join_all().await {
+        assert_eq!(outcome.unwrap(), 200);
+    }
+    assert_eq!(backend.peak(), 3);
+    // Who leaves while it runs gives its slot back at once.
+    for _ in 0..10 {
+        let mut sibling = client.sibling();
+        let asked = request("GET", HELLO, "/?hold");
+        let held = tokio::spawn(async move { sibling.try_send(asked).await.map(drop) });
+        eventually(PATIENCE, "it arrives", async || {
+            (backend.running() == 1).then_some(())
+        })
+        .await;
+        held.abort();
+        gateway.until_idle().await;
+    }
+}
+
+#[tokio::test]
+async fn endpoint_that_closes_without_a_word_costs_no_safe_request() {
+    let backend = RawBackend::scripted(|_, raw| async move {
+        let mut server = Frames::accept(raw).await;
+        if let Some(stream) = server.asked().await {
+            server.respond(stream, &[(":status", "200")]).await;
+        }
+    });
+    let gateway = Gateway::start(&hello_h2c(&backend)).await;
+    let mut client = gateway.connect().await;
+    for _ in 0..30 {
+        client.get(HELLO, "/").await.expect(200);
+    }
 }
 
 #[tokio::test]

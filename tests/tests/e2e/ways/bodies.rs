@@ -23,6 +23,7 @@ on_every_way! {
     both_directions_move_at_the_same_time
     events_are_not_held_back
     early_answer_reaches_the_client_that_is_still_sending
+    answer_may_end_before_its_request
     slow_reader_holds_back_the_endpoint
     slow_endpoint_holds_back_the_client
 }
@@ -168,6 +169,30 @@ async fn early_answer_reaches_the_client_that_is_still_sending(way: Way) {
     );
     drop(sender);
     gateway.until_idle().await;
+}
+
+async fn answer_may_end_before_its_request(way: Way) {
+    // Answers at once and reads on.
+    let backend = Backend::with(|request: Request<Incoming>| async {
+        tokio::spawn(request.into_body().collect());
+        Response::new(full("done"))
+    });
+    let gateway = way.gateway(&backend).await;
+    for _ in 0..5 {
+        let mut client = way.client(&gateway).await;
+        let (sender, stream) = channel();
+        let asked = carrying(request("POST", HELLO, "/"), stream);
+        sender.send(Frame::data(pattern(1000, 1))).await.unwrap();
+        let answer = client.send(asked).await.expect(200);
+        assert_eq!(answer.text(), "done");
+        // Whether anybody still wants the rest or not.
+        drop(sender.send(Frame::data(pattern(1000, 1))).await);
+        drop(sender);
+        gateway.until_idle().await;
+        if way.client == Wire::Http2 {
+            client.get(HELLO, "/").await.expect(200);
+        }
+    }
 }
 
 /// A body of [`MUCH`], and how much of it was taken.
