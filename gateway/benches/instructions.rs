@@ -195,6 +195,7 @@ fn worker() -> Rc<Worker> {
         version: 1,
         snapshot: compiled.snapshot,
         throttles,
+        ..Live::default()
     });
     let registry = Registry::new(1, vec!["bench".to_owned()]);
     let log = access_log::Config {

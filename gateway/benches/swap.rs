@@ -53,7 +53,8 @@ fn one_of_10_000(bencher: Bencher<'_, '_>, what: &str) {
     let local = Arc::new(Local::start(program, &[]).unwrap());
     let holding = Holding::new(100, 1 << 20);
     let handle = runtime.handle().clone();
-    let mut reconciler = Reconciler::new(Compiler::default(), holding, WORKERS, local, handle);
+    let mut reconciler =
+        Reconciler::new(Compiler::default(), holding, WORKERS, local, handle, None);
     let published = Published::default();
     let all = (0..ROUTES).map(|number| fragment(number, 0, 0)).collect();
     let next = reconciler.apply(all, &published.load()).unwrap();

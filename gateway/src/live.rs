@@ -5,6 +5,7 @@
 //! routed: what it keeps are worker-local handles, so a long stream pins no table.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,8 @@ use tokio::sync::watch;
 
 use crate::observe::facts::{Facts, Names};
 use crate::observe::metrics::{Series, WorkerMetrics};
+use crate::serve::tls::endpoint::Dialer;
+use crate::serve::tls::server::Acceptor;
 
 /// Throttles by revision id; chunks are shared between versions.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +53,26 @@ pub struct Live {
     pub version: u64,
     pub snapshot: Snapshot,
     pub throttles: Throttles,
+    pub credentials: Arc<Credentials>,
+}
+
+/// What files of certificates and keys said when they were last read.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    /// Of the listeners that run, in their order; `None` = in clear.
+    pub acceptors: Vec<Option<Arc<Acceptor>>>,
+    /// Of the revisions with `tls`.
+    pub dialers: HashMap<RevisionId, Arc<Dialer>>,
+}
+
+impl Live {
+    /// How the endpoints of one of its revisions are spoken to; `None` = in clear.
+    #[must_use]
+    pub fn dialer(&self, revision: &Revision) -> Option<&Arc<Dialer>> {
+        // Nearly no revision has one: they are not looked for.
+        revision.tls.as_ref()?;
+        self.credentials.dialers.get(&revision.id)
+    }
 }
 
 /// Where control puts the newest version and workers find it.
@@ -110,6 +133,14 @@ pub struct LocalRoute {
 pub struct LocalRevision {
     pub revision: Arc<Revision>,
     pub gate: Rc<Gate>,
+    /// How its endpoints are spoken to; `None` = in clear.
+    pub dialer: Option<Arc<Dialer>>,
+}
+
+impl LocalRevision {
+    fn has(&self, dialer: Option<&Arc<Dialer>>) -> bool {
+        self.dialer.as_ref().map(Arc::as_ptr) == dialer.map(Arc::as_ptr)
+    }
 }
 
 /// Which target of a route a request goes to: worker-local, pins no table.
@@ -197,7 +228,9 @@ impl LocalLive {
             let stale = slot.as_ref().is_some_and(|local| {
                 let id = local.revision.id;
                 let known = live.snapshot.revision(id);
-                !known.is_some_and(|revision| Arc::ptr_eq(revision, &local.revision))
+                !known.is_some_and(|revision| {
+                    Arc::ptr_eq(revision, &local.revision) && local.has(live.dialer(revision))
+                })
             });
             if stale {
                 *slot = None;
@@ -212,6 +245,14 @@ impl LocalLive {
                 *slot = None;
             }
         }
+    }
+
+    /// How handshakes at a listener are made now; `None` where it speaks in clear.
+    #[must_use]
+    pub fn acceptor(&self, listener: usize) -> Option<Arc<Acceptor>> {
+        self.refresh();
+        let live = self.current.borrow();
+        live.credentials.acceptors.get(listener)?.clone()
     }
 
     /// Where a request goes; `None` is `no_route`. `random` decides what is left to chance.
@@ -263,8 +304,10 @@ impl LocalLive {
         if revisions.len() <= place {
             revisions.resize_with(place + 1, || None);
         }
+        let dialer = live.dialer(revision);
         if let Some(local) = &revisions[place]
             && Arc::ptr_eq(&local.revision, revision)
+            && local.has(dialer)
         {
             return Some(local.clone());
         }
@@ -276,6 +319,7 @@ impl LocalLive {
         let local = Rc::new(LocalRevision {
             revision: revision.clone(),
             gate,
+            dialer: dialer.cloned(),
         });
         revisions[place] = Some(local.clone());
         Some(local)

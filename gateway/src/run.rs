@@ -1,5 +1,7 @@
 //! `tidegate run`, in order: read, bind, build, spawn, wait, drain.
 
+mod check;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -9,7 +11,6 @@ use std::time::Duration;
 
 use activator::admission::Holding;
 use activator::scaler::local::Local;
-use config::Compiler;
 use config::problem::{Problem, Sources};
 use config::settings::{Audience, Overrides, Settings};
 use config::source::file::FileSource;
@@ -19,6 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle as Task, JoinSet};
 
+use self::check::{Checked, check};
 use crate::control::Control;
 use crate::control::reconcile::Reconciler;
 use crate::control::world::{Running, Status};
@@ -50,8 +52,17 @@ pub struct Options {
 /// Where the process can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    pub listeners: Vec<(SocketAddr, Audience)>,
+    pub listeners: Vec<Listening>,
     pub admin: SocketAddr,
+}
+
+/// A listener and where it was bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listening {
+    pub address: SocketAddr,
+    pub audience: Audience,
+    /// It speaks TLS.
+    pub secure: bool,
 }
 
 /// Why there is nothing to run.
@@ -83,17 +94,14 @@ pub enum RunError {
 pub fn run(options: Options) -> Result<(), RunError> {
     raise_descriptor_limit();
     let mut source = FileSource::new(options.files);
-    let fragments = source.load_once();
-    let mut compiler = Compiler::default();
-    let sources = sources_of(&fragments);
-    let compiled = compiler
-        .apply(fragments)
-        .map_err(|problems| RunError::Invalid { problems, sources })?;
-    let settings = compiled.settings.clone().with(&options.overrides);
-    let workers = match settings.workers {
-        0 => std::thread::available_parallelism()?.get(),
-        some => some,
-    };
+    let Checked {
+        compiler,
+        compiled,
+        credentials,
+        settings,
+        listeners,
+    } = check(source.load_once(), &options.overrides)?;
+    let workers = workers(&settings)?;
     let sockets = Sockets::bind(&settings, workers)?;
     let addresses = sockets.addresses.clone();
     let registry = Registry::new(workers, sockets.labels());
@@ -119,8 +127,9 @@ pub fn run(options: Options) -> Result<(), RunError> {
         workers,
         local.clone(),
         runtime.handle().clone(),
+        listeners,
     );
-    let next = reconciler.bring_in_line(compiled, &published.load());
+    let next = reconciler.bring_in_line(compiled, credentials, &published.load());
     published.swap(next.live);
     let status = Status::new(registry.clone(), published.clone());
     status.swapped(published.version());
@@ -154,6 +163,13 @@ pub fn run(options: Options) -> Result<(), RunError> {
     runtime.block_on(shift.serve(crew, &shared.settings, signals, reread))
 }
 
+fn workers(settings: &Settings) -> io::Result<usize> {
+    Ok(match settings.workers {
+        0 => std::thread::available_parallelism()?.get(),
+        some => some,
+    })
+}
+
 fn control_runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
@@ -175,7 +191,7 @@ impl Sockets {
         self.addresses
             .listeners
             .iter()
-            .map(|(address, _)| address.to_string())
+            .map(|listening| listening.address.to_string())
             .collect()
     }
 
@@ -188,7 +204,11 @@ impl Sockets {
             let failed = |error| RunError::Bind { address, error };
             let sockets = listeners::bind(address, workers).map_err(failed)?;
             let taken = sockets[0].local_addr().map_err(failed)?;
-            addresses.push((taken, listener.audience));
+            addresses.push(Listening {
+                address: taken,
+                audience: listener.audience,
+                secure: listener.tls.is_some(),
+            });
             for (sockets, socket) in of_workers.iter_mut().zip(sockets) {
                 sockets.push(socket);
             }

@@ -125,6 +125,7 @@ fn world(endpoint: SocketAddr, holding: &Arc<Holding>) -> (config::Settings, Liv
         version: 1,
         snapshot: compiled.snapshot,
         throttles,
+        ..Live::default()
     };
     (compiled.settings, live)
 }

@@ -24,10 +24,11 @@ use std::time::Duration;
 use anyhow::bail;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http_body_util::{BodyExt, BodyStream, StreamBody};
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::header::{HeaderMap, HeaderValue, UPGRADE};
-use hyper::{Request, Response};
+use hyper::header::{HOST, HeaderMap, HeaderValue, UPGRADE};
+use hyper::http::request::Parts;
+use hyper::{Request, Response, Version};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -152,7 +153,7 @@ impl App {
             response = response.header(name, value);
         }
         if query.has("mirror") {
-            return Ok(response.body(mirror(request.into_body()))?);
+            return Ok(response.body(body::passing(request.into_body()))?);
         }
         let content = match query.number("size") {
             Some(size) => body::pattern(usize::try_from(size)?, query.number("seed").unwrap_or(0)),
@@ -184,7 +185,8 @@ impl App {
         let mut report = json!({
             "backend": self.name,
             "method": head.method.as_str(),
-            "target": head.uri.to_string(),
+            "target": target(&head),
+            "authority": authority(&head),
             "version": format!("{:?}", head.version),
             "headers": fields(&head.headers),
             "body": String::from_utf8_lossy(&start),
@@ -196,6 +198,23 @@ impl App {
             report.extend(self.about.clone());
         }
         Ok(report.to_string().into())
+    }
+}
+
+/// The request's target without what HTTP/2 says in `:scheme` and `:authority`.
+fn target(head: &Parts) -> String {
+    match head.uri.path_and_query() {
+        Some(path) if head.version == Version::HTTP_2 => path.to_string(),
+        _ => head.uri.to_string(),
+    }
+}
+
+/// `:authority`, or the field `host` where that is how it is said.
+fn authority(head: &Parts) -> String {
+    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
+    match head.uri.authority() {
+        Some(authority) => authority.to_string(),
+        None => host.unwrap_or_default().to_owned(),
     }
 }
 
@@ -220,13 +239,6 @@ fn fields(headers: &HeaderMap) -> HashMap<String, String> {
             .or_insert_with(|| value.to_string());
     }
     fields
-}
-
-fn mirror(incoming: Incoming) -> Body {
-    let frames = BodyStream::new(incoming)
-        .take_while(|frame| std::future::ready(frame.is_ok()))
-        .filter_map(|frame| std::future::ready(frame.ok().map(Ok)));
-    StreamBody::new(frames).boxed_unsync()
 }
 
 fn in_pieces(content: Bytes, query: &Query) -> Body {

@@ -1,4 +1,5 @@
-//! Endpoints in the test's own process: real servers of hyper on free ports.
+//! Endpoints in the test's own process: real servers of hyper on free ports, which speak HTTP/1.1
+//! or HTTP/2, whichever their clients begin with.
 
 use std::fmt;
 use std::future::Future;
@@ -8,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -202,10 +203,10 @@ where
     R: Future<Output = anyhow::Result<Response<Body>>> + Send + 'static,
 {
     stream.set_nodelay(true).unwrap();
-    let connection = http1::Builder::new()
-        .half_close(half_close)
-        .serve_connection(TokioIo::new(stream), service_fn(handler))
-        .with_upgrades();
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().half_close(half_close);
+    let connection =
+        server.serve_connection_with_upgrades(TokioIo::new(stream), service_fn(handler));
     // How a connection ends is the gateway's and the script's affair, and seen from there.
     drop(connection.await);
 }

@@ -37,14 +37,29 @@ pub fn command(script: Option<&str>) -> Command {
     command
 }
 
-fn build() -> PathBuf {
-    // …/target[/TRIPLE]/PROFILE/deps/e2e-HASH
+/// Of the profile of the tests that run: `…/target[/TRIPLE]/PROFILE`, of `…/deps/e2e-HASH` in it.
+fn profile_directory() -> PathBuf {
     let own = std::env::current_exe().unwrap();
-    let profile = own.parent().and_then(Path::parent).unwrap();
+    own.parent().and_then(Path::parent).unwrap().to_owned()
+}
+
+/// Cargo's target directory.
+///
+/// # Panics
+/// When the tests do not run inside one.
+#[must_use]
+pub fn target_directory() -> PathBuf {
+    let profile = profile_directory();
     let target = profile
         .ancestors()
         .find(|path| path.join("CACHEDIR.TAG").exists());
-    let target = target.expect("tests run inside a target directory");
+    target
+        .expect("tests run inside a target directory")
+        .to_owned()
+}
+
+fn build() -> PathBuf {
+    let (profile, target) = (profile_directory(), target_directory());
     let triple = profile.parent().filter(|parent| *parent != target);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -62,7 +77,7 @@ fn build() -> PathBuf {
             other => other,
         })
         .arg("--target-dir")
-        .arg(target)
+        .arg(&target)
         .args(["--message-format", "json-render-diagnostics"])
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap())
         .stderr(Stdio::inherit());

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
 use hyper::HeaderMap;
 use hyper::body::Frame;
 use tokio::sync::mpsc;
@@ -37,6 +37,18 @@ pub fn channel() -> (mpsc::Sender<Frame<Bytes>>, Body) {
     let (sender, mut receiver) = mpsc::channel(1);
     let frames = futures_util::stream::poll_fn(move |context| receiver.poll_recv(context));
     (sender, StreamBody::new(frames.map(Ok)).boxed_unsync())
+}
+
+/// What another body says, as far as it comes.
+pub fn passing<B>(body: B) -> Body
+where
+    B: hyper::body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Send,
+{
+    let frames = BodyStream::new(body)
+        .take_while(|frame| std::future::ready(frame.is_ok()))
+        .filter_map(|frame| std::future::ready(frame.ok().map(Ok)));
+    StreamBody::new(frames).boxed_unsync()
 }
 
 /// `length` bytes that depend on their position and on `seed`, so that lost, doubled, moved or

@@ -1,14 +1,15 @@
-//! A client that is not ours: hyper's, on one keep-alive connection.
+//! A client that is not ours: hyper's, on one connection of HTTP/1.1 or HTTP/2.
 
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::HeaderMap;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper::header::{HOST, HeaderMap};
+use hyper::{Request, Response, Uri};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
@@ -121,11 +122,28 @@ impl Answer {
     }
 }
 
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    Http1,
+    /// With prior knowledge, or agreed on in a TLS handshake.
+    Http2,
+}
+
+/// How much of an answer HTTP/2 clients take before they have read it: per stream, per connection.
+pub const WINDOWS: (u32, u32) = (65_535, 1 << 20);
+
 /// One connection to the gateway, closed when dropped.
 #[derive(Debug)]
 pub struct Client {
-    sender: SendRequest<Body>,
+    sender: Sender,
     connection: AbortHandle,
+}
+
+#[derive(Debug)]
+enum Sender {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
 }
 
 impl Drop for Client {
@@ -142,13 +160,46 @@ impl Client {
     /// # Errors
     /// When nobody listens.
     pub async fn try_connect(address: SocketAddr) -> anyhow::Result<Client> {
+        Client::try_speaking(Wire::Http1, address).await
+    }
+
+    /// A connection on which that is spoken from the first byte.
+    pub async fn speaking(wire: Wire, address: SocketAddr) -> Client {
+        Client::try_speaking(wire, address).await.unwrap()
+    }
+
+    /// # Errors
+    /// When nobody listens.
+    pub async fn try_speaking(wire: Wire, address: SocketAddr) -> anyhow::Result<Client> {
         let stream = within("a connection", TcpStream::connect(address)).await?;
         stream.set_nodelay(true)?;
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(1 << 20)
-            .handshake(TokioIo::new(stream))
-            .await?;
-        let connection = tokio::spawn(connection).abort_handle();
+        Client::over(wire, stream).await
+    }
+
+    /// On a connection that stands, in clear or not.
+    ///
+    /// # Errors
+    /// When the first bytes cannot be sent.
+    pub async fn over<S>(wire: Wire, stream: S) -> anyhow::Result<Client>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let stream = TokioIo::new(stream);
+        let (sender, connection) = match wire {
+            Wire::Http1 => {
+                let mut client = http1::Builder::new();
+                let (sender, connection) = client.max_buf_size(1 << 20).handshake(stream).await?;
+                (Sender::Http1(sender), tokio::spawn(connection))
+            }
+            Wire::Http2 => {
+                let mut client = http2::Builder::new(TokioExecutor::new());
+                client.initial_stream_window_size(WINDOWS.0);
+                client.initial_connection_window_size(WINDOWS.1);
+                let (sender, connection) = client.handshake(stream).await?;
+                (Sender::Http2(sender), tokio::spawn(connection))
+            }
+        };
+        let connection = connection.abort_handle();
         Ok(Client { sender, connection })
     }
 
@@ -177,13 +228,64 @@ impl Client {
     /// # Errors
     /// When the connection breaks or cannot be used again.
     pub async fn open(&mut self, request: Request<Body>) -> anyhow::Result<Response<Incoming>> {
-        self.sender.ready().await?;
-        Ok(self.sender.send_request(request).await?)
+        match &mut self.sender {
+            Sender::Http1(sender) => {
+                sender.ready().await?;
+                Ok(sender.send_request(request).await?)
+            }
+            Sender::Http2(sender) => {
+                sender.ready().await?;
+                Ok(sender.send_request(with_authority(request)).await?)
+            }
+        }
+    }
+
+    /// One more request of the same HTTP/2 connection can be under way for each of these; the
+    /// connection closes with the client that was cloned.
+    ///
+    /// # Panics
+    /// With HTTP/1.1.
+    #[must_use]
+    pub fn sibling(&self) -> Sibling {
+        match &self.sender {
+            Sender::Http1(_) => panic!("HTTP/1.1 has one request at a time"),
+            Sender::Http2(sender) => Sibling(sender.clone()),
+        }
     }
 
     /// Whether the gateway has closed the connection.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2(sender) => sender.is_closed(),
+        }
     }
+}
+
+/// A further user of a client's HTTP/2 connection.
+#[derive(Clone, Debug)]
+pub struct Sibling(http2::SendRequest<Body>);
+
+impl Sibling {
+    /// # Errors
+    /// When the stream is reset or the connection breaks.
+    pub async fn try_send(&mut self, request: Request<Body>) -> anyhow::Result<Answer> {
+        self.0.ready().await?;
+        let response = self.0.send_request(with_authority(request)).await?;
+        Ok(Answer::read(response).await?)
+    }
+}
+
+/// The request with its `host` as `:authority`, as HTTP/2 clients send it.
+pub(crate) fn with_authority<B>(mut request: Request<B>) -> Request<B> {
+    if let Some(host) = request.headers_mut().remove(HOST) {
+        let target = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |path| path.as_str());
+        let uri = format!("http://{}{target}", host.to_str().unwrap());
+        *request.uri_mut() = uri.parse::<Uri>().unwrap();
+    }
+    request
 }

@@ -114,7 +114,8 @@ impl Launch {
         })
         .await;
         for line in gateway.output.stdout().lines() {
-            if let Some(rest) = line.strip_prefix("listening http://") {
+            if let Some(rest) = line.strip_prefix("listening ") {
+                let (_, rest) = rest.split_once("://").expect("a listener has a scheme");
                 let (address, audience) = rest.split_once(' ').expect("a listener has an audience");
                 gateway
                     .listeners

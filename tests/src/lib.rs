@@ -16,21 +16,28 @@ pub mod backend;
 pub mod binary;
 pub mod body;
 pub mod client;
+pub mod frames;
+pub mod front;
 pub mod gateway;
+pub mod grpc;
+pub mod http2;
 pub mod load;
 pub mod metrics;
 pub mod process;
+pub mod python;
 pub mod raw;
+pub mod tls;
 pub mod wait;
 pub mod websocket;
 
 pub use backend::Backend;
 pub use body::Body;
-pub use client::{Answer, Client, request};
+pub use client::{Answer, Client, Wire, request};
+pub use front::Front;
 pub use gateway::{Gateway, Launch};
 pub use load::Load;
 pub use raw::{Raw, RawBackend};
-pub use wait::{PATIENCE, eventually, within};
+pub use wait::{PATIENCE, eventually, settled, within};
 
 /// Whether the full sizes were asked for with `TIDEGATE_LONG=1`.
 #[must_use]

@@ -43,3 +43,15 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
         Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
     }
 }
+
+/// Waits until a count has begun to grow and grows no longer, and gives it.
+pub async fn settled(what: &str, count: impl Fn() -> usize) -> usize {
+    let (mut last, mut same) = (0, 0);
+    eventually(PATIENCE, what, async || {
+        let now = count();
+        same = if now == last && now > 0 { same + 1 } else { 0 };
+        last = now;
+        (same > 40).then_some(now)
+    })
+    .await
+}

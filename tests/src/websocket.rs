@@ -1,12 +1,15 @@
-//! WebSockets by tokio-tungstenite, on both sides of the gateway.
+//! WebSockets by tokio-tungstenite, on both sides of the gateway; clients also over HTTP/2.
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use h2::{RecvStream, SendStream};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -16,7 +19,8 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::app::Running;
 use crate::body::{self, Body};
-use crate::wait::within;
+use crate::http2::{Http2, pull, push};
+use crate::wait::{PATIENCE, eventually, within};
 
 /// Switches protocols and echoes every message until the client closes. `running` ends with it.
 pub(crate) fn accept(
@@ -48,9 +52,14 @@ pub(crate) fn accept(
     Ok((response, echoing.abort_handle()))
 }
 
+/// What carries a WebSocket's frames.
+trait Carrier: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug> Carrier for T {}
+
 /// An open WebSocket through the gateway.
 #[derive(Debug)]
-pub struct WebSocket(WebSocketStream<TcpStream>);
+pub struct WebSocket(WebSocketStream<Box<dyn Carrier>>);
 
 impl WebSocket {
     /// # Panics
@@ -71,8 +80,38 @@ impl WebSocket {
     ) -> Result<WebSocket, Box<Error>> {
         let stream = TcpStream::connect(gateway).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        let stream: Box<dyn Carrier> = Box::new(stream);
         let handshake = client_async(format!("ws://{host}{path}"), stream);
         let (socket, _) = within("a WebSocket handshake", handshake).await?;
+        Ok(WebSocket(socket))
+    }
+
+    /// On a stream of a connection of HTTP/2, by extended CONNECT (RFC 8441).
+    ///
+    /// # Errors
+    /// The answer's status when it is not 200.
+    pub async fn on_stream(client: &mut Http2, host: &str, path: &str) -> Result<WebSocket, u16> {
+        eventually(PATIENCE, "extended CONNECT is offered", async || {
+            client.connects().then_some(())
+        })
+        .await;
+        let mut request = Request::builder()
+            .method("CONNECT")
+            .uri(format!("http://{host}{path}"))
+            .header("sec-websocket-version", "13")
+            .body(())
+            .unwrap();
+        let protocol = h2::ext::Protocol::from_static("websocket");
+        request.extensions_mut().insert(protocol);
+        let mut call = client.open(request, false).await;
+        let answer = call.head().await;
+        if answer.status() != StatusCode::OK {
+            return Err(answer.status().as_u16());
+        }
+        let (near, far) = tokio::io::duplex(1 << 16);
+        tokio::spawn(carry(far, call.upload, answer.into_body()));
+        let near: Box<dyn Carrier> = Box::new(near);
+        let socket = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
         Ok(WebSocket(socket))
     }
 
@@ -106,4 +145,30 @@ impl WebSocket {
         self.0.close(None).await.unwrap();
         self.gone().await;
     }
+}
+
+/// Moves bytes between a pipe and a stream until either side of either ends: the stream ends when
+/// the pipe does, and the other way round.
+async fn carry(pipe: DuplexStream, mut up: SendStream<Bytes>, mut down: RecvStream) {
+    let (mut reader, mut writer) = tokio::io::split(pipe);
+    let sending = async {
+        let mut buffer = vec![0; 1 << 14];
+        while let Ok(length @ 1..) = reader.read(&mut buffer).await {
+            let data = Bytes::copy_from_slice(&buffer[..length]);
+            if push(&mut up, data).await.is_err() {
+                return;
+            }
+        }
+        // It may have been reset by now.
+        drop(up.send_data(Bytes::new(), true));
+    };
+    let receiving = async {
+        while let Ok(Some(data)) = pull(&mut down).await {
+            if writer.write_all(&data).await.is_err() {
+                return;
+            }
+        }
+        drop(writer.shutdown().await);
+    };
+    tokio::join!(sending, receiving);
 }

@@ -25,8 +25,9 @@ use crate::snapshot::Snapshot;
 
 const DOMAIN: &str = "example.com";
 
-/// Holds what every origin says and the tables made of it.
-#[derive(Debug, Default)]
+/// Holds what every origin says and the tables made of it. Cheap to clone, to go back to where a
+/// batch turns out to refer to what is not there.
+#[derive(Clone, Debug, Default)]
 pub struct Compiler {
     state: State,
 }

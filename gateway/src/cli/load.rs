@@ -6,6 +6,8 @@ use config::problem::{Problem, Sources};
 use config::source::file::FileSource;
 use config::{Compiled, Compiler};
 
+use crate::control::credentials;
+use crate::live::Live;
 use crate::run::sources_of;
 
 /// What files say, or what is wrong with them.
@@ -23,6 +25,17 @@ pub(super) fn load(files: Vec<PathBuf>) -> Loaded {
         compiled: Compiler::default().apply(fragments),
         sources,
     }
+}
+
+/// Reads what a configuration refers to as well; `explain` does without.
+pub(super) fn load_all(files: Vec<PathBuf>) -> Loaded {
+    let Loaded { compiled, sources } = load(files);
+    let compiled = compiled.and_then(|compiled| {
+        let listeners = &compiled.settings.listeners;
+        credentials::read(&compiled, Some(listeners), &Live::default())?;
+        Ok(compiled)
+    });
+    Loaded { compiled, sources }
 }
 
 /// `1 problem`, `2 problems`.

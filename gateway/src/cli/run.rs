@@ -80,12 +80,14 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 /// One line per listener, one for admin, then `ready`.
 pub(super) fn announcement(addresses: &Addresses) -> String {
     let mut lines = String::new();
-    for (address, audience) in &addresses.listeners {
-        let audience = match audience {
+    for listening in &addresses.listeners {
+        let audience = match listening.audience {
             Audience::Public => "public",
             Audience::Internal => "internal",
         };
-        lines += &format!("listening http://{address} {audience}\n");
+        let scheme = if listening.secure { "https" } else { "http" };
+        let address = listening.address;
+        lines += &format!("listening {scheme}://{address} {audience}\n");
     }
     lines += &format!("admin http://{}\nready\n", addresses.admin);
     lines
@@ -119,17 +121,25 @@ fn files_or(files: Vec<PathBuf>, default: &Path) -> anyhow::Result<Vec<PathBuf>>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::Listening;
 
     #[test]
     fn the_announcement_is_a_line_per_address_then_ready() {
+        let listening = |address: &str, audience, secure| Listening {
+            address: address.parse().unwrap(),
+            audience,
+            secure,
+        };
         let addresses = Addresses {
             listeners: vec![
-                ("127.0.0.1:8080".parse().unwrap(), Audience::Public),
-                ("[::1]:8081".parse().unwrap(), Audience::Internal),
+                listening("127.0.0.1:8080", Audience::Public, false),
+                listening("127.0.0.1:8443", Audience::Public, true),
+                listening("[::1]:8081", Audience::Internal, false),
             ],
             admin: "127.0.0.1:9901".parse().unwrap(),
         };
         let expected = "listening http://127.0.0.1:8080 public\n\
+                        listening https://127.0.0.1:8443 public\n\
                         listening http://[::1]:8081 internal\n\
                         admin http://127.0.0.1:9901\n\
                         ready\n";

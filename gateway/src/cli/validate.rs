@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use config::problem::{Problem, render_for_people};
 
-use super::load::{Loaded, counted, load};
+use super::load::{Loaded, counted, load_all};
 use super::{Format, print};
 
 const EXAMPLES: &str = "\
@@ -33,7 +33,7 @@ pub(super) struct ValidateArgs {
 }
 
 pub(super) fn validate(args: ValidateArgs) -> anyhow::Result<ExitCode> {
-    let loaded = load(args.files);
+    let loaded = load_all(args.files);
     print(&match args.format {
         Format::Text => text(&loaded),
         Format::Json => json(loaded.compiled.as_ref().err().map_or(&[], Vec::as_slice))?,

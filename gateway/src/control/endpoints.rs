@@ -14,6 +14,8 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 
+use crate::serve::tls::endpoint::Hosts;
+
 /// Bounds of the time between two look-ups, whatever the TTL says.
 const TTL_MIN: Duration = Duration::from_secs(1);
 const TTL_MAX: Duration = Duration::from_secs(300);
@@ -52,8 +54,14 @@ impl Outlet {
     }
 }
 
-/// Keeps a throttle's endpoints until it is aborted.
-pub async fn keep(key: Key, endpoints: Vec<Address>, health: Option<Health>, outlet: Arc<Outlet>) {
+/// Keeps a throttle's endpoints until it is aborted. `hosts` is told what addresses stand for.
+pub async fn keep(
+    key: Key,
+    endpoints: Vec<Address>,
+    health: Option<Health>,
+    outlet: Arc<Outlet>,
+    hosts: Option<Arc<Hosts>>,
+) {
     let names = endpoints
         .iter()
         .any(|endpoint| matches!(endpoint, Address::Name { .. }));
@@ -72,10 +80,14 @@ pub async fn keep(key: Key, endpoints: Vec<Address>, health: Option<Health>, out
         tokio::select! {
             () = until(next_lookup) => {
                 match resolve(&endpoints, resolver.as_ref()).await {
-                    Ok((addresses, valid_until)) => {
-                        kept.resolved = addresses;
+                    Ok((found, valid_until)) => {
+                        kept.resolved = found.keys().copied().collect();
                         retry = RETRY_FIRST;
                         next_lookup = valid_until;
+                        if let Some(hosts) = &hosts {
+                            // Before anybody can be sent there.
+                            hosts.set(named(found));
+                        }
                         kept.publish();
                     }
                     Err(error) => {
@@ -129,17 +141,27 @@ enum LookupError {
     Failed { name: Arc<str>, error: String },
 }
 
-/// Every address of every endpoint, and until when that holds (for ever if none is a name).
+/// Addresses, each with the host name it was found under, if any.
+type Found = BTreeMap<SocketAddr, Option<Arc<str>>>;
+
+fn named(found: Found) -> BTreeMap<SocketAddr, Arc<str>> {
+    let named = found.into_iter();
+    let named = named.filter_map(|(address, host)| Some((address, host?)));
+    named.collect()
+}
+
+/// Every address of every endpoint, and until when that holds (for ever if none is a name). Of two
+/// names with one address, the first counts.
 async fn resolve(
     endpoints: &[Address],
     resolver: Option<&TokioResolver>,
-) -> Result<(BTreeSet<SocketAddr>, Option<Instant>), LookupError> {
-    let mut addresses = BTreeSet::new();
+) -> Result<(Found, Option<Instant>), LookupError> {
+    let mut addresses = Found::new();
     let mut valid_until: Option<Instant> = None;
     for endpoint in endpoints {
         let (host, port) = match endpoint {
             Address::Ip(address) => {
-                addresses.insert(*address);
+                addresses.entry(*address).or_insert(None);
                 continue;
             }
             Address::Name { host, port } => (host, *port),
@@ -155,7 +177,10 @@ async fn resolve(
         let now = Instant::now();
         let until = found.valid_until().clamp(now + TTL_MIN, now + TTL_MAX);
         valid_until = Some(valid_until.map_or(until, |known| known.min(until)));
-        addresses.extend(found.iter().map(|ip| SocketAddr::new(ip, port)));
+        for ip in found.iter() {
+            let named = addresses.entry(SocketAddr::new(ip, port));
+            named.or_insert_with(|| Some(host.clone()));
+        }
     }
     Ok((addresses, valid_until))
 }

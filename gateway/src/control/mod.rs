@@ -1,6 +1,7 @@
 //! The single writer: takes what sources say, compiles it, reconciles what runs with it, swaps the
 //! one pointer, and tells every source what became of its words.
 
+pub mod credentials;
 pub mod endpoints;
 pub mod reconcile;
 pub mod world;

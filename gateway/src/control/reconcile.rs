@@ -9,14 +9,16 @@ use activator::admission::{Holding, Limits, Supply, Throttle};
 use activator::scaler::local::Local;
 use config::problem::Problem;
 use config::revision::{Address, Backend, Key, Revision};
-use config::settings::Settings;
+use config::settings::{Listener, Settings};
 use config::source::Fragment;
 use config::{Compiled, Compiler};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use super::credentials;
 use super::endpoints::{self, Outlet};
-use crate::live::Live;
+use crate::live::{Credentials, Live};
+use crate::serve::tls::endpoint::Hosts;
 
 /// Brings what runs in line with what is written.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct Reconciler {
     retired: HashMap<Key, Weak<Throttle>>,
     /// What the process was started with.
     settings: Option<Settings>,
+    /// Listeners of the files that run; `None` if others do.
+    listeners: Option<Vec<Listener>>,
 }
 
 /// The next version, not yet published.
@@ -46,6 +50,7 @@ pub struct Next {
 struct Running {
     throttle: Arc<Throttle>,
     backend: Backend,
+    hosts: Option<Arc<Hosts>>,
     /// Keeps fixed endpoints resolved and checked, where they need it.
     _keeper: Option<Keeper>,
 }
@@ -73,6 +78,7 @@ impl Reconciler {
         workers: usize,
         local: Arc<Local>,
         runtime: Handle,
+        listeners: Option<Vec<Listener>>,
     ) -> Self {
         Reconciler {
             compiler,
@@ -83,6 +89,7 @@ impl Reconciler {
             running: HashMap::new(),
             retired: HashMap::new(),
             settings: None,
+            listeners,
         }
     }
 
@@ -92,12 +99,25 @@ impl Reconciler {
     /// # Errors
     /// The problems; then nothing has changed.
     pub fn apply(&mut self, fragments: Vec<Fragment>, old: &Live) -> Result<Next, Vec<Problem>> {
+        let before = self.compiler.clone();
         let compiled = self.compiler.apply(fragments)?;
-        Ok(self.bring_in_line(compiled, old))
+        match credentials::read(&compiled, self.listeners.as_deref(), old) {
+            Ok(credentials) => Ok(self.bring_in_line(compiled, credentials, old)),
+            Err(problems) => {
+                self.compiler = before;
+                Err(problems)
+            }
+        }
     }
 
-    /// The part of [`apply`](Reconciler::apply) behind the compiler; cannot fail.
-    pub fn bring_in_line(&mut self, compiled: Compiled, old: &Live) -> Next {
+    /// The part of [`apply`](Reconciler::apply) behind the compiler and the files that are referred
+    /// to; cannot fail.
+    pub fn bring_in_line(
+        &mut self,
+        compiled: Compiled,
+        credentials: Arc<Credentials>,
+        old: &Live,
+    ) -> Next {
         let started_with = self
             .settings
             .get_or_insert_with(|| compiled.settings.clone());
@@ -108,6 +128,7 @@ impl Reconciler {
             version: old.version + 1,
             snapshot: compiled.snapshot,
             throttles: old.throttles.clone(),
+            credentials,
         };
         for key in &compiled.removed_revisions {
             if let Some(revision) = old.snapshot.revision_by_key(key) {
@@ -116,7 +137,8 @@ impl Reconciler {
         }
         for key in &compiled.changed_revisions {
             if let Some(revision) = live.snapshot.revision_by_key(key).cloned() {
-                let throttle = self.run(&revision);
+                let hosts = live.dialer(&revision).map(|dialer| dialer.hosts().clone());
+                let throttle = self.run(&revision, hosts);
                 live.throttles.set(revision.id, Some(throttle));
             }
         }
@@ -126,7 +148,8 @@ impl Reconciler {
         }
     }
 
-    fn run(&mut self, revision: &Arc<Revision>) -> Arc<Throttle> {
+    /// `hosts`: where to say which addresses have a host name, if anybody must know.
+    fn run(&mut self, revision: &Arc<Revision>, hosts: Option<Arc<Hosts>>) -> Arc<Throttle> {
         let limits = Limits {
             concurrency: revision.concurrency,
             queue_depth: revision.queue_depth,
@@ -143,7 +166,7 @@ impl Reconciler {
         };
         let same = known
             .as_ref()
-            .is_some_and(|running| running.backend == revision.backend);
+            .is_some_and(|running| running.backend == revision.backend && running.hosts == hosts);
         let running = match known {
             Some(running) if same => {
                 if matches!(revision.backend, Backend::Process(_)) {
@@ -152,7 +175,7 @@ impl Reconciler {
                 }
                 running
             }
-            known => self.supply(revision, &throttle, known),
+            known => self.supply(revision, &throttle, known, hosts),
         };
         self.running.insert(revision.key.clone(), running);
         throttle
@@ -164,6 +187,7 @@ impl Reconciler {
         revision: &Arc<Revision>,
         throttle: &Arc<Throttle>,
         known: Option<Running>,
+        hosts: Option<Arc<Hosts>>,
     ) -> Running {
         let was_process = known
             .as_ref()
@@ -190,6 +214,7 @@ impl Reconciler {
                             endpoints.to_vec(),
                             health.as_deref().cloned(),
                             outlet.clone(),
+                            hosts.clone(),
                         );
                         let task = self.runtime.spawn(keep);
                         keeper = Some(Keeper { outlet, task });
@@ -207,6 +232,7 @@ impl Reconciler {
         Running {
             throttle: throttle.clone(),
             backend: revision.backend.clone(),
+            hosts,
             _keeper: keeper,
         }
     }

@@ -65,18 +65,19 @@ impl Exchange<'_> {
         down: &mut D,
     ) -> Result<Connected, Unconnected> {
         let worker = self.worker;
+        let dialer = revision.dialer.as_ref();
         if revision.revision.protocol == Protocol::H2c {
-            let lease = match worker.pool.lease(slot.endpoint()) {
+            let lease = match worker.pool.lease(slot.endpoint(), dialer) {
                 Some(lease) => lease,
                 // Boxed: see `connect`.
-                None => Box::pin(self.open(slot, down)).await?,
+                None => Box::pin(self.open(revision, slot, down)).await?,
             };
             return Ok(Connected::Http2(Call::new(lease)));
         }
         let limits = &worker.shared.settings.limits;
-        let mut connection = match worker.pool.take(slot.endpoint()) {
+        let mut connection = match worker.pool.take(slot.endpoint(), dialer) {
             Some(connection) => connection,
-            None => self.connect(slot, down).await?,
+            None => self.connect(revision, slot, down).await?,
         };
         connection.wake();
         connection.exchanges += 1;
@@ -93,13 +94,14 @@ impl Exchange<'_> {
     /// Opens a connection to the slot's endpoint, unless the client leaves first.
     async fn connect<D: Downstream>(
         &mut self,
+        revision: &LocalRevision,
         slot: &Slot,
         down: &mut D,
     ) -> Result<Box<Connection>, Unconnected> {
         let worker = self.worker;
         // Boxed: connecting is rare, and its state would make every idle connection's task larger.
         let io = self
-            .while_there(down, Box::pin(dial(slot.address())))
+            .while_there(down, Box::pin(dial(revision, slot.address())))
             .await?;
         Ok(Box::new(Connection::new(io, &worker.buffers)))
     }
@@ -107,6 +109,7 @@ impl Exchange<'_> {
     /// A stream on a connection that is opened for all who wait for one.
     async fn open<D: Downstream>(
         &mut self,
+        revision: &LocalRevision,
         slot: &Slot,
         down: &mut D,
     ) -> Result<Lease, Unconnected> {
@@ -114,7 +117,9 @@ impl Exchange<'_> {
         loop {
             match worker.pool.open_or_wait(slot.endpoint()) {
                 Turn::Open(opener) => {
-                    let link = self.while_there(down, link(worker, slot.address())).await;
+                    let link = self
+                        .while_there(down, link(worker, revision, slot.address()))
+                        .await;
                     if let Err(Unconnected::Failed(_)) = &link {
                         opener.failed();
                     }
@@ -133,7 +138,7 @@ impl Exchange<'_> {
                     self.while_there(down, ended).await?;
                 }
             }
-            if let Some(lease) = worker.pool.lease(slot.endpoint()) {
+            if let Some(lease) = worker.pool.lease(slot.endpoint(), revision.dialer.as_ref()) {
                 return Ok(lease);
             }
         }
@@ -178,15 +183,29 @@ pub(super) fn gone(departure: Departure) -> Reason {
     }
 }
 
-async fn dial(address: SocketAddr) -> Result<Io, StreamError> {
+async fn dial(revision: &LocalRevision, address: SocketAddr) -> Result<Io, StreamError> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    Ok(Io::Plain(stream))
+    Ok(match (&revision.dialer, &revision.revision.tls) {
+        (Some(dialer), _) => {
+            let connected = dialer.connect(stream, address).await.inspect_err(|error| {
+                tracing::debug!(endpoint = %address, %error, "TLS handshake with an endpoint failed");
+            });
+            Io::Tls(Box::new(connected?))
+        }
+        (None, None) => Io::Plain(stream),
+        // Whatever went wrong on the way here: never in clear what was to be kept secret.
+        (None, Some(_)) => return Err(io::Error::other("TLS is not set up").into()),
+    })
 }
 
-async fn link(worker: &Worker, address: SocketAddr) -> Result<Rc<Link>, StreamError> {
-    let io = dial(address).await?;
-    Link::open(io, false, &worker.clock, worker.timers.timer()).await
+async fn link(
+    worker: &Worker,
+    revision: &LocalRevision,
+    address: SocketAddr,
+) -> Result<Rc<Link>, StreamError> {
+    let io = dial(revision, address).await?;
+    Link::open(io, &worker.clock, worker.timers.timer()).await
 }
 
 /// The future's result, or `None` when the timer fires first.

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use activator::admission::EndpointId;
@@ -11,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::h1::connection::Connection;
 use super::h2::link::{Lease, Link};
+use crate::serve::tls::endpoint::Dialer;
 
 /// Most exchanges one connection to an endpoint carries.
 const EXCHANGES_MAX: u32 = 10_000;
@@ -60,15 +62,20 @@ impl Pool {
         }
     }
 
-    /// The connection to this endpoint that was used last. One that the endpoint has ended, or on
-    /// which it said something unasked, is closed instead.
+    /// The connection to this endpoint that was used last. One that the endpoint has ended, on which
+    /// it said something unasked, or that was not opened by `dialer`, is closed instead.
     #[must_use]
-    pub fn take(&self, endpoint: EndpointId) -> Option<Box<Connection>> {
+    pub fn take(
+        &self,
+        endpoint: EndpointId,
+        dialer: Option<&Arc<Dialer>>,
+    ) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
         let shelf = idle.get_mut(&endpoint)?;
         while let Some(candidate) = shelf.connections.pop() {
             shelf.unused = shelf.unused.min(shelf.connections.len());
-            if !candidate.connection.io().is_stirred() {
+            let io = candidate.connection.io();
+            if io.is_of(dialer) && !io.is_stirred() {
                 return Some(candidate.connection);
             }
         }
@@ -121,12 +128,13 @@ impl Pool {
         self.idle.borrow_mut().remove(&endpoint);
     }
 
-    /// A stream on a shared connection to this endpoint, if one has room.
+    /// A stream on a shared connection to this endpoint, if one has room. None that was not opened
+    /// by `dialer` gets another stream.
     #[must_use]
-    pub fn lease(&self, endpoint: EndpointId) -> Option<Lease> {
+    pub fn lease(&self, endpoint: EndpointId, dialer: Option<&Arc<Dialer>>) -> Option<Lease> {
         let mut all = self.links.borrow_mut();
         let links = all.get_mut(&endpoint)?;
-        links.retain(|link| !link.is_gone());
+        links.retain(|link| !link.is_gone() && link.is_of(dialer));
         links.iter().find_map(Link::lease)
     }
 
@@ -255,7 +263,7 @@ mod tests {
 
     /// What is taken until there is no more.
     fn drained(pool: &Pool) -> Vec<SocketAddr> {
-        std::iter::from_fn(|| pool.take(HERE))
+        std::iter::from_fn(|| pool.take(HERE, None))
             .map(|connection| name(&connection))
             .collect()
     }
@@ -263,7 +271,7 @@ mod tests {
     #[tokio::test]
     async fn the_connection_used_last_is_used_next_and_only_for_its_endpoint() {
         let (pool, mut names, _ends) = filled(8, 3).await;
-        assert!(pool.take(ELSEWHERE).is_none());
+        assert!(pool.take(ELSEWHERE, None).is_none());
         names.reverse();
         assert_eq!(drained(&pool), names);
     }
@@ -306,7 +314,9 @@ mod tests {
         pool.sweep(Instant::now());
         assert_eq!(pool.idle.borrow()[&HERE].connections.len(), 5);
         // Four are in use at once: only one was not needed.
-        let used: Vec<_> = std::iter::from_fn(|| pool.take(HERE)).take(4).collect();
+        let used: Vec<_> = std::iter::from_fn(|| pool.take(HERE, None))
+            .take(4)
+            .collect();
         for connection in used.into_iter().rev() {
             pool.put(HERE, connection, Instant::now());
         }
@@ -331,14 +341,14 @@ mod tests {
         let (mut spent, _end) = connection(&listener).await;
         spent.exchanges = EXCHANGES_MAX;
         pool.put(HERE, spent, later);
-        assert!(pool.take(HERE).is_none());
+        assert!(pool.take(HERE, None).is_none());
 
         let (forgotten, _end) = connection(&listener).await;
         pool.put(HERE, forgotten, later);
         pool.forget(HERE);
-        assert!(pool.take(HERE).is_none());
+        assert!(pool.take(HERE, None).is_none());
 
         let (pool, _names, _ends) = filled(0, 1).await;
-        assert!(pool.take(HERE).is_none());
+        assert!(pool.take(HERE, None).is_none());
     }
 }

@@ -265,6 +265,13 @@ impl Scrape<'_> {
                     .map(|(i, name)| number(family, &[name], open(i) as f64))
                     .collect()
             }
+            families::HANDSHAKES_FAILED => {
+                let failed = |i: usize| workers.iter().map(move |w| w.handshakes_failed[i].get());
+                let listeners = registry.listeners.iter().enumerate();
+                listeners
+                    .map(|(i, name)| number(family, &[name], failed(i).sum::<u64>() as f64))
+                    .collect()
+            }
             families::CONFIG_VERSION => {
                 vec![number(family, &[], registry.version.load(Relaxed) as f64)]
             }

@@ -87,6 +87,8 @@ families! {
         "Answers of the gateway's own, by reason word.";
     CONNECTIONS Gauge "tidegate_connections" &["listener"],
         "Open client connections.";
+    HANDSHAKES_FAILED Counter "tidegate_tls_handshakes_failed_total" &["listener"],
+        "TLS handshakes with clients that failed or took too long.";
     CONFIG_VERSION Gauge "tidegate_config_version" &[],
         "Version of the configuration in force: 1 at first, one more with every swap.";
     CONFIG_REJECTED Counter "tidegate_config_rejected_total" &["source"],

@@ -46,6 +46,8 @@ pub(super) struct Cells {
     pub(super) refused: [Counter; Reason::ALL.len()],
     /// By listener: opened less closed, wrapping.
     pub(super) connections: Vec<Counter>,
+    /// By listener.
+    pub(super) handshakes_failed: Vec<Counter>,
     /// Bits of an `f64`.
     pub(super) busy: AtomicU64,
     pub(super) dropped: Counter,
@@ -120,7 +122,7 @@ pub struct WorkerMetrics {
 }
 
 impl Registry {
-    /// `listeners` are the values of the label of `tidegate_connections`.
+    /// `listeners` are the values of the label `listener`.
     #[must_use]
     pub fn new(workers: usize, listeners: Vec<String>) -> Arc<Registry> {
         let cells = || Arc::new(Cells::new(listeners.len()));
@@ -249,13 +251,13 @@ impl Registry {
 
 impl Cells {
     fn new(listeners: usize) -> Cells {
+        let per_listener = || (0..listeners).map(|_| Counter::default()).collect();
         Cells {
             taken: AtomicBool::new(false),
             table: Mutex::default(),
             refused: std::array::from_fn(|_| Counter::default()),
-            connections: std::iter::repeat_with(Counter::default)
-                .take(listeners)
-                .collect(),
+            connections: per_listener(),
+            handshakes_failed: per_listener(),
             busy: AtomicU64::new(0),
             dropped: Counter::default(),
         }
@@ -409,6 +411,14 @@ impl WorkerMetrics {
     pub fn connection_closed(&self, listener: usize) {
         if let Some(open) = self.cells.connections.get(listener) {
             open.add(u64::MAX);
+        }
+    }
+
+    /// A TLS handshake with a client failed; `listener` as for
+    /// [`connection_opened`](Self::connection_opened).
+    pub fn handshake_failed(&self, listener: usize) {
+        if let Some(failed) = self.cells.handshakes_failed.get(listener) {
+            failed.add(1);
         }
     }
 

@@ -14,6 +14,7 @@ use super::connection::{Open, patiently, serve_open};
 use super::drain::Phase;
 use super::io::Io;
 use super::proxy_protocol;
+use super::tls;
 use super::worker::Worker;
 use crate::exchange::Client;
 
@@ -62,7 +63,18 @@ pub(super) async fn arrive(
         secure: false,
         identity: None,
     };
-    Some((Io::Plain(stream), client))
+    let Some(acceptor) = worker.live.acceptor(listener) else {
+        // Never in clear where TLS was asked for.
+        return of.tls.is_none().then_some((Io::Plain(stream), client));
+    };
+    // Boxed: what a handshake needs is not to be kept by the connection behind it.
+    let accepted = Box::pin(tls::accept::accept(worker, &acceptor, stream, listener)).await?;
+    let client = Client {
+        secure: true,
+        identity: accepted.identity,
+        ..client
+    };
+    Some((Io::Tls(Box::new(accepted.stream)), client))
 }
 
 /// Whom the proxy in front speaks for; `Some(None)` when it speaks for itself.

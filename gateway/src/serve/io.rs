@@ -3,11 +3,13 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::{TcpStream, tcp};
 
+use super::tls::endpoint::Dialer;
 use super::tls::stream::{TlsRead, TlsStream, TlsWrite};
 
 /// A byte stream in both directions.
@@ -45,6 +47,21 @@ impl Io {
             }
             Io::Memory { read, write } => (IoRead::Memory(read), IoWrite::Memory(write)),
         }
+    }
+
+    /// Who opened it; `None` = in clear.
+    #[must_use]
+    pub fn dialer(&self) -> Option<&Arc<Dialer>> {
+        match self {
+            Io::Plain(_) | Io::Memory { .. } => None,
+            Io::Tls(stream) => stream.dialer(),
+        }
+    }
+
+    /// Whether it was opened by this dialer, or in clear for `None`.
+    #[must_use]
+    pub fn is_of(&self, dialer: Option<&Arc<Dialer>>) -> bool {
+        self.dialer().map(Arc::as_ptr) == dialer.map(Arc::as_ptr)
     }
 
     /// Whether an idle connection has said or ended something since it was last read. Knows what

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 use activator::admission::{Clock, Holding};
 use config::settings::Settings;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::buffers::Buffers;
 use super::connection::{Job, Rested};
@@ -17,6 +17,7 @@ use super::drain::Phase;
 use super::runners::Runners;
 use super::streams::StreamJob;
 use super::timers::Timers;
+use super::tls::accept::HANDSHAKES_MAX;
 use crate::http::pool::Pool;
 use crate::live::{LocalLive, Published};
 use crate::observe::access_log::AccessWriter;
@@ -50,6 +51,8 @@ pub struct Worker {
     pub live: LocalLive,
     pub metrics: WorkerMetrics,
     pub phase: Cell<Phase>,
+    /// Places of TLS handshakes.
+    pub handshakes: Semaphore,
     /// Connections being served.
     pub connections: Cell<usize>,
     /// Told when the last of them has ended.
@@ -91,6 +94,7 @@ impl Worker {
             unmatched: metrics.series(Names::default()),
             metrics,
             phase: Cell::new(Phase::Serving),
+            handshakes: Semaphore::new(HANDSHAKES_MAX),
             connections: Cell::new(0),
             emptied: Notify::new(),
             log: RefCell::new(log),

@@ -1,5 +1,6 @@
 //! What the tests let the gateway start as a `process` revision, or run beside it: the harness's
-//! application on `127.0.0.1:$PORT`. Its environment says how it behaves:
+//! application on `127.0.0.1:$PORT`, and the gRPC service of `grpc.rs`. Its environment says how
+//! it behaves:
 //!
 //! | variable | effect |
 //! |---|---|
@@ -27,7 +28,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use serde_json::json;
 use tests::app::{App, Query};
-use tests::{Body, backend, body};
+use tests::{Body, backend, body, grpc};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main(flavor = "current_thread")]
@@ -89,6 +90,9 @@ fn announce(address: SocketAddr) {
 }
 
 async fn answer(app: Arc<App>, request: Request<Incoming>) -> anyhow::Result<Response<Body>> {
+    if grpc::asked(&request) {
+        return Ok(grpc::answer(request).await);
+    }
     let text = match request.uri().path() {
         "/health" => {
             let ready = variable("READY").is_none_or(|path| Path::new(&path).exists());

@@ -10,7 +10,7 @@ use hyper::body::Frame;
 use tests::body::{channel, chunks, fingerprint, full, pattern};
 use tests::client::{carrying, with};
 use tests::raw::{field, length};
-use tests::{Backend, Gateway, Raw, RawBackend, eventually, request, sized, within};
+use tests::{Backend, Gateway, Raw, RawBackend, request, settled, sized, within};
 
 use crate::{HELLO, hello};
 
@@ -313,24 +313,10 @@ async fn slow_reader_holds_back_the_endpoint_not_the_gateway() {
         .send(format!("GET / HTTP/1.1\r\nHost: {HELLO}\r\n\r\n"))
         .await;
     assert_eq!(length(&client.head().await), SIZE);
-    settled(&sent).await;
-    assert!(
-        *sent.lock().unwrap() < SIZE / 2,
-        "the gateway swallowed the body"
-    );
+    let count = || *sent.lock().unwrap();
+    let held = settled("the endpoint is held back", count).await;
+    assert!(held < SIZE / 2, "the gateway swallowed the body");
     drain(&mut client, SIZE).await;
-}
-
-/// Waits until a count no longer grows.
-async fn settled(count: &Mutex<usize>) {
-    let (mut last, mut same) = (0, 0);
-    eventually(tests::PATIENCE, "the endpoint is held back", async || {
-        let now = *count.lock().unwrap();
-        same = if now == last && now > 0 { same + 1 } else { 0 };
-        last = now;
-        (same > 40).then_some(())
-    })
-    .await;
 }
 
 async fn drain(client: &mut Raw, size: usize) {

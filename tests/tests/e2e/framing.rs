@@ -59,7 +59,6 @@ const MALFORMED: &[&str] = &[
     "GET * HTTP/1.1\r\nH\r\n\r\n",
     "GET /a\x01b HTTP/1.1\r\nH\r\n\r\n",
     "GET /\u{e9} HTTP/1.1\r\nH\r\n\r\n",
-    "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n",
     // The host.
     "GET / HTTP/1.1\r\n\r\n",

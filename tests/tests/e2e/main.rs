@@ -22,10 +22,19 @@ mod examples;
 mod explain;
 mod failures;
 mod fields;
+mod fixtures;
 mod framing;
+mod grpc;
 mod harness;
 mod hold;
 mod hosts;
+mod http2_attacks;
+mod http2_clients;
+mod http2_drain;
+mod http2_endpoints;
+mod http2_hold;
+mod http2_tls;
+mod http2_websocket;
 mod kill;
 mod metrics;
 mod processes;
@@ -35,13 +44,19 @@ mod rules;
 mod scale;
 mod schema;
 mod shutdown;
+mod sniffing;
 mod split;
 mod startup;
 mod sticky;
 mod swaps;
 mod timeouts;
+mod tls;
+mod tls_clients;
+mod tls_endpoints;
+mod tls_reload;
 mod upstream;
 mod validate;
+mod ways;
 mod websocket;
 
 use std::fmt::Display;
@@ -69,6 +84,11 @@ revisions:
     endpoints: ['{endpoint}']
 "
     )
+}
+
+/// As [`hello`], over HTTP/2 to the endpoint.
+fn hello_h2c(endpoint: &impl Display) -> String {
+    hello(endpoint) + "    protocol: h2c\n"
 }
 
 /// A route `cold` to a revision `cold-1`, which is at zero and started as a process with that

@@ -105,7 +105,7 @@ fn watch(
             return Ok(());
         };
         print(&announcement(&addresses))?;
-        let public = addresses.listeners.first().map(|(address, _)| *address);
+        let public = addresses.listeners.first().map(|one| one.address);
         let public = reachable(public.context("the demo has no listener")?);
         print(&stage.tour(public, addresses.admin))?;
         let admin = addresses.admin.to_string();

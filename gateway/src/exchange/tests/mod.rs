@@ -103,6 +103,7 @@ impl World {
             version: 1,
             snapshot: compiled.snapshot,
             throttles,
+            ..Live::default()
         });
         let registry = Registry::new(1, vec!["test".to_owned()]);
         let log = access_log::Config {

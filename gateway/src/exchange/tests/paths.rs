@@ -229,7 +229,7 @@ async fn endpoint(
         }
         Speaks::Http2 => {
             let timer = world.worker.timers.timer();
-            let link = Link::open(io, false, &world.worker.clock, timer).await;
+            let link = Link::open(io, &world.worker.clock, timer).await;
             pool.share(endpoint, link.unwrap());
         }
     }

@@ -60,7 +60,7 @@ impl Answerer {
     async fn new(world: &World) -> Answerer {
         let (io, theirs) = Io::memory(PLENTY);
         let worker = &world.worker;
-        let link = Link::open(io, false, &worker.clock, worker.timers.timer());
+        let link = Link::open(io, &worker.clock, worker.timers.timer());
         let (link, connection) = tokio::join!(link, h2::server::handshake(theirs));
         worker
             .pool

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use super::{HEADER_LIST, SEND_BUFFER, STREAM_WINDOW, failure};
 use crate::http::message::StreamError;
 use crate::serve::io::Io;
 use crate::serve::timers::Timer;
+use crate::serve::tls::endpoint::Dialer;
 
 /// Most streams at a time; an endpoint may allow fewer.
 pub const STREAMS_MAX: u32 = 100;
@@ -37,8 +39,8 @@ const PING_AFTER: Duration = Duration::from_secs(330);
 pub struct Link {
     requests: RefCell<SendRequest<Bytes>>,
     clock: Rc<Clock>,
-    /// Over TLS: what `:scheme` says.
-    pub secure: bool,
+    /// Who opened it; `None` = in clear.
+    dialer: Option<Arc<Dialer>>,
     /// Streams in use.
     streams: Cell<usize>,
     /// Streams begun on it.
@@ -60,12 +62,8 @@ impl Link {
     ///
     /// # Cancel safety
     /// The connection is closed.
-    pub async fn open(
-        io: Io,
-        secure: bool,
-        clock: &Rc<Clock>,
-        timer: Timer,
-    ) -> Result<Rc<Link>, StreamError> {
+    pub async fn open(io: Io, clock: &Rc<Clock>, timer: Timer) -> Result<Rc<Link>, StreamError> {
+        let dialer = io.dialer().cloned();
         let heard = Heard::new(clock);
         let wire = Wire::new(io, Vec::new(), heard.clone());
         let header_list = u32::try_from(HEADER_LIST).unwrap_or(u32::MAX);
@@ -83,7 +81,7 @@ impl Link {
         let link = Rc::new(Link {
             requests: RefCell::new(requests),
             clock: clock.clone(),
-            secure,
+            dialer,
             streams: Cell::new(0),
             begun: Cell::new(0),
             gone: Cell::new(false),
@@ -142,6 +140,12 @@ impl Link {
         self.gone.get() || self.begun.get() >= STREAMS_ALL
     }
 
+    /// Whether it was opened by this dialer, or in clear for `None`.
+    #[must_use]
+    pub fn is_of(&self, dialer: Option<&Arc<Dialer>>) -> bool {
+        self.dialer.as_ref().map(Arc::as_ptr) == dialer.map(Arc::as_ptr)
+    }
+
     /// Since when no stream has used it.
     #[must_use]
     pub fn unused_since(&self) -> Option<Instant> {
@@ -157,9 +161,10 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// What `:scheme` says.
     #[must_use]
     pub fn is_secure(&self) -> bool {
-        self.link.secure
+        self.link.dialer.is_some()
     }
 
     /// Streams begun on the connection, this one included.

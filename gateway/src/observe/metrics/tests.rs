@@ -5,7 +5,7 @@ use crate::observe::world::{EndpointState, EndpointView, RevisionView};
 use super::*;
 
 /// The list of the interface page: name and labels.
-const CONTRACT: [(&str, &str); 22] = [
+const CONTRACT: [(&str, &str); 23] = [
     (
         "tidegate_requests_total",
         "namespace,revision,route,code,reason",
@@ -21,6 +21,7 @@ const CONTRACT: [(&str, &str); 22] = [
     ("tidegate_endpoints", "namespace,revision,state"),
     ("tidegate_refused_total", "reason"),
     ("tidegate_connections", "listener"),
+    ("tidegate_tls_handshakes_failed_total", "listener"),
     ("tidegate_config_version", ""),
     ("tidegate_config_rejected_total", "source"),
     ("tidegate_worker_busy_ratio", "worker"),
@@ -178,6 +179,8 @@ fn workers_are_summed_and_unheld_requests_have_no_queue_wait() {
         worker.connection_opened(0);
         worker.connection_closed(0);
         worker.connection_opened(7);
+        worker.handshake_failed(0);
+        worker.handshake_failed(7);
     }
     workers[1].busy(Duration::from_millis(250), Duration::from_secs(1));
     let text = registry.scrape(&[]);
@@ -191,6 +194,8 @@ fn workers_are_summed_and_unheld_requests_have_no_queue_wait() {
     let waited = format!("tidegate_queue_wait_seconds_count{{{revision}}} 3");
     assert_line(&text, &waited);
     assert_line(&text, "tidegate_connections{listener=\"0.0.0.0:8080\"} 3");
+    let failed = "tidegate_tls_handshakes_failed_total{listener=\"0.0.0.0:8080\"} 3";
+    assert_line(&text, failed);
     assert_line(&text, "tidegate_worker_busy_ratio{worker=\"1\"} 0.25");
     assert_line(&text, "tidegate_worker_busy_ratio{worker=\"2\"} 0");
 }

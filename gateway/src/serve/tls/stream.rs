@@ -3,11 +3,14 @@
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::Connection as Session;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, tcp};
+
+use super::endpoint::Dialer;
 
 /// Most ciphertext kept for a peer that does not read, two full records; what does not fit waits in
 /// the clear with whoever writes.
@@ -23,6 +26,8 @@ pub struct TlsStream {
     socket: TcpStream,
     // Both halves need the whole session. No borrow outlives a poll.
     shared: RefCell<Shared>,
+    /// Who opened it, if we did.
+    dialer: Option<Arc<Dialer>>,
 }
 
 #[derive(Debug)]
@@ -46,7 +51,23 @@ impl TlsStream {
                 failed: None,
                 ended: false,
             }),
+            dialer: None,
         }
+    }
+
+    /// As [`new`](TlsStream::new), to an endpoint.
+    #[must_use]
+    pub fn opened(socket: TcpStream, session: Session, dialer: Arc<Dialer>) -> TlsStream {
+        TlsStream {
+            dialer: Some(dialer),
+            ..TlsStream::new(socket, session)
+        }
+    }
+
+    /// Who opened it, if we did.
+    #[must_use]
+    pub fn dialer(&self) -> Option<&Arc<Dialer>> {
+        self.dialer.as_ref()
     }
 
     #[must_use]

@@ -1,10 +1,14 @@
 //! Certificates and connections for tests.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
+use config::problem::{Place, Problem};
+use config::settings::{Certificate, FileRef};
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -31,6 +35,10 @@ impl Authority {
         Authority(CertifiedIssuer::self_signed(params, key).unwrap())
     }
 
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
     /// A certificate for these names.
     pub(crate) fn issue(&self, names: &[&str]) -> Pem {
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();
@@ -54,19 +62,70 @@ impl Authority {
     }
 }
 
-/// Configurations of a server called `localhost` and of a client that trusts it.
-pub(crate) fn configurations() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+/// Files of one test.
+pub(crate) struct Files(tempfile::TempDir);
+
+impl Files {
+    pub(crate) fn new() -> Files {
+        Files(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.0.path().join(name), text).unwrap();
+    }
+
+    pub(crate) fn refer(&self, name: &str) -> FileRef {
+        refer(&self.0.path().join(name))
+    }
+
+    /// Writes both, under `NAME.pem` and `NAME.key`.
+    pub(crate) fn put(&self, name: &str, pem: &Pem) -> Certificate {
+        self.write(&format!("{name}.pem"), &pem.cert);
+        self.write(&format!("{name}.key"), &pem.key);
+        Certificate {
+            cert: self.refer(&format!("{name}.pem")),
+            key: self.refer(&format!("{name}.key")),
+            hosts: Vec::new(),
+        }
+    }
+}
+
+pub(crate) fn refer(path: &Path) -> FileRef {
+    let value = path.file_name().unwrap().to_str().unwrap().to_owned();
+    let place = Problem {
+        line: 7,
+        column: 5,
+        path: "gateway.listeners[0].tls".to_owned(),
+        value,
+        ..Problem::of_file("gate.yaml", String::new(), String::new())
+    };
+    FileRef {
+        path: path.to_owned(),
+        at: Place::of(place),
+    }
+}
+
+/// Fit for handshakes.
+pub(crate) fn certified(pem: &Pem) -> Arc<CertifiedKey> {
     use rustls::pki_types::pem::PemObject as _;
-    let authority = Authority::new();
-    let pem = authority.issue(&["localhost"]);
-    let chain = rustls::pki_types::CertificateDer::pem_slice_iter(pem.cert.as_bytes())
+    let chain = CertificateDer::pem_slice_iter(pem.cert.as_bytes())
         .collect::<Result<_, _>>()
         .unwrap();
     let key = PrivateKeyDer::from_pem_slice(pem.key.as_bytes()).unwrap();
+    Arc::new(CertifiedKey::from_der(chain, key, &super::provider()).unwrap())
+}
+
+/// Configurations of a server called `localhost` and of a client that trusts it.
+pub(crate) fn configurations() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    let authority = Authority::new();
+    let certified = certified(&authority.issue(&["localhost"]));
     let server = ServerConfig::builder()
         .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     let client = ClientConfig::builder()
         .with_root_certificates(authority.roots())
         .with_no_client_auth();

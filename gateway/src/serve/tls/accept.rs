@@ -1,0 +1,191 @@
+//! Handshakes with clients: how many at a time, for how long, and who the client is.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
+
+use rustls::ServerConfig;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_rustls::LazyConfigAcceptor;
+
+use super::identity;
+use super::server::Acceptor;
+use super::stream::TlsStream;
+use crate::serve::connection::patiently;
+use crate::serve::drain::Phase;
+use crate::serve::timers::Timers;
+use crate::serve::worker::Worker;
+
+/// Most handshakes of a worker at a time, from a client's whole hello on; further ones wait in
+/// order. Each costs far more than a request: those whose requests are served go before them.
+pub const HANDSHAKES_MAX: usize = 64;
+
+/// How long a client that does not go on may keep its place, so that a few who stall do not keep
+/// everybody else out. Its handshake goes on without one.
+const PLACE_TIME: Duration = Duration::from_secs(1);
+
+/// A client that has shaken hands.
+#[derive(Debug)]
+pub struct Accepted {
+    pub stream: TlsStream,
+    /// What `x-forwarded-client-cert` says of it.
+    pub identity: Option<Rc<[u8]>>,
+}
+
+/// Shakes hands with a client. `None` where that failed or took too long; then it is logged and
+/// counted.
+pub async fn accept(
+    worker: &Worker,
+    acceptor: &Acceptor,
+    stream: TcpStream,
+    listener: usize,
+) -> Option<Accepted> {
+    let timer = worker.timers.timer();
+    let patience = worker.shared.settings.limits.handshake;
+    let shaking = shake(&worker.handshakes, &worker.timers, &acceptor.config, stream);
+    let mut shaking = pin!(shaking);
+    let shaking = poll_fn(|cx| match shaking.as_mut().poll(cx) {
+        Poll::Pending if worker.phase.get() == Phase::Ended => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+        Poll::Ready(shaken) => Poll::Ready(Some(shaken)),
+    });
+    let late = || Some(Err(io::ErrorKind::TimedOut.into()));
+    match patiently(worker, &timer, patience, shaking)
+        .await
+        .unwrap_or_else(late)?
+    {
+        Ok(accepted) => Some(accepted),
+        // Who looks whether somebody listens says nothing.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
+        Err(error) => {
+            tracing::debug!(listener, %error, "TLS handshake failed");
+            worker.metrics.handshake_failed(listener);
+            None
+        }
+    }
+}
+
+async fn shake(
+    places: &Semaphore,
+    timers: &Rc<Timers>,
+    config: &Arc<ServerConfig>,
+    stream: TcpStream,
+) -> io::Result<Accepted> {
+    // A silent client costs nothing but its connection, so it needs no place.
+    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    let mut place = Some(places.acquire().await.map_err(io::Error::other)?);
+    let timer = timers.timer();
+    timer.set(Some(Instant::now() + PLACE_TIME));
+    let mut shaking = pin!(start.into_stream(config.clone()));
+    let shaken = poll_fn(|cx| {
+        let polled = shaking.as_mut().poll(cx);
+        if polled.is_pending() && place.is_some() && timer.poll_fired(cx).is_ready() {
+            place = None;
+        }
+        polled
+    });
+    let (socket, session) = shaken.await?.into_inner();
+    let mut who = None;
+    if let Some([certificate, ..]) = session.peer_certificates() {
+        let known = identity::of(certificate, SystemTime::now());
+        who = Some(known.ok_or_else(|| io::Error::other("the client's certificate has expired"))?);
+    }
+    Ok(Accepted {
+        stream: TlsStream::new(socket, session.into()),
+        identity: who,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use rustls::ClientConnection;
+    use rustls::pki_types::ServerName;
+    use tokio::task::{LocalSet, spawn_local};
+    use tokio_rustls::TlsConnector;
+
+    use super::super::testing::{configurations, sockets};
+    use super::*;
+
+    fn timers() -> Rc<Timers> {
+        let timers = Timers::new();
+        let driven = timers.clone();
+        spawn_local(async move { driven.drive().await });
+        timers
+    }
+
+    fn localhost() -> ServerName<'static> {
+        ServerName::try_from("localhost").unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_handshake_waits_for_a_place_in_order() {
+        let test = async {
+            let (server, client) = configurations();
+            let (places, timers) = (Semaphore::new(1), timers());
+            let held = places.acquire().await.unwrap();
+            let (ours, theirs) = sockets().await;
+            let connector = TlsConnector::from(client);
+            let mut waits = Box::pin(async {
+                let ours = shake(&places, &timers, &server, ours);
+                let (ours, theirs) = tokio::join!(ours, connector.connect(localhost(), theirs));
+                ours.unwrap();
+                theirs.unwrap();
+            });
+            // Its hello is here, and it goes no further.
+            for _ in 0..100 {
+                let pending = poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx).is_pending()));
+                assert!(pending.await);
+                tokio::task::yield_now().await;
+            }
+            drop(held);
+            waits.await;
+            assert_eq!(places.available_permits(), 1);
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_stalls_loses_its_place_and_not_its_handshake() {
+        let test = async {
+            let (server, client) = configurations();
+            let (places, timers) = (Rc::new(Semaphore::new(1)), timers());
+            let (ours, theirs) = sockets().await;
+            let mut session = ClientConnection::new(client, localhost()).unwrap();
+            let mut theirs = theirs.into_std().unwrap();
+            theirs.set_nonblocking(false).unwrap();
+            session.write_tls(&mut theirs).unwrap();
+            let (of_shake, of_timers) = (places.clone(), timers.clone());
+            let shaking =
+                spawn_local(async move { shake(&of_shake, &of_timers, &server, ours).await });
+            while places.available_permits() > 0 {
+                tokio::task::yield_now().await;
+            }
+            // The server's answer is left unanswered for long.
+            tokio::time::timeout(PLACE_TIME * 2, places.acquire())
+                .await
+                .unwrap()
+                .unwrap()
+                .forget();
+            let finishing = tokio::task::spawn_blocking(move || {
+                let mut stream = rustls::Stream::new(&mut session, &mut theirs);
+                stream.write_all(b"hello").unwrap();
+                theirs
+            });
+            let mut accepted = shaking.await.unwrap().unwrap();
+            let _open = finishing.await.unwrap();
+            let mut target = [0; 10];
+            let (mut read, _write) = accepted.stream.split();
+            let count = poll_fn(|cx| read.poll_read(cx, &mut target)).await;
+            assert_eq!(&target[..count.unwrap()], b"hello");
+        };
+        LocalSet::new().run_until(test).await;
+    }
+}

@@ -1,0 +1,98 @@
+//! Which certificate a client gets: by the name it asks for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+/// The certificates of a listener by name: an exact one, else the longest wildcard, else the
+/// default, which is also for clients that name nothing.
+#[derive(Debug)]
+pub(super) struct ByName {
+    default: Arc<CertifiedKey>,
+    exact: HashMap<Box<str>, Arc<CertifiedKey>>,
+    /// Under what stands behind `*.`.
+    wildcards: HashMap<Box<str>, Arc<CertifiedKey>>,
+}
+
+impl ByName {
+    pub(super) fn new(default: Arc<CertifiedKey>) -> ByName {
+        ByName {
+            default,
+            exact: HashMap::new(),
+            wildcards: HashMap::new(),
+        }
+    }
+
+    /// Uses a certificate for a name in lower case, or one like `*.suffix`, unless that has one.
+    pub(super) fn add(&mut self, name: &str, certificate: &Arc<CertifiedKey>) {
+        let (map, name) = match name.strip_prefix("*.") {
+            Some(suffix) => (&mut self.wildcards, suffix),
+            None => (&mut self.exact, name),
+        };
+        if !map.contains_key(name) {
+            map.insert(name.into(), certificate.clone());
+        }
+    }
+
+    /// The certificate for a name in any case.
+    fn find(&self, name: &str) -> &Arc<CertifiedKey> {
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        if let Some(exact) = self.exact.get(&*name) {
+            return exact;
+        }
+        let suffixes = name.match_indices('.').map(|(at, _)| &name[at + 1..]);
+        let mut wildcards = suffixes.filter_map(|suffix| self.wildcards.get(suffix));
+        wildcards.next().unwrap_or(&self.default)
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let found = match hello.server_name() {
+            Some(name) => self.find(name),
+            None => &self.default,
+        };
+        Some(found.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Authority, certified};
+    use super::*;
+
+    #[test]
+    fn exact_goes_before_the_longest_wildcard_and_that_before_the_default() {
+        let authority = Authority::new();
+        let certificate = |name: &str| certified(&authority.issue(&[name]));
+        let mut names = ByName::new(certificate("default"));
+        let mut known = Vec::new();
+        for name in ["a.b.test", "*.b.test", "*.test", "*.c.b.test"] {
+            let certificate = certificate(name);
+            names.add(name, &certificate);
+            known.push((name, certificate));
+        }
+        names.add("a.b.test", &certificate("late"));
+        let cases = [
+            ("a.b.test", "a.b.test"),
+            ("A.B.Test", "a.b.test"),
+            ("a.b.test.", "a.b.test"),
+            ("x.b.test", "*.b.test"),
+            ("x.y.b.test", "*.b.test"),
+            ("x.c.b.test", "*.c.b.test"),
+            ("c.b.test", "*.b.test"),
+            ("b.test", "*.test"),
+            ("test", "default"),
+            ("elsewhere", "default"),
+            ("xtest", "default"),
+        ];
+        for (asked, expected) in cases {
+            let found = names.find(asked);
+            let named = known.iter().find(|(_, one)| Arc::ptr_eq(one, found));
+            let named = named.map_or("default", |(name, _)| *name);
+            assert_eq!(named, expected, "{asked}");
+        }
+    }
+}

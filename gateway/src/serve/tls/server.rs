@@ -1,0 +1,227 @@
+//! What the handshakes of a listener are made with: certificates, authorities of clients, tickets.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use config::problem::Problem;
+use config::settings::{Certificate, Tls};
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::pki_types::CertificateDer;
+use rustls::server::{
+    NoClientAuth, NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier, danger,
+};
+use rustls::{RootCertStore, ServerConfig};
+
+use super::files::{self, Pair, wrong};
+use super::names::ByName;
+use super::provider;
+use super::x509::{self, Validity};
+
+/// What we offer clients to speak, the first we would rather.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// Makes sessions out of handshakes with clients.
+#[derive(Debug)]
+pub struct Acceptor {
+    pub config: Arc<ServerConfig>,
+    material: Material,
+    tickets: Arc<dyn ProducesTickets>,
+}
+
+/// What was read.
+#[derive(Debug, PartialEq, Eq)]
+struct Material {
+    certificates: Vec<(Pair, Vec<Arc<str>>)>,
+    clients: Option<Clients>,
+}
+
+/// Whom client certificates must come from.
+#[derive(Debug, PartialEq, Eq)]
+struct Clients {
+    authorities: Vec<CertificateDer<'static>>,
+    required: bool,
+}
+
+impl Acceptor {
+    /// Reads the files of a listener. Where they say what they said `before`, that stays as it is.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// Everything that is wrong with any of them.
+    pub fn read(tls: &Tls, before: Option<&Arc<Acceptor>>) -> Result<Arc<Acceptor>, Vec<Problem>> {
+        let (mut problems, mut certificates) = (Vec::new(), Vec::new());
+        for certificate in &tls.certificates {
+            match Pair::read(&certificate.cert, &certificate.key) {
+                Ok(pair) => certificates.push((pair, certificate.hosts.clone())),
+                Err(more) => problems.extend(more),
+            }
+        }
+        let mut clients = None;
+        if let Some(ca) = &tls.client_ca {
+            match files::certificates(&ca.file) {
+                Ok(authorities) => {
+                    clients = Some(Clients {
+                        authorities,
+                        required: ca.required,
+                    });
+                }
+                Err(more) => problems.extend(more),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let material = Material {
+            certificates,
+            clients,
+        };
+        match before.filter(|before| before.material == material) {
+            Some(same) => Ok(same.clone()),
+            None => Acceptor::make(tls, material, before).map(Arc::new),
+        }
+    }
+
+    fn make(
+        tls: &Tls,
+        material: Material,
+        before: Option<&Arc<Acceptor>>,
+    ) -> Result<Acceptor, Vec<Problem>> {
+        let certificates = by_name(tls, &material);
+        let clients = verifier(tls, &material);
+        let (certificates, clients) = match (certificates, clients) {
+            (Ok(certificates), Ok(clients)) => (certificates, clients),
+            (certificates, clients) => {
+                let problems = [certificates.err(), clients.err()];
+                return Err(problems.into_iter().flatten().flatten().collect());
+            }
+        };
+        // A ticket stands for the client certificate that was verified when it was given out. So it
+        // outlives a change of our certificates, but not one of whom we trust, and no listener takes
+        // another one's.
+        let kept = before.filter(|before| before.material.clients == material.clients);
+        let tickets = match kept {
+            Some(before) => before.tickets.clone(),
+            // Its keys change each 6 hours, and are gone after 12.
+            None => Ticketer::new().map_err(|error| unbuilt(tls, &error))?,
+        };
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unbuilt(tls, &error))?;
+        let builder = builder.with_client_cert_verifier(clients);
+        let mut config = builder.with_cert_resolver(Arc::new(certificates));
+        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        config.ticketer = tickets.clone();
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Acceptor {
+            config: Arc::new(config),
+            material,
+            tickets,
+        })
+    }
+}
+
+/// What only a fault of the library can bring about.
+fn unbuilt(tls: &Tls, error: &rustls::Error) -> Vec<Problem> {
+    let problem = format!("TLS cannot be set up: {error}");
+    wrong(&tls.certificates[0].cert, problem, "report this")
+}
+
+fn verifier(
+    tls: &Tls,
+    material: &Material,
+) -> Result<Arc<dyn danger::ClientCertVerifier>, Vec<Problem>> {
+    let (Some(ca), Some(clients)) = (&tls.client_ca, &material.clients) else {
+        return Ok(Arc::new(NoClientAuth));
+    };
+    let roots: RootCertStore = files::roots(&ca.file, &clients.authorities)?;
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+    let builder = match clients.required {
+        true => builder,
+        false => builder.allow_unauthenticated(),
+    };
+    builder.build().map_err(|error| {
+        let problem = format!("clients cannot be verified: {error}");
+        let hint = "write a file with certificates of authorities in PEM";
+        wrong(&ca.file, problem, hint)
+    })
+}
+
+/// Names that were written go before those that certificates bring along; of two certificates with
+/// the same name, the first has it.
+fn by_name(tls: &Tls, material: &Material) -> Result<ByName, Vec<Problem>> {
+    let (mut problems, mut ready) = (Vec::new(), Vec::new());
+    for (index, written) in tls.certificates.iter().enumerate() {
+        let (pair, hosts) = &material.certificates[index];
+        match (
+            pair.certified(&written.cert, &written.key, &provider()),
+            names(written, pair, hosts, index == 0),
+        ) {
+            (Ok(certified), Ok(names)) => ready.push((certified, names, !hosts.is_empty())),
+            (certified, names) => {
+                problems.extend(certified.err().into_iter().flatten());
+                problems.extend(names.err().into_iter().flatten());
+            }
+        }
+    }
+    let Some((default, _, _)) = ready.first().filter(|_| problems.is_empty()) else {
+        return Err(problems);
+    };
+    let mut by_name = ByName::new(default.clone());
+    ready.sort_by_key(|(_, _, written)| !written);
+    for (certified, names, _) in &ready {
+        for name in names {
+            by_name.add(name, certified);
+        }
+    }
+    Ok(by_name)
+}
+
+/// The names a certificate is to be used for.
+fn names(
+    written: &Certificate,
+    pair: &Pair,
+    hosts: &[Arc<str>],
+    is_default: bool,
+) -> Result<Vec<String>, Vec<Problem>> {
+    let file = written.cert.path.display();
+    let Some(parsed) = x509::parse(&pair.chain[0]) else {
+        let problem = format!("the certificate in {file} cannot be read");
+        let hint = "write a file with an X.509 certificate of version 3 in PEM";
+        return Err(wrong(&written.cert, problem, hint));
+    };
+    match x509::validity(&parsed, SystemTime::now()) {
+        Validity::Now => {}
+        Validity::Over => tracing::warn!(%file, "the certificate has expired: clients refuse it"),
+        Validity::NotYet => tracing::warn!(%file, "the certificate is not valid yet"),
+    }
+    let covered = x509::hosts(&parsed);
+    if let Some(host) = hosts.iter().find(|host| !covers(&covered, host)) {
+        let problem = format!("the certificate in {file} is not for `{host}`");
+        let hint = match covered.is_empty() {
+            true => "it names no host: make one with a subject alternative name".to_owned(),
+            false => format!("it is for {}", covered.join(", ")),
+        };
+        return Err(wrong(&written.cert, problem, hint));
+    }
+    if !hosts.is_empty() {
+        return Ok(hosts.iter().map(ToString::to_string).collect());
+    }
+    if covered.is_empty() && !is_default {
+        let problem = format!("the certificate in {file} names no host: it would never be used");
+        let hint = "make one with a subject alternative name, or write it first";
+        return Err(wrong(&written.cert, problem, hint));
+    }
+    Ok(covered)
+}
+
+/// Whether one of a certificate's names stands for this host, or for this wildcard.
+fn covers(names: &[String], host: &str) -> bool {
+    names.iter().any(|name| {
+        let wildcard = name.strip_prefix("*.").filter(|_| !host.starts_with('*'));
+        let suffix = host.split_once('.').map(|(_, suffix)| suffix);
+        *name == *host || wildcard.is_some() && wildcard == suffix
+    })
+}
+
+#[cfg(test)]
+mod tests;

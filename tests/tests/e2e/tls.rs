@@ -1,0 +1,227 @@
+//! A listener with `tls` shows each client the certificate for the name it asks for, and serves it
+//! as one in clear does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::HandshakeKind;
+use tests::body::{fingerprint, pattern};
+use tests::client::carrying;
+use tests::process::resident;
+use tests::tls::{Authority, connect};
+use tests::{Backend, Client, Gateway, Launch, Raw, Wire, body, request, sized, within};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::{HELLO, hello};
+
+/// A listener with these certificates, and further keys of its `tls`.
+pub(crate) fn listener(certificates: &[&str], more: &str) -> String {
+    let certificates: Vec<_> = certificates
+        .iter()
+        .map(|name| format!("{{ cert: {name}.pem, key: {name}.key }}"))
+        .collect();
+    format!(
+        "gateway:
+  listeners:
+    - address: '127.0.0.1:0'
+      tls: {{ certificates: [ {} ]{more} }}
+",
+        certificates.join(", ")
+    )
+}
+
+/// A gateway that serves HELLO over TLS, and who signed its certificate.
+async fn secure(backend: &Backend, more: &str) -> (Gateway, Authority) {
+    let authority = Authority::new();
+    let config = listener(&["own"], "") + more + &hello(backend);
+    let launch = Launch::new(&config).own_listeners();
+    let launch = launch.certificate("own", &authority.issue(&[HELLO]));
+    (launch.start().await, authority)
+}
+
+#[tokio::test]
+async fn certificate_is_chosen_by_name_exact_then_wildcard_then_the_first() {
+    let authority = Authority::new();
+    let names: [&[&str]; 4] = [
+        &["default.test", "lost.wild.test"],
+        &["exact.wild.test"],
+        &["*.wild.test"],
+        &["*.deep.wild.test"],
+    ];
+    let certificates = ["default", "exact", "wild", "deep"];
+    let config = listener(&certificates, "") + &hello(&"127.0.0.1:9");
+    let mut launch = Launch::new(&config).own_listeners();
+    for (name, hosts) in certificates.iter().zip(names) {
+        launch = launch.certificate(name, &authority.issue(hosts));
+    }
+    let gateway = launch.start().await;
+    let address = gateway.public();
+    assert!(
+        gateway
+            .stdout()
+            .contains(&format!("listening https://{address} public\n"))
+    );
+    for (asked, valid) in [
+        ("default.test", true),
+        ("exact.wild.test", true),
+        ("other.wild.test", true),
+        ("one.deep.wild.test", true),
+        ("lost.wild.test", true),
+        ("elsewhere.test", false),
+        ("one.two.wild.test", false),
+    ] {
+        let client = Arc::new(authority.client(&[]));
+        match connect(&client, address, asked).await {
+            Ok(_) if valid => {}
+            Err(error) if !valid => assert!(error.to_string().contains("not valid for name")),
+            other => panic!("{asked}: {other:?}"),
+        }
+    }
+    // Without a name, the first one.
+    let client = Arc::new(authority.client(&[]));
+    let nameless = connect(&client, address, "127.0.0.1").await.unwrap_err();
+    assert!(nameless.to_string().contains("default.test"), "{nameless}");
+}
+
+#[tokio::test]
+async fn clients_come_back_with_less_work() {
+    let backend = Backend::start("one");
+    let (gateway, authority) = secure(&backend, "").await;
+    let client = Arc::new(authority.client(&["http/1.1"]));
+    let mut kinds = Vec::new();
+    for _ in 0..4 {
+        let stream = connect(&client, gateway.public(), HELLO).await.unwrap();
+        kinds.push(stream.get_ref().1.handshake_kind().unwrap());
+        let mut client = Client::over(Wire::Http1, stream).await.unwrap();
+        client.get(HELLO, "/").await.expect(200);
+    }
+    assert_ne!(kinds[0], HandshakeKind::Resumed);
+    // Whichever worker they come to.
+    assert_eq!(kinds[1..], [HandshakeKind::Resumed; 3]);
+}
+
+#[tokio::test]
+async fn bodies_arrive_byte_for_byte_and_endpoints_hear_of_https() {
+    let backend = Backend::start("one");
+    let (gateway, authority) = secure(&backend, "").await;
+    let stream = authority.connect(gateway.public(), HELLO, &[]).await;
+    let mut client = Client::over(Wire::Http1, stream).await.unwrap();
+    for size in [0, 1, 16_383, 16_384, 16_385, 70_000, 3_000_000] {
+        let content = pattern(size, 3);
+        let upload = carrying(request("POST", HELLO, "/"), body::full(content.clone()));
+        let answer = client.send(upload).await.expect(200);
+        assert_eq!(answer.json()["fingerprint"], fingerprint(&content));
+        assert_eq!(answer.seen("x-forwarded-proto"), "https");
+        let answer = client.get(HELLO, &format!("/?size={size}&seed=5")).await;
+        assert!(answer.expect(200).body == pattern(size, 5), "{size}");
+    }
+    gateway.until_idle().await;
+}
+
+#[tokio::test]
+async fn body_that_ends_with_the_connection_ends_in_good_order() {
+    let backend = Backend::start("one");
+    let (gateway, authority) = secure(&backend, "").await;
+    for path in ["/?chunked&size=100000", "/?size=10"] {
+        let mut stream = authority.connect(gateway.public(), HELLO, &[]).await;
+        let asked = format!("GET {path} HTTP/1.0\r\nHost: {HELLO}\r\n\r\n");
+        stream.write_all(asked.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // An end without a farewell would be an error here.
+        let read = within("the end", stream.read_to_end(&mut answer)).await;
+        assert!(read.unwrap() > 10, "{path}");
+        assert!(answer.starts_with(b"HTTP/1.1 200"));
+    }
+}
+
+/// Failed handshakes so far.
+async fn failed(gateway: &Gateway) -> f64 {
+    let listener = gateway.public().to_string();
+    let name = "tidegate_tls_handshakes_failed_total";
+    gateway.metric(name, &[("listener", &listener)]).await
+}
+
+#[tokio::test]
+async fn handshake_that_takes_too_long_is_ended_and_counted() {
+    let backend = Backend::start("one");
+    let (gateway, authority) = secure(&backend, "  limits: { handshake: 200ms }\n").await;
+    let mut silent = Raw::connect(gateway.public()).await;
+    let mut slow = Raw::connect(gateway.public()).await;
+    // A handshake record of 512 bytes that never comes whole.
+    slow.send(b"\x16\x03\x01\x02\x00\x01\x00").await;
+    assert_eq!(silent.rest().await, b"");
+    assert_eq!(slow.rest().await, b"");
+    assert_eq!(failed(&gateway).await, 2.0);
+    // The limit is the handshake's: what comes after it may take its time.
+    let mut stream = authority.connect(gateway.public(), HELLO, &[]).await;
+    let begun = tokio::time::Instant::now();
+    let asked = format!("GET / HTTP/1.1\r\nHost: {HELLO}\r\n");
+    stream.write_all(asked.as_bytes()).await.unwrap();
+    let mut other = Raw::connect(gateway.public()).await;
+    assert_eq!(other.rest().await, b"");
+    assert!(begun.elapsed() >= Duration::from_millis(200));
+    stream
+        .write_all(b"Connection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn what_is_no_tls_is_refused_and_counted_and_a_look_is_not() {
+    let backend = Backend::start("one");
+    let (gateway, authority) = secure(&backend, "").await;
+    drop(Raw::connect(gateway.public()).await);
+    let mut plain = Raw::connect(gateway.public()).await;
+    plain
+        .send(format!("GET / HTTP/1.1\r\nHost: {HELLO}\r\n\r\n"))
+        .await;
+    let answer = plain.rest().await;
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    // Who does not trust the certificate says so.
+    let stranger = Arc::new(Authority::new().client(&[]));
+    connect(&stranger, gateway.public(), HELLO)
+        .await
+        .unwrap_err();
+    let listener = gateway.public().to_string();
+    let name = "tidegate_tls_handshakes_failed_total";
+    gateway
+        .until_metric(name, &[("listener", &listener)], |count| count == 2.0)
+        .await;
+    let stream = authority.connect(gateway.public(), HELLO, &[]).await;
+    let mut client = Client::over(Wire::Http1, stream).await.unwrap();
+    client.get(HELLO, "/").await.expect(200);
+    assert_eq!(failed(&gateway).await, 2.0);
+    assert_eq!(backend.total(), 1);
+}
+
+/// The promise, for a connection between requests.
+const IDLE_BYTES: u64 = 24 * 1024;
+
+#[tokio::test]
+async fn idle_connection_costs_little_also_after_a_large_request() {
+    let _alone = tests::heavy().await;
+    let backend = Backend::start("one");
+    let (gateway, authority) = secure(&backend, "").await;
+    let config = Arc::new(authority.client(&[]));
+    let visit = async || {
+        let stream = connect(&config, gateway.public(), HELLO).await.unwrap();
+        let mut client = Client::over(Wire::Http1, stream).await.unwrap();
+        let upload = carrying(request("POST", HELLO, "/"), body::full(pattern(100_000, 1)));
+        client.send(upload).await.expect(200);
+        client
+    };
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        clients.push(visit().await);
+    }
+    let before = resident(gateway.pid());
+    let count = sized(500, 5000);
+    for _ in 0..count {
+        clients.push(visit().await);
+    }
+    let grown = resident(gateway.pid()).saturating_sub(before);
+    assert!(grown < IDLE_BYTES * count, "{} bytes each", grown / count);
+}
