@@ -12,6 +12,7 @@
 
 pub mod backend;
 mod bounds;
+mod certificate;
 pub mod cli;
 pub mod compare;
 pub mod copy;

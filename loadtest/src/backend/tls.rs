@@ -1,7 +1,6 @@
 //! TLS for the backend.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -11,23 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
 /// Names and addresses a certificate made here is good for.
-const NAMES: [&str; 4] = ["localhost", "*.example.com", "127.0.0.1", "::1"];
-
-/// Writes a new certificate and its key to `cert.pem` and `key.pem` in this directory.
-pub(super) fn make(directory: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
-    let made = rcgen::generate_simple_self_signed(NAMES.map(String::from))
-        .context("cannot make a certificate")?;
-    fs::create_dir_all(directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
-    let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
-    for (path, text) in [
-        (&cert, made.cert.pem()),
-        (&key, made.signing_key.serialize_pem()),
-    ] {
-        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok((cert, key))
-}
+pub(super) const NAMES: [&str; 4] = ["localhost", "*.example.com", "127.0.0.1", "::1"];
 
 /// Offers HTTP/2 and HTTP/1.1 under this certificate.
 pub(super) fn acceptor(cert: &Path, key: &Path) -> anyhow::Result<TlsAcceptor> {
