@@ -1,6 +1,6 @@
 //! The budgets: what Tidegate may cost beside its peers.
 
-use super::figures::{BUSY, busy, cost, each, p99, speed};
+use super::figures::{BUSY, busy, cost, each, p99, per_second, speed};
 use super::peers::TIDEGATE;
 use super::rounds::{PeerRounds, Rounds};
 use super::section::Verdict;
@@ -88,6 +88,23 @@ pub(crate) fn connect(rounds: &Rounds) -> Vec<Verdict> {
         "CPU per new connection and request",
         &[("nginx", 1.0)],
     )
+}
+
+pub(crate) fn http2(rounds: &Rounds) -> Vec<Verdict> {
+    let mut verdicts = costs(
+        rounds,
+        "CPU per request",
+        &[("nginx", 0.80), ("envoy", 0.50)],
+    );
+    let mark = "CPU per request (the mark to reach)";
+    verdicts.extend(costs(rounds, mark, &[("haproxy", 1.0)]));
+    verdicts
+}
+
+pub(crate) fn tls_connect(rounds: &Rounds) -> Vec<Verdict> {
+    let what = "connections per second of CPU";
+    let verdict = beside(rounds, "nginx", what, per_second, 1.0, false);
+    verdict.into_iter().collect()
 }
 
 /// Where nothing is promised.

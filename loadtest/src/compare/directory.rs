@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use tokio::time::sleep;
 
-use super::clients::Client;
+use super::clients::{Client, Visit as _};
 use super::lab::Lab;
 use super::peers::Found;
 use super::process::CommandLine;

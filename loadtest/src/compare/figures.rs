@@ -1,7 +1,7 @@
 //! Samples as tables, bars and sentences.
 
 use super::lab::Lab;
-use super::measure::Sample;
+use super::measure::{Sample, Streams};
 use super::peers::TIDEGATE;
 use super::rounds::{PeerRounds, Rounds, Work};
 use super::section::{Bar, Chart, Section, Table};
@@ -21,6 +21,12 @@ const MIB: f64 = 1024.0 * 1024.0;
 /// Processor time per answer, µs.
 pub(crate) fn cost(peer: &PeerRounds) -> Vec<f64> {
     each(&peer.saturation, Sample::micros_per_answer)
+}
+
+/// Answers per second of processor time.
+pub(crate) fn per_second(peer: &PeerRounds) -> Vec<f64> {
+    let cost = cost(peer).into_iter();
+    cost.map(|micros| 1e6 / micros).collect()
 }
 
 /// Answers per second at saturation.
@@ -72,6 +78,11 @@ pub(crate) fn section(lab: &Lab, work: &Work, rounds: &Rounds) -> Section {
         workers: lab.workers,
         title: work.title.to_owned(),
         about: work.about.to_owned(),
+        measured: work.load.streams.map(|streams| {
+            let Streams { connections, each } = streams;
+            let clients = format!("{connections} connections of {each} streams");
+            lab.conditions().measured(&clients)
+        }),
         tables: vec![Table {
             head: head.to_vec(),
             rows: rows.collect(),

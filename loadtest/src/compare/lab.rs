@@ -14,6 +14,7 @@ use super::kernel;
 use super::peers::{Found, PEERS, Peer, TIDEGATE};
 use super::ports::Ports;
 use super::section::{Conditions, Missing};
+use super::speech::{Certificate, Speech};
 use crate::system::tell;
 
 /// The profile of what is shipped and priced.
@@ -33,6 +34,8 @@ pub(crate) struct Lab {
     /// Numbers of hosts, ascending.
     pub(crate) routes: Vec<usize>,
     pub(crate) rate: Option<f64>,
+    /// What all proxies show to clients of TLS.
+    pub(crate) certificate: Certificate,
     pub(crate) progress: ProgressBar,
     directory: TempDir,
     processors: Vec<usize>,
@@ -68,6 +71,7 @@ impl Lab {
             held: usize::try_from(args.held)?,
             routes: numbers(&args.routes)?,
             rate: args.rate,
+            certificate: Certificate::write(directory.path().join("certificates"))?,
             progress,
             directory,
             processors: kernel::processors()?,
@@ -138,6 +142,23 @@ impl Lab {
         } else {
             &self.processors[proxy..]
         }
+    }
+
+    /// The proxies that take part in the piece of work of this name.
+    pub(crate) fn cast(&self, work: &str, speech: Speech) -> impl Iterator<Item = &Found> {
+        let wanted = move |found: &&Found| found.peer.takes_part(work);
+        let all = self.peers.iter().filter(wanted);
+        all.filter(move |found| found.peer.lacks(speech).is_none())
+    }
+
+    /// Who would take part in it but for what is spoken, and why, in a sentence.
+    pub(crate) fn left_out(&self, work: &str, speech: Speech) -> Option<String> {
+        let peers = self.peers.iter().map(|found| found.peer);
+        let whom: Vec<String> = peers
+            .filter(|peer| peer.takes_part(work))
+            .filter_map(|peer| Some(format!("{} ({})", peer.name, peer.lacks(speech)?)))
+            .collect();
+        (!whom.is_empty()).then(|| format!("Left out: {}.", whom.join(", ")))
     }
 
     pub(crate) fn conditions(&self) -> Conditions {

@@ -103,21 +103,11 @@ fn how(conditions: &Conditions, measured: Option<&str>) -> String {
         date,
         processor,
         processors,
-        proxy_on,
-        rest_on,
-        rounds,
-        seconds,
         connections,
         caveats,
         ..
     } = conditions;
-    let where_to = if proxy_on.is_empty() {
-        "all on any processor".to_owned()
-    } else {
-        format!("the proxy on processor {proxy_on:?}, generator and backend on {rest_on:?}")
-    };
-    let usual =
-        || format!("of {rounds} rounds of {seconds} s, {connections} connections; {where_to},");
+    let usual = || conditions.measured(&format!("{connections} connections"));
     let measured = measured.map_or_else(usual, str::to_owned);
     let mut text =
         format!("Median (lowest–highest) {measured} on {processors} × {processor}. {date}.");

@@ -15,6 +15,7 @@ use super::kernel::{self, Memory, Spent, Usage};
 use super::lab::Lab;
 use super::peers::HOST;
 use super::process::{CommandLine, Running};
+use super::speech::Speech;
 use super::stage::Stage;
 use crate::report::Report;
 
@@ -27,6 +28,17 @@ pub(crate) struct Load {
     /// Body bytes of each request; a POST if there are any.
     pub(crate) body: Option<u64>,
     pub(crate) new_connection: bool,
+    /// Over how many connections, where that is not for whoever compares to say.
+    pub(crate) streams: Option<Streams>,
+    pub(crate) speech: Speech,
+}
+
+/// Requests side by side on connections of HTTP/2.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Streams {
+    pub(crate) connections: u16,
+    /// Of each of them.
+    pub(crate) each: u16,
 }
 
 /// What one measurement found.
@@ -77,13 +89,25 @@ pub(crate) fn line(
     listen: SocketAddr,
     rate: Option<f64>,
 ) -> anyhow::Result<CommandLine> {
+    let clients = load.speech.clients;
+    let streams = load.streams;
+    let connections = streams.map_or(lab.connections, |streams| streams.connections);
     let mut args = vec![
         "run".to_owned(),
-        format!("http://{listen}/"),
+        format!("{}://{listen}/", clients.scheme()),
         format!("--host={HOST}"),
-        format!("--connections={}", lab.connections),
+        format!("--connections={connections}"),
         format!("--duration={}", humantime::format_duration(lab.duration)),
     ];
+    if clients.http2 {
+        args.push("--http2".to_owned());
+    }
+    if clients.tls {
+        args.push(format!("--ca={}", lab.certificate.cert()));
+    }
+    if let Some(streams) = streams {
+        args.push(format!("--streams={}", streams.each));
+    }
     if let Some(bytes) = load.body {
         args.push("--method=POST".to_owned());
         args.push(format!("--body={bytes}B"));

@@ -22,6 +22,7 @@ mod scenario;
 mod section;
 mod settle;
 mod solo;
+mod speech;
 mod spread;
 mod stage;
 mod svg;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::figures;
 use super::lab::Lab;
 use super::measure::{Load, Sample, half, line, measure};
-use super::peers::{TIDEGATE, fields};
+use super::peers::{Found, TIDEGATE, fields};
 use super::section::{Section, Verdict};
 use super::spread::Spread;
 use super::stage::{Plan, Stage};
@@ -82,32 +82,38 @@ impl Rounds {
     }
 }
 
-/// Does a piece of work.
+/// Does a piece of work; none where no proxy takes part in it.
 ///
 /// # Errors
 ///
 /// The backend or the generator fails.
-pub(crate) async fn price(lab: &Lab, work: &Work) -> anyhow::Result<Section> {
+pub(crate) async fn price(lab: &Lab, work: &Work) -> anyhow::Result<Option<Section>> {
     let plan = Plan {
         name: work.name,
         backend: work.backend.iter().map(|&arg| arg.to_owned()).collect(),
         limit: AMPLE_LIMIT,
         workers: lab.workers,
+        speech: work.load.speech,
     };
-    let peers = lab
-        .peers
-        .iter()
-        .filter(|found| found.peer.takes_part(work.name));
+    let peers: Vec<&Found> = lab.cast(work.name, work.load.speech).collect();
+    if peers.is_empty() {
+        lab.say(format!("{}: left out, for no proxy takes part", work.name));
+        return Ok(None);
+    }
     let mut stage = Stage::set(lab, &plan, peers).await?;
     let rounds = play(lab, &mut stage, work).await?;
     let mut section = figures::section(lab, work, &rounds);
     let peers = stage.actors.iter().map(|actor| actor.found.peer);
     section.notes.push(fields::note(peers));
+    section
+        .notes
+        .extend(lab.left_out(work.name, work.load.speech));
     section.shown = stage
         .actors
         .iter()
         .map(|actor| actor.shown.clone())
         .collect();
+    let certificates = lab.certificate.directory().display().to_string();
     let root = lab.root().display().to_string();
     let first = stage.actors.first().context("no proxy took part")?.listen;
     for shown in [
@@ -115,10 +121,11 @@ pub(crate) async fn price(lab: &Lab, work: &Work) -> anyhow::Result<Section> {
         line(lab, &work.load, first, None)?.to_string(),
         line(lab, &work.load, first, Some(rounds.rate))?.to_string(),
     ] {
+        let shown = shown.replace(&certificates, "$CERTIFICATES");
         section.commands.push(shown.replace(&root, "$DIR"));
     }
     section.raw = serde_json::to_value(&rounds)?;
-    Ok(section)
+    Ok(Some(section))
 }
 
 async fn play(lab: &Lab, stage: &mut Stage, work: &Work) -> anyhow::Result<Rounds> {

@@ -42,6 +42,25 @@ pub struct Conditions {
     pub caveats: Vec<String>,
 }
 
+impl Conditions {
+    /// How often and how long it was measured, with clients of this kind.
+    pub(crate) fn measured(&self, clients: &str) -> String {
+        let Conditions {
+            proxy_on,
+            rest_on,
+            rounds,
+            seconds,
+            ..
+        } = self;
+        let where_to = if proxy_on.is_empty() {
+            "all on any processor".to_owned()
+        } else {
+            format!("the proxy on processor {proxy_on:?}, generator and backend on {rest_on:?}")
+        };
+        format!("of {rounds} rounds of {seconds} s, {clients}; {where_to},")
+    }
+}
+
 /// A proxy that could not be compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use super::lab::Lab;
 use super::peers::{Found, Shown, Site};
 use super::process::{CommandLine, Running};
+use super::speech::Speech;
 use crate::backend;
 
 /// A backend, and proxies that run in front of it.
@@ -44,6 +45,7 @@ pub(crate) struct Plan<'a> {
     /// Tidegate's limit of concurrency per endpoint.
     pub(crate) limit: u32,
     pub(crate) workers: u16,
+    pub(crate) speech: Speech,
 }
 
 impl Stage {
@@ -83,6 +85,8 @@ impl Stage {
                 workers: usize::from(plan.workers),
                 directory: stage.directory.join(found.peer.name),
                 limit: plan.limit,
+                speech: plan.speech,
+                certificate: lab.certificate.clone(),
             };
             fs::create_dir(&site.directory)?;
             let actor = Actor::enter(lab, found, &site, plan.workers).await;

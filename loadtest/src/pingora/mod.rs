@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
+use pingora_core::apps::HttpServerOptions;
 use pingora_core::server::Server;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -26,6 +27,9 @@ pub struct PingoraArgs {
     /// Threads.
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u8).range(1..))]
     workers: u8,
+    /// Tell HTTP/2 by its first bytes.
+    #[arg(long)]
+    h2c: bool,
     /// Say which pingora this is, and end.
     #[arg(long)]
     which: bool,
@@ -92,6 +96,13 @@ pub fn main(args: PingoraArgs) -> anyhow::Result<()> {
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let mut service = http_proxy_service(&server.configuration, Pass { to });
+    if args.h2c
+        && let Some(proxy) = service.app_logic_mut()
+    {
+        let mut options = HttpServerOptions::default();
+        options.h2c = true;
+        proxy.server_options = Some(options);
+    }
     service.add_tcp(&listen.to_string());
     server.add_service(service);
     server.run_forever()

@@ -1,6 +1,6 @@
-//! `keepalive`, `post`, `large`, `connect`.
+//! `keepalive`, `post`, `large`, `connect`, `h2c`, `tls`.
 
-use loadtest::compare::{Rounds, Section};
+use loadtest::compare::{Comparison, Rounds, Section};
 
 use crate::support::{PEERS, Written, check_sample, check_whole, compare};
 
@@ -25,7 +25,8 @@ fn check_section(written: &Written, section: &Section) {
     }
 }
 
-fn check(scenario: &str, names: &[&str]) {
+/// Checks a scenario, whose sections are these; returns them.
+fn check(scenario: &str, names: &[&str]) -> Comparison {
     let scenario = format!("--scenario={scenario}");
     let written = compare(8, &[PEERS, &scenario]);
     check_whole(&written);
@@ -35,6 +36,7 @@ fn check(scenario: &str, names: &[&str]) {
     for section in sections {
         check_section(&written, section);
     }
+    written.comparison
 }
 
 #[test]
@@ -55,6 +57,31 @@ fn large_counts_right() {
 #[test]
 fn connect_counts_right() {
     check("connect", &["connect"]);
+}
+
+#[test]
+fn http2_counts_right_and_says_who_cannot_speak_it() {
+    let found = check("h2c", &["h2c", "h2", "h2c-h2c"]);
+    for (section, unable) in found.sections.iter().zip(["copier", "copier", "nginx"]) {
+        let rounds: Rounds = serde_json::from_value(section.raw.clone()).unwrap();
+        let tls = section.name == "h2";
+        for peer in &rounds.peers {
+            let report = &peer.saturation[0].report;
+            assert_ne!(peer.name, unable);
+            assert_eq!((report.connections, report.streams), (10, 10));
+            assert_eq!(report.protocol, if tls { "h2" } else { "h2c" });
+            assert_eq!(report.url.starts_with("https://"), tls);
+        }
+        let measured = section.measured.as_deref().unwrap_or_default();
+        assert!(
+            measured.contains("10 connections of 10 streams"),
+            "{measured}"
+        );
+        let notes = section.notes.join("\n");
+        let absent = found.missing.iter().any(|one| one.name == unable);
+        let said = notes.contains(&format!("{unable} (it "));
+        assert_eq!(said, !absent, "{notes}");
+    }
 }
 
 #[test]

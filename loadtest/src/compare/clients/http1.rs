@@ -1,60 +1,34 @@
-//! Clients of a comparison's own, where a single connection or request is what matters.
+//! A client of HTTP/1.1, in clear or over TLS.
 
-use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::pin::Pin;
+use std::task::{Context, Waker};
 
-use anyhow::{Context as _, bail, ensure};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use anyhow::{Context as _, ensure};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
+use tokio::time::timeout;
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// How long a proxy may take until it serves, once it accepts connections.
-const SERVED_MAX: Duration = Duration::from_secs(10);
-
-/// Between two requests of whoever waits for something to show.
-const LOOK: Duration = Duration::from_millis(5);
+use super::way::{Stream, Way};
+use super::{Answer, BYTES_MAX, PATIENCE, Visit};
 
 /// Most fields of an answer's head.
 const FIELDS_MAX: usize = 64;
 
-/// Most bytes of an answer: a page of metrics of many routes is the largest.
-const BYTES_MAX: usize = 256 * 1024 * 1024;
-
-/// Clients of a crowd that connect at once. Few, so that what a proxy holds afterwards is what idle
-/// connections take and not what was left by a burst.
-pub(crate) const AT_ONCE: usize = 32;
-
 /// A connection over HTTP/1.1, one request at a time.
 #[derive(Debug)]
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Stream,
     buffer: Vec<u8>,
 }
 
-/// What was answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) body: Vec<u8>,
-}
-
 impl Client {
+    /// Connects in clear.
+    ///
     /// # Errors
     ///
     /// Nobody accepts it.
     pub(crate) async fn connect(address: SocketAddr) -> anyhow::Result<Client> {
-        let stream = timeout(PATIENCE, TcpStream::connect(address)).await;
-        let stream = stream
-            .context("no connection in time")?
-            .with_context(|| format!("no connection to {address}"))?;
-        stream.set_nodelay(true)?;
-        let buffer = Vec::new();
-        Ok(Client { stream, buffer })
+        Client::reach(&address.into()).await
     }
 
     /// # Errors
@@ -78,22 +52,6 @@ impl Client {
         answer.context("no answer in time")?
     }
 
-    /// Sends a request and reads its answer.
-    ///
-    /// # Errors
-    ///
-    /// As of [`Client::send`] and [`Client::answer`].
-    pub(crate) async fn ask(&mut self, host: &str, path: &str) -> anyhow::Result<Answer> {
-        self.send(host, path).await?;
-        self.answer().await
-    }
-
-    /// Whether the connection is open and nothing has come that nobody asked for.
-    pub(crate) fn idles(&self) -> bool {
-        let read = self.stream.try_read(&mut [0; 1]);
-        matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-    }
-
     async fn read(&mut self) -> anyhow::Result<Answer> {
         loop {
             if let Some((status, from, end)) = parse(&self.buffer)? {
@@ -115,6 +73,30 @@ impl Client {
     }
 }
 
+impl Visit for Client {
+    async fn reach(way: &Way) -> anyhow::Result<Client> {
+        Ok(Client {
+            stream: way.connect().await?,
+            buffer: Vec::new(),
+        })
+    }
+
+    async fn ask(&mut self, host: &str, path: &str) -> anyhow::Result<Answer> {
+        self.send(host, path).await?;
+        self.answer().await
+    }
+
+    fn idles(&mut self) -> bool {
+        let mut byte = [0; 1];
+        let mut byte = ReadBuf::new(&mut byte);
+        // Whoever wants to know looks again.
+        let mut context = Context::from_waker(Waker::noop());
+        Pin::new(&mut self.stream)
+            .poll_read(&mut context, &mut byte)
+            .is_pending()
+    }
+}
+
 /// Status, where the body begins and where it ends, once the head is whole.
 fn parse(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize, usize)>> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
@@ -131,62 +113,6 @@ fn parse(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize, usize)>> {
     let end = head.checked_add(length).filter(|end| *end <= BYTES_MAX);
     let end = end.with_context(|| format!("an answer of {length} bytes"))?;
     Ok(Some((answer.code.context("no status")?, head, end)))
-}
-
-/// Asks on a connection of its own.
-///
-/// # Errors
-///
-/// As of [`Client::ask`], and for any status but 200.
-pub(crate) async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Vec<u8>> {
-    let mut client = Client::connect(address).await?;
-    let answer = client.ask(&address.to_string(), path).await?;
-    if answer.status != 200 {
-        bail!("{path} of {address} is answered with {}", answer.status);
-    }
-    Ok(answer.body)
-}
-
-/// Waits until requests are answered with 200: some proxies listen before they have their routes.
-///
-/// # Errors
-///
-/// They are not within ten seconds; the message says what the last one was answered with.
-pub(crate) async fn until_served(address: SocketAddr, host: &str) -> anyhow::Result<()> {
-    let patience = Instant::now() + SERVED_MAX;
-    loop {
-        let mut client = Client::connect(address).await?;
-        let answer = client.ask(host, "/").await?;
-        if answer.status == 200 {
-            return Ok(());
-        }
-        if Instant::now() > patience {
-            bail!("requests are answered with {}", answer.status);
-        }
-        sleep(LOOK).await;
-    }
-}
-
-/// Connects `number` clients, a few at a time, and has each ask once; they stay connected.
-///
-/// # Errors
-///
-/// One of them is not answered, or not with 200.
-pub(crate) async fn crowd(
-    address: SocketAddr,
-    host: &str,
-    number: usize,
-) -> anyhow::Result<Vec<Client>> {
-    stream::iter(0..number)
-        .map(|_| async move {
-            let mut client = Client::connect(address).await?;
-            let answer = client.ask(host, "/").await?;
-            ensure!(answer.status == 200, "an answer with {}", answer.status);
-            anyhow::Ok(client)
-        })
-        .buffer_unordered(AT_ONCE)
-        .try_collect()
-        .await
 }
 
 #[cfg(test)]

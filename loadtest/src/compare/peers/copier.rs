@@ -2,6 +2,7 @@
 
 use super::{Peer, Setup, fields};
 use crate::compare::process::CommandLine;
+use crate::compare::speech::Speech;
 
 pub(super) const PEER: Peer = Peer {
     name: "copier",
@@ -10,6 +11,7 @@ pub(super) const PEER: Peer = Peer {
     version: &["--version"],
     fields: fields::NONE,
     only_in: &[],
+    lacks,
     setup: |program, site| Setup {
         command: CommandLine::new(
             program,
@@ -23,3 +25,13 @@ pub(super) const PEER: Peer = Peer {
         files: Vec::new(),
     },
 };
+
+fn lacks(speech: Speech) -> Option<&'static str> {
+    if speech.clients.tls {
+        Some("it knows no TLS")
+    } else if speech.clients.http2 != speech.upstream_http2 {
+        Some("it passes on what it gets, so that the upstream would have to speak the same")
+    } else {
+        None
+    }
+}

@@ -13,11 +13,45 @@ pub(super) const PEER: Peer = Peer {
     version: &["--version"],
     fields: fields::BUT_HOST,
     only_in: &[],
+    lacks: super::nothing,
     setup,
 };
 
+/// What makes a cluster speak HTTP/2 without asking.
+const UPSTREAM_HTTP2: &str = "    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: { http2_protocol_options: {} }
+";
+
+/// The rest of a filter chain. In clear it tells HTTP/2 by its first bytes.
+fn tls(site: &Site) -> String {
+    if !site.speech.clients.tls {
+        return String::new();
+    }
+    let (cert, key) = (site.certificate.cert(), site.certificate.key());
+    format!(
+        "      transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            alpn_protocols: [h2, http/1.1]
+            tls_certificates:
+            - certificate_chain: {{ filename: \"{cert}\" }}
+              private_key: {{ filename: \"{key}\" }}
+"
+    )
+}
+
 fn setup(program: &Path, site: &Site) -> Setup {
     let (listen, upstream) = (site.listen, site.upstreams[0]);
+    let tls = tls(site);
+    let http2 = if site.speech.upstream_http2 {
+        UPSTREAM_HTTP2
+    } else {
+        ""
+    };
     let text = format!(
         "static_resources:
   listeners:
@@ -40,13 +74,13 @@ fn setup(program: &Path, site: &Site) -> Setup {
               routes:
               - match: {{ prefix: / }}
                 route: {{ cluster: upstream }}
-  clusters:
+{tls}  clusters:
   - name: upstream
     type: STATIC
     connect_timeout: 5s
     circuit_breakers:
       thresholds: [{{ max_connections: 16384, max_pending_requests: 16384, max_requests: 16384 }}]
-    load_assignment:
+{http2}    load_assignment:
       cluster_name: upstream
       endpoints:
       - lb_endpoints:

@@ -42,12 +42,16 @@ pub(crate) const NGINX_MORE: &str = "      proxy_set_header X-Forwarded-Proto $s
 /// What makes HAProxy add the client's address, in `defaults`.
 pub(crate) const HAPROXY_BARE: &str = "  option forwardfor\n";
 
-/// What makes HAProxy set the others, in a `frontend`. `unique-id-header` is no cheaper and would
+/// What makes HAProxy set the others, in a `frontend` of this scheme. `unique-id-header` is no cheaper and would
 /// leave a name that the client sent beside its own.
-pub(crate) const HAPROXY_MORE: &str = "  http-request set-header X-Forwarded-Proto http
+pub(crate) fn haproxy_more(scheme: &str) -> String {
+    format!(
+        "  http-request set-header X-Forwarded-Proto {scheme}
   http-request set-header X-Forwarded-Host %[req.hdr(host)]
   http-request set-header X-Request-Id %[uuid()]
-";
+"
+    )
+}
 
 /// Which of these proxies add what, in a sentence.
 pub(crate) fn note<'a>(peers: impl Iterator<Item = &'a Peer>) -> String {

@@ -19,6 +19,7 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
 use super::process::CommandLine;
+use super::speech::{Certificate, Speech};
 
 pub(crate) use tidegate::HOST;
 
@@ -42,6 +43,8 @@ pub(crate) struct Peer {
     pub(crate) fields: &'static [&'static str],
     /// The only pieces of work it is of use for; none named, all.
     only_in: &'static [&'static str],
+    /// Why it does not take part where this is spoken; none where it does.
+    lacks: fn(Speech) -> Option<&'static str>,
     setup: fn(&Path, &Site) -> Setup,
 }
 
@@ -73,6 +76,9 @@ pub(crate) struct Site {
     pub(crate) directory: PathBuf,
     /// The limit on concurrency per endpoint, for those that have one.
     pub(crate) limit: u32,
+    pub(crate) speech: Speech,
+    /// For those of its clients that speak TLS.
+    pub(crate) certificate: Certificate,
 }
 
 /// How a proxy is started.
@@ -116,6 +122,11 @@ impl Peer {
     /// Whether it takes part in the piece of work of this name.
     pub(crate) fn takes_part(&self, work: &str) -> bool {
         self.only_in.is_empty() || self.only_in.contains(&work)
+    }
+
+    /// Why it does not take part where this is spoken; none where it does.
+    pub(crate) fn lacks(&self, speech: Speech) -> Option<&'static str> {
+        (self.lacks)(speech)
     }
 
     /// Looks for it at `given`, or on the `PATH`.
@@ -191,7 +202,11 @@ impl Found {
     /// The same for people: without the paths of this run.
     pub(crate) fn show(&self, setup: &Setup, site: &Site) -> Shown {
         let directory = site.directory.display().to_string();
-        let plain = |text: &str| text.replace(&directory, "$DIR");
+        let certificates = site.certificate.directory().display().to_string();
+        let plain = |text: &str| {
+            let text = text.replace(&directory, "$DIR");
+            text.replace(&certificates, "$CERTIFICATES")
+        };
         let files = setup.files.iter();
         Shown {
             name: self.peer.name.to_owned(),
@@ -214,6 +229,11 @@ impl Peer {
             text.to_owned()
         }
     }
+}
+
+/// Of a proxy that is set up for everything.
+fn nothing(_: Speech) -> Option<&'static str> {
+    None
 }
 
 /// The profile in `target/PROFILE/program`.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{POOL, Peer, Setup, Site, fields};
 use crate::compare::process::CommandLine;
+use crate::compare::speech::Speech;
 
 pub(super) const PEER: Peer = Peer {
     name: "nginx",
@@ -13,6 +14,7 @@ pub(super) const PEER: Peer = Peer {
     version: &["-v"],
     fields: fields::ALL,
     only_in: &[],
+    lacks,
     setup: |program, site| setup(program, site, fields::NGINX_MORE),
 };
 
@@ -38,13 +40,15 @@ pub(super) const BARE: Peer = Peer {
 
 fn setup(program: &Path, site: &Site, more: &str) -> Setup {
     let directory = site.directory.display().to_string();
+    let (listen_as, server) = listening(site);
     let text = Config {
         directory: &directory,
         workers: site.workers,
         listen: site.listen,
+        listen_as,
         upstream: site.upstreams[0],
         http: "",
-        server: "",
+        server: &server,
         target: "backend",
         more,
     }
@@ -57,11 +61,36 @@ fn setup(program: &Path, site: &Site, more: &str) -> Setup {
     }
 }
 
+fn lacks(speech: Speech) -> Option<&'static str> {
+    let upstream = speech.upstream_http2;
+    upstream.then_some("it speaks HTTP/1.1 with upstreams, and HTTP/2 only for gRPC")
+}
+
+/// The parameters of `listen`, and what else a `server` needs for them. `http2` there is what
+/// versions before 1.25 know; those after warn and still take it.
+fn listening(site: &Site) -> (&'static str, String) {
+    let clients = site.speech.clients;
+    if clients.tls {
+        let (cert, key) = (site.certificate.cert(), site.certificate.key());
+        let server = format!(
+            "    ssl_certificate {cert};
+    ssl_certificate_key {key};
+    ssl_protocols TLSv1.2 TLSv1.3;
+"
+        );
+        return (" ssl http2", server);
+    }
+    let listen_as = if clients.http2 { " http2" } else { "" };
+    (listen_as, String::new())
+}
+
 /// What differs between configurations; what they add comes as lines of nginx's own.
 pub(crate) struct Config<'a> {
     pub(crate) directory: &'a str,
     pub(crate) workers: usize,
     pub(crate) listen: SocketAddr,
+    /// What is spoken there, as parameters of `listen`.
+    pub(crate) listen_as: &'a str,
     /// The upstream `backend`.
     pub(crate) upstream: SocketAddr,
     /// Added to the block `http`.
@@ -80,6 +109,7 @@ impl Config<'_> {
             directory,
             workers,
             listen,
+            listen_as,
             upstream,
             http,
             server,
@@ -110,7 +140,7 @@ http {{
     keepalive_requests 1000000000;
   }}
 {http}  server {{
-    listen {listen} reuseport;
+    listen {listen}{listen_as} reuseport;
 {server}    location / {{
       proxy_pass http://{target};
       proxy_http_version 1.1;

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::*;
+use crate::compare::clients::{Answer, Client, Http2Client, Visit, Way};
 use crate::compare::ports::Ports;
+use crate::compare::speech::{Certificate, Speech, Wire};
 
 /// How long a proxy may take until it forwards.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -59,18 +61,23 @@ fn upstream() -> (SocketAddr, Receiver<String>) {
 }
 
 /// The status of an answer, once there is one.
-fn ask(listen: SocketAddr) -> Option<String> {
-    let mut stream = TcpStream::connect(listen).ok()?;
-    let request = format!("GET / HTTP/1.1\r\nHost: {HOST}:80\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).ok()?;
-    read_head(&mut stream)?
-        .split(' ')
-        .nth(1)
-        .map(ToOwned::to_owned)
+fn ask(way: &Way, host: &str) -> Option<u16> {
+    async fn visit<V: Visit>(way: &Way, host: &str) -> anyhow::Result<Answer> {
+        V::reach(way).await?.ask(host, "/").await
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build().unwrap();
+    let answer = runtime.block_on(async {
+        match way.wire().http2 {
+            true => visit::<Http2Client>(way, host).await,
+            false => visit::<Client>(way, host).await,
+        }
+    });
+    Some(answer.ok()?.status)
 }
 
 /// The head that arrives behind a proxy when a client sends none of the fields.
-fn behind(found: &Found) -> String {
+fn behind(found: &Found, wire: Wire, host: &str) -> String {
     let directory = tempfile::tempdir().unwrap();
     let (address, heads) = upstream();
     let ports = Ports::take().unwrap();
@@ -81,7 +88,13 @@ fn behind(found: &Found) -> String {
         workers: 1,
         directory: directory.path().to_owned(),
         limit: 10,
+        speech: Speech {
+            clients: wire,
+            upstream_http2: false,
+        },
+        certificate: Certificate::write(directory.path().join("certificates")).unwrap(),
     };
+    let way = Way::new(site.listen, wire, &site.certificate).unwrap();
     let CommandLine { program, args, env } = found.set_up(&site).unwrap().command;
     let child = Command::new(program)
         .args(args)
@@ -94,7 +107,7 @@ fn behind(found: &Found) -> String {
         .unwrap();
     let mut started = Started(child);
     let patience = Instant::now() + PATIENCE;
-    while ask(site.listen).as_deref() != Some("200") {
+    while ask(&way, host) != Some(200) {
         let name = found.peer.name;
         assert!(started.0.try_wait().unwrap().is_none(), "{name} has ended");
         assert!(Instant::now() < patience, "{name} does not forward");
@@ -143,9 +156,35 @@ fn here() -> Vec<Found> {
 
 #[test]
 fn each_proxy_adds_the_fields_it_is_said_to_add() {
-    for found in here() {
+    check_fields(Wire::HTTP1);
+}
+
+#[test]
+fn each_proxy_adds_the_same_fields_for_clients_of_http2() {
+    check_fields(Wire::H2C);
+}
+
+#[test]
+fn each_proxy_adds_the_same_fields_for_clients_of_tls() {
+    check_fields(Wire::HTTP1_TLS);
+}
+
+#[test]
+fn each_proxy_adds_the_same_fields_for_clients_of_http2_over_tls() {
+    check_fields(Wire::H2);
+}
+
+fn check_fields(wire: Wire) {
+    let speech = Speech {
+        clients: wire,
+        upstream_http2: false,
+    };
+    let able = here().into_iter();
+    for found in able.filter(|found| found.peer.lacks(speech).is_none()) {
         let name = found.peer.name;
-        let head = behind(&found);
+        // Not a scheme's own, which HAProxy takes away.
+        let host = format!("{HOST}:8080");
+        let head = behind(&found, wire, &host);
         let seen = seen(&head);
         let mut said = found.peer.fields.to_vec();
         said.sort_unstable();
@@ -158,8 +197,8 @@ fn each_proxy_adds_the_fields_it_is_said_to_add() {
             match field {
                 // Of loopback Envoy makes an address of the machine.
                 "X-Forwarded-For" => assert!(value.parse::<IpAddr>().is_ok(), "{name}: {value}"),
-                "X-Forwarded-Proto" => assert_eq!(*value, "http", "{name}"),
-                "X-Forwarded-Host" => assert_eq!(*value, format!("{HOST}:80"), "{name}"),
+                "X-Forwarded-Proto" => assert_eq!(*value, wire.scheme(), "{name}"),
+                "X-Forwarded-Host" => assert_eq!(*value, host, "{name}"),
                 _ => assert!(value.len() >= 32, "{name} names a request {value}"),
             }
         }

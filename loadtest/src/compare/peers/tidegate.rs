@@ -13,6 +13,7 @@ pub(super) const PEER: Peer = Peer {
     version: &["--version"],
     fields: fields::ALL,
     only_in: &[],
+    lacks: |speech| speech.clients.tls.then_some("it speaks no TLS yet"),
     setup,
 };
 
@@ -37,18 +38,31 @@ fn text(site: &Site) -> String {
         workers,
         limit,
         upstreams: [one, two],
+        speech,
+        certificate,
         ..
     } = site;
+    let tls = if speech.clients.tls {
+        let (cert, key) = (certificate.cert(), certificate.key());
+        format!(", tls: {{ certificates: [{{ cert: \"{cert}\", key: \"{key}\" }}] }}")
+    } else {
+        String::new()
+    };
+    let h2c = if speech.upstream_http2 {
+        ", protocol: h2c"
+    } else {
+        ""
+    };
     let mut text = format!(
         "gateway:
-  listeners: [{{ address: \"{listen}\" }}]
+  listeners: [{{ address: \"{listen}\"{tls} }}]
   admin: \"{admin}\"
   workers: {workers}
   accessLog: {{ mode: \"off\" }}
   limits: {{ requestsPerConnection: 1000000000, upstreamIdlePerEndpoint: {POOL} }}
 revisions:
-  - {{ name: blue, concurrency: {limit}, endpoints: [\"{one}\"] }}
-  - {{ name: green, concurrency: {limit}, endpoints: [\"{two}\"] }}
+  - {{ name: blue, concurrency: {limit}, endpoints: [\"{one}\"]{h2c} }}
+  - {{ name: green, concurrency: {limit}, endpoints: [\"{two}\"]{h2c} }}
 routes:
 "
     );

@@ -13,12 +13,26 @@ pub(super) const PEER: Peer = Peer {
     version: &["version"],
     fields: fields::FORWARDED,
     only_in: &[],
+    lacks: super::nothing,
     setup,
 };
 
 fn setup(program: &Path, site: &Site) -> Setup {
     let directory = site.directory.display();
     let (listen, upstream) = (site.listen, site.upstreams[0]);
+    let scheme = if site.speech.upstream_http2 {
+        "h2c"
+    } else {
+        "http"
+    };
+    let (secure, certificate) = if site.speech.clients.tls {
+        let (cert, key) = (site.certificate.cert(), site.certificate.key());
+        let certificate =
+            format!("tls:\n  certificates: [{{ certFile: \"{cert}\", keyFile: \"{key}\" }}]\n");
+        (", tls: {}", certificate)
+    } else {
+        ("", String::new())
+    };
     let fixed = format!(
         "global: {{ checkNewVersion: false, sendAnonymousUsage: false }}
 log: {{ level: ERROR }}
@@ -32,12 +46,12 @@ providers:
     let routes = format!(
         "http:
   routers:
-    all: {{ rule: \"PathPrefix(`/`)\", entryPoints: [web], service: upstream }}
+    all: {{ rule: \"PathPrefix(`/`)\", entryPoints: [web], service: upstream{secure} }}
   services:
     upstream:
       loadBalancer:
-        servers: [{{ url: \"http://{upstream}\" }}]
-"
+        servers: [{{ url: \"{scheme}://{upstream}\" }}]
+{certificate}"
     );
     let config = format!("--configFile={directory}/traefik.yaml");
     Setup {

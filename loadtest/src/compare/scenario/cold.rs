@@ -15,13 +15,14 @@ use tokio::time::sleep;
 
 use super::idle::{fewer, possible};
 use crate::backend::Times;
-use crate::compare::clients::{Client, crowd, until_served};
+use crate::compare::clients::{Client, Visit as _, crowd, until_served};
 use crate::compare::kernel::Memory;
 use crate::compare::lab::Lab;
 use crate::compare::peers::Found;
 use crate::compare::section::{Bar, Chart, Section, Table, Verdict};
 use crate::compare::settle::settled;
 use crate::compare::solo::{Place, Solo, quoted, tidegate};
+use crate::compare::speech::Speech;
 use crate::compare::spread::{Spread, show};
 use crate::compare::stage::{Plan, Stage};
 use crate::system::monotonic_nanos;
@@ -179,6 +180,7 @@ impl Theatre {
             backend: vec!["--body=128B".to_owned()],
             limit: 0,
             workers: lab.workers,
+            speech: Speech::default(),
         };
         let stage = Stage::set(lab, &plan, []).await?;
         let place = Place::new(lab, "cold-tidegate")?;
@@ -190,7 +192,7 @@ impl Theatre {
         let shown = [("tidegate.yaml", &*text)];
         // What it starts runs on its processors, and should not have to share a single one.
         let solo = Solo::start(lab, found, place, args.to_vec(), &[], &shown).await?;
-        until_served(solo.place.listen, WARM).await?;
+        until_served::<Client>(&solo.place.listen.into(), WARM).await?;
         Ok(Theatre {
             stage,
             solo,
@@ -261,7 +263,8 @@ impl Theatre {
     async fn hold(&self, number: usize) -> anyhow::Result<Held> {
         self.rest().await?;
         let pid = self.solo.pid();
-        let mut clients = crowd(self.solo.place.listen, WARM, number).await?;
+        let way = self.solo.place.listen.into();
+        let mut clients: Vec<Client> = crowd(&way, WARM, number).await?;
         let idle = settled(Memory::alone, pid).await?;
         for client in &mut clients {
             client.send(COLD, "/").await?;

@@ -12,6 +12,7 @@ use crate::compare::kernel;
 use crate::compare::lab::Lab;
 use crate::compare::process::{CommandLine, Running};
 use crate::compare::section::{Bar, Chart, Section, Table, Verdict};
+use crate::compare::speech::Speech;
 use crate::compare::spread::{Spread, show};
 use crate::compare::stage::{Plan, Stage};
 use crate::report::Report;
@@ -61,6 +62,7 @@ pub(super) async fn run(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         backend: vec!["--body=128B".to_owned()],
         limit: 0,
         workers: 1,
+        speech: Speech::default(),
     };
     let mut stage = Stage::set(lab, &plan, []).await?;
     let lines = lines(lab, &stage, seconds)?;

@@ -3,13 +3,14 @@
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
-use crate::compare::clients::{AT_ONCE, crowd, until_served};
+use crate::compare::clients::{AT_ONCE, Client, Http2Client, Visit, Way, crowd, until_served};
 use crate::compare::kernel::{Memory, kernel_memory};
 use crate::compare::lab::Lab;
 use crate::compare::peers::{Found, HOST, Shown, TIDEGATE};
 use crate::compare::rounds::AMPLE_LIMIT;
 use crate::compare::section::{Bar, Chart, Section, Table, Verdict};
 use crate::compare::settle::settled;
+use crate::compare::speech::{Speech, Wire};
 use crate::compare::spread::{Spread, number, show};
 use crate::compare::stage::{Plan, Stage};
 
@@ -25,8 +26,56 @@ const SPARE: u64 = 400;
 /// A connection through it is two: it has no requests of its own.
 const COPIER: &str = "copier";
 
-/// The budget of Tidegate, KiB.
-const BOUND: f64 = 4.0;
+/// What clients speak, and what Tidegate may take of it.
+struct Kind {
+    section: &'static str,
+    title: &'static str,
+    /// What a connection is called.
+    name: &'static str,
+    wire: Wire,
+    /// The budget of Tidegate, KiB.
+    bound: f64,
+}
+
+const KINDS: [Kind; 4] = [
+    Kind {
+        section: "idle",
+        title: "Idle connections",
+        name: "plain",
+        wire: Wire::HTTP1,
+        bound: 4.0,
+    },
+    Kind {
+        section: "idle-tls",
+        title: "Idle TLS connections",
+        name: "TLS",
+        wire: Wire::HTTP1_TLS,
+        bound: 24.0,
+    },
+    Kind {
+        section: "idle-h2c",
+        title: "Idle HTTP/2 connections",
+        name: "HTTP/2",
+        wire: Wire::H2C,
+        bound: 24.0,
+    },
+    Kind {
+        section: "idle-h2",
+        title: "Idle HTTP/2 connections over TLS",
+        name: "HTTP/2 over TLS",
+        wire: Wire::H2,
+        bound: 24.0,
+    },
+];
+
+impl Kind {
+    fn speech(&self) -> Speech {
+        Speech {
+            clients: self.wire,
+            ..Speech::default()
+        }
+    }
+}
 
 const KIB: f64 = 1024.0;
 const MIB: f64 = 1024.0 * 1024.0;
@@ -88,40 +137,59 @@ pub(super) fn fewer(asked: usize, number: usize) -> Option<String> {
 }
 
 pub(super) async fn run(lab: &Lab) -> anyhow::Result<Vec<Section>> {
+    let mut sections = Vec::new();
+    for kind in &KINDS {
+        sections.extend(weigh(lab, kind).await?);
+    }
+    Ok(sections)
+}
+
+async fn weigh(lab: &Lab, kind: &Kind) -> anyhow::Result<Option<Section>> {
     let number = possible(lab.held);
     let rounds = lab.rounds.min(ROUNDS_MAX);
-    let takes_part = |found: &&Found| found.peer.takes_part("idle") && found.peer.name != COPIER;
-    let found: Vec<&Found> = lab.peers.iter().filter(takes_part).collect();
+    let cast = lab.cast(kind.section, kind.speech());
+    let found: Vec<&Found> = cast.filter(|found| found.peer.name != COPIER).collect();
+    if found.is_empty() {
+        return Ok(None);
+    }
     let mut section = Section {
-        name: "idle".to_owned(),
+        name: kind.section.to_owned(),
         workers: lab.workers,
-        title: "Idle connections".to_owned(),
+        title: kind.title.to_owned(),
         about: format!(
-            "{number} connections, {} at a time, each send one small GET, read the answer and then say \
+            "{number} {} connections, {AT_ONCE} at a time, each send one small GET, read the answer and then say \
              nothing. What the memory of a freshly started and warmed proxy has grown by, divided by \
              {number}.",
-            AT_ONCE
+            kind.name
         ),
         measured: Some(format!("of {rounds} fresh processes each;")),
         ..Section::default()
     };
     section.notes.extend(fewer(lab.held, number));
+    section
+        .notes
+        .extend(lab.left_out(kind.section, kind.speech()));
     let mut peers: Vec<Peer> = found.iter().map(|found| none_yet(found, number)).collect();
     for round in 1..=rounds {
         for (found, peer) in found.iter().zip(&mut peers) {
             if !peer.problems.is_empty() {
                 continue;
             }
-            lab.say(format!("idle, round {round} of {rounds}: {}", peer.name));
-            match turn(lab, found, number, &mut section).await {
+            let name = kind.section;
+            lab.say(format!("{name}, round {round} of {rounds}: {}", peer.name));
+            let turn = match kind.wire.http2 {
+                true => turn::<Http2Client>(lab, found, kind, number, &mut section).await,
+                false => turn::<Client>(lab, found, kind, number, &mut section).await,
+            };
+            match turn {
                 Ok(turn) => peer.take(turn),
                 Err(error) => peer.problems.push(format!("{error:#}")),
             }
         }
     }
-    fill(&mut section, &peers);
+    fill(&mut section, &peers, kind);
     section.raw = serde_json::to_value(&peers)?;
-    Ok(vec![section])
+    Ok(Some(section))
 }
 
 fn none_yet(found: &Found, connections: usize) -> Peer {
@@ -144,17 +212,19 @@ impl Peer {
     }
 }
 
-async fn turn(
+async fn turn<V: Visit>(
     lab: &Lab,
     found: &Found,
+    kind: &Kind,
     number: usize,
     section: &mut Section,
 ) -> anyhow::Result<Turn> {
     let plan = Plan {
-        name: "idle",
+        name: kind.section,
         backend: vec!["--body=128B".to_owned()],
         limit: AMPLE_LIMIT,
         workers: lab.workers,
+        speech: kind.speech(),
     };
     let stage = Stage::set(lab, &plan, [found]).await?;
     let actor = &stage.actors[0];
@@ -162,11 +232,12 @@ async fn turn(
     let Some(proxy) = &actor.running else {
         anyhow::bail!("{}", actor.problem.as_deref().unwrap_or("it did not start"));
     };
-    until_served(actor.listen, HOST).await?;
-    drop(crowd(actor.listen, HOST, WARM.min(number)).await?);
+    let way = Way::new(actor.listen, kind.wire, &lab.certificate)?;
+    until_served::<V>(&way, HOST).await?;
+    drop::<Vec<V>>(crowd(&way, HOST, WARM.min(number)).await?);
     let before = settled(Memory::read, proxy.pid()).await?;
     let kernel_before = kernel_memory();
-    let clients = crowd(actor.listen, HOST, number).await?;
+    let mut clients: Vec<V> = crowd(&way, HOST, number).await?;
     let with_all = settled(Memory::read, proxy.pid()).await?;
     let kernel = kernel_memory()
         .zip(kernel_before)
@@ -175,7 +246,10 @@ async fn turn(
         before,
         with_all,
         kernel,
-        held: clients.iter().filter(|client| client.idles()).count(),
+        held: clients
+            .iter_mut()
+            .map(|client| usize::from(client.idles()))
+            .sum(),
     })
 }
 
@@ -189,7 +263,7 @@ fn present(section: &mut Section, shown: &Shown, backend: &str) {
     }
 }
 
-fn fill(section: &mut Section, peers: &[Peer]) {
+fn fill(section: &mut Section, peers: &[Peer], kind: &Kind) {
     let head = [
         "proxy",
         "KiB per connection",
@@ -232,7 +306,7 @@ fn fill(section: &mut Section, peers: &[Peer]) {
         rows,
     });
     section.charts.push(Chart {
-        title: "Memory per idle connection".to_owned(),
+        title: format!("Memory per idle {} connection", kind.name),
         unit: "KiB".to_owned(),
         bars: peers
             .iter()
@@ -244,10 +318,10 @@ fn fill(section: &mut Section, peers: &[Peer]) {
     });
     if let Some(ours) = ours {
         let figure = ours_per.filter(|_| ours.problems.is_empty());
-        let what = "KiB per idle plain connection".to_owned();
+        let what = format!("KiB per idle {} connection", kind.name);
         section
             .verdicts
-            .push(Verdict::new(what, figure, BOUND, true));
+            .push(Verdict::new(what, figure, kind.bound, true));
     }
     section.notes.extend(of_the_kernel(peers));
 }

@@ -8,6 +8,7 @@ use crate::compare::measure::{Load, Sample, line, measure};
 use crate::compare::peers::Found;
 use crate::compare::section::{Bar, Chart, Section, Table, Verdict};
 use crate::compare::solo::tidegate;
+use crate::compare::speech::Speech;
 use crate::compare::spread::{Spread, show as shown};
 use crate::compare::stage::{Plan, Stage};
 
@@ -84,6 +85,7 @@ async fn case(
         ],
         limit: LIMIT,
         workers,
+        speech: Speech::default(),
     };
     let mut stage = Stage::set(lab, &plan, [tidegate]).await?;
     let actor = stage.actors.first().context("Tidegate is not on stage")?;

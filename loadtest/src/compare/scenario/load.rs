@@ -1,12 +1,22 @@
-//! `keepalive`, `post`, `large`, `connect`: load through every proxy, priced per request or MiB.
+//! `keepalive`, `post`, `large`, `connect`, `h2c`, `tls`: load through every proxy, priced per request or MiB.
 
 use crate::compare::budget;
 use crate::compare::lab::Lab;
-use crate::compare::measure::Load;
+use crate::compare::measure::{Load, Streams};
 use crate::compare::rounds::{Work, price};
 use crate::compare::section::Section;
+use crate::compare::speech::{Speech, Wire};
 
 const MIB: u64 = 1024 * 1024;
+
+/// One after the other.
+async fn all(lab: &Lab, works: &[&Work]) -> anyhow::Result<Vec<Section>> {
+    let mut sections = Vec::new();
+    for work in works {
+        sections.extend(price(lab, work).await?);
+    }
+    Ok(sections)
+}
 
 pub(super) async fn keepalive(lab: &Lab) -> anyhow::Result<Vec<Section>> {
     let work = Work {
@@ -18,7 +28,7 @@ pub(super) async fn keepalive(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         unit: "request",
         budgets: budget::keepalive,
     };
-    Ok(vec![price(lab, &work).await?])
+    all(lab, &[&work]).await
 }
 
 pub(super) async fn post(lab: &Lab) -> anyhow::Result<Vec<Section>> {
@@ -34,7 +44,7 @@ pub(super) async fn post(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         unit: "request",
         budgets: budget::none,
     };
-    Ok(vec![price(lab, &work).await?])
+    all(lab, &[&work]).await
 }
 
 pub(super) async fn large(lab: &Lab) -> anyhow::Result<Vec<Section>> {
@@ -59,7 +69,84 @@ pub(super) async fn large(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         budgets: budget::none,
         ..down
     };
-    Ok(vec![price(lab, &down).await?, price(lab, &up).await?])
+    all(lab, &[&down, &up]).await
+}
+
+/// As many requests side by side as a service of moderate size has from its neighbours.
+const STREAMS: Streams = Streams {
+    connections: 10,
+    each: 10,
+};
+
+pub(super) async fn h2c(lab: &Lab) -> anyhow::Result<Vec<Section>> {
+    let streams = |clients, upstream_http2| Load {
+        streams: Some(STREAMS),
+        speech: Speech {
+            clients,
+            upstream_http2,
+        },
+        ..Load::default()
+    };
+    let clear = Work {
+        name: "h2c",
+        title: "HTTP/2 in clear, small GETs",
+        about: "Clients begin with HTTP/2 (prior knowledge) and send the next GET on a stream as soon \
+                as they have the answer to the last: 128 bytes. The upstream speaks HTTP/1.1.",
+        load: streams(Wire::H2C, false),
+        backend: &["--body=128B"],
+        unit: "request",
+        budgets: budget::http2,
+    };
+    let secure = Work {
+        name: "h2",
+        title: "HTTP/2 over TLS, small GETs",
+        about: "The same over TLS 1.3, with connections that stay.",
+        load: streams(Wire::H2, false),
+        ..clear
+    };
+    let through = Work {
+        name: "h2c-h2c",
+        title: "HTTP/2 in clear on both sides, small GETs",
+        about: "The same in clear, and the upstream speaks HTTP/2 too.",
+        load: streams(Wire::H2C, true),
+        budgets: budget::none,
+        ..clear
+    };
+    all(lab, &[&clear, &secure, &through]).await
+}
+
+pub(super) async fn tls(lab: &Lab) -> anyhow::Result<Vec<Section>> {
+    let speech = Speech {
+        clients: Wire::HTTP1_TLS,
+        ..Speech::default()
+    };
+    let connect = Work {
+        name: "tls-connect",
+        title: "A new TLS connection for every request",
+        about: "Clients connect, make a full handshake of TLS 1.3 (X25519, a certificate of ECDSA P-256, \
+                no session resumed), send one small GET over HTTP/1.1, read the answer and leave.",
+        load: Load {
+            new_connection: true,
+            speech,
+            ..Load::default()
+        },
+        backend: &["--body=128B"],
+        unit: "connection",
+        budgets: budget::tls_connect,
+    };
+    let keepalive = Work {
+        name: "tls-keepalive",
+        title: "Small GETs over kept TLS connections",
+        about: "As `keepalive`, over TLS 1.3.",
+        load: Load {
+            speech,
+            ..Load::default()
+        },
+        unit: "request",
+        budgets: budget::none,
+        ..connect
+    };
+    all(lab, &[&connect, &keepalive]).await
 }
 
 pub(super) async fn connect(lab: &Lab) -> anyhow::Result<Vec<Section>> {
@@ -76,5 +163,5 @@ pub(super) async fn connect(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         unit: "request",
         budgets: budget::connect,
     };
-    Ok(vec![price(lab, &work).await?])
+    all(lab, &[&work]).await
 }

@@ -28,6 +28,10 @@ pub enum Scenario {
     Large,
     /// A new client connection for every request.
     Connect,
+    /// HTTP/2, in clear and over TLS: 10 connections of 10 streams.
+    H2c,
+    /// New TLS connections; small GETs over kept ones.
+    Tls,
     /// Connections that say nothing: memory.
     Idle,
     /// Tidegate starts what is asked for: time, and memory of requests that wait for it.
@@ -44,11 +48,13 @@ pub enum Scenario {
 
 impl Scenario {
     /// Every one, in the order of the report.
-    pub const ALL: [Scenario; 10] = [
+    pub const ALL: [Scenario; 12] = [
         Scenario::Keepalive,
         Scenario::Post,
         Scenario::Large,
         Scenario::Connect,
+        Scenario::H2c,
+        Scenario::Tls,
         Scenario::Idle,
         Scenario::Cold,
         Scenario::Routes,
@@ -63,6 +69,8 @@ impl Scenario {
             Scenario::Post => load::post(lab).await,
             Scenario::Large => load::large(lab).await,
             Scenario::Connect => load::connect(lab).await,
+            Scenario::H2c => load::h2c(lab).await,
+            Scenario::Tls => load::tls(lab).await,
             Scenario::Idle => idle::run(lab).await,
             Scenario::Cold => cold::run(lab).await,
             Scenario::Routes => routes::run(lab).await,

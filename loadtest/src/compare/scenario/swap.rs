@@ -7,7 +7,7 @@ use anyhow::bail;
 use serde::Serialize;
 use tokio::time::{interval, sleep};
 
-use crate::compare::clients::until_served;
+use crate::compare::clients::{Client, until_served};
 use crate::compare::directory::{
     Changes, Directory, FIRST, ROUTES_PER_FILE, load_line, until_shown,
 };
@@ -16,6 +16,7 @@ use crate::compare::lab::Lab;
 use crate::compare::measure::{Sample, half, send};
 use crate::compare::section::{Bar, Chart, Section, Table};
 use crate::compare::solo::{Solo, tidegate};
+use crate::compare::speech::Speech;
 use crate::compare::spread::{Spread, count, number, show};
 use crate::compare::stage::{Plan, Stage};
 
@@ -82,11 +83,12 @@ pub(super) async fn run(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         backend: vec!["--body=128B".to_owned()],
         limit: 0,
         workers: lab.workers,
+        speech: Speech::default(),
     };
     let mut stage = Stage::set(lab, &plan, []).await?;
     let mut directory = Directory::open(lab, tidegate, &stage, ROUTES).await?;
     let listen = directory.solo.place.listen;
-    until_served(listen, FIRST).await?;
+    until_served::<Client>(&listen.into(), FIRST).await?;
     // This one warms too, and does not count.
     lab.say("swap, calibration");
     let line = load_line(lab, listen, ROUTES, lab.duration, None)?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use self::peers::{Kind, NAMES};
-use crate::compare::clients::until_served;
+use crate::compare::clients::{Client, until_served};
 use crate::compare::directory::{FIRST, ROUTES_PER_FILE, load_line, until_shown};
 use crate::compare::figures::disturbance;
 use crate::compare::kernel::Memory;
@@ -17,6 +17,7 @@ use crate::compare::measure::{Sample, send};
 use crate::compare::peers::{Found, TIDEGATE};
 use crate::compare::section::{Bar, Chart, Section, Table, Verdict};
 use crate::compare::settle::settled;
+use crate::compare::speech::Speech;
 use crate::compare::spread::{Spread, count, show};
 use crate::compare::stage::{Plan, Stage};
 
@@ -62,6 +63,7 @@ pub(super) async fn run(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         backend: vec!["--body=128B".to_owned()],
         limit: 0,
         workers: lab.workers,
+        speech: Speech::default(),
     };
     let mut stage = Stage::set(lab, &plan, []).await?;
     let rounds = lab.rounds.min(ROUNDS_MAX);
@@ -195,7 +197,7 @@ async fn load(
     };
     let solo = kind.solo();
     if !counts {
-        until_served(solo.place.listen, FIRST).await?;
+        until_served::<Client>(&solo.place.listen.into(), FIRST).await?;
     }
     let line = load_line(lab, solo.place.listen, case.hosts, duration, None)?;
     let sample = send(lab, stage, &mut solo.running, &line, lab.workers).await?;

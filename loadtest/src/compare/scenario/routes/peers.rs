@@ -130,6 +130,7 @@ async fn nginx_with_hosts(
         directory: &directory,
         workers: usize::from(lab.workers),
         listen: place.listen,
+        listen_as: "",
         upstream: stage.upstreams[0],
         http: &map,
         server: "    if ($target = none) { return 404; }
@@ -157,11 +158,16 @@ async fn haproxy_with_hosts(
 ) -> anyhow::Result<Solo> {
     let place = Place::new(lab, &format!("haproxy-{hosts}"))?;
     let map = place.path("hosts.map");
-    let more = fields::HAPROXY_MORE;
+    let more = fields::haproxy_more("http");
     let frontend = format!("{more}  use_backend %[req.hdr(host),lower,map({map},none)]\n");
     let workers = usize::from(lab.workers);
     let none = "\nbackend none\n  http-request deny deny_status 404\n";
-    let text = haproxy::text(workers, place.listen, stage.upstreams[0], &frontend) + none;
+    let text = haproxy::text(
+        workers,
+        &place.listen.to_string(),
+        &stage.upstreams[0].to_string(),
+        &frontend,
+    ) + none;
     let mut lines = String::new();
     for host in 0..hosts {
         // Writing to a text does not fail.
