@@ -12,7 +12,6 @@
 
 pub mod backend;
 mod bounds;
-mod certificate;
 pub mod cli;
 pub mod compare;
 pub mod copy;
@@ -23,3 +22,4 @@ pub mod launch;
 pub mod pingora;
 pub mod report;
 pub mod system;
+mod tls;

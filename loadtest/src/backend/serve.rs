@@ -16,7 +16,7 @@ use super::answer::Answers;
 use super::stats::{Book, Counts, Held, Stats, count};
 use super::times::{Watch, until_there};
 use super::{BackendArgs, http1, tls};
-use crate::{certificate, system};
+use crate::system;
 
 /// One address, as its connections see it.
 #[derive(Clone, Debug)]
@@ -131,7 +131,7 @@ pub(super) async fn run(args: BackendArgs, started: u64) -> anyhow::Result<Stats
 fn acceptor(args: &BackendArgs) -> anyhow::Result<Option<TlsAcceptor>> {
     let files = match (&args.tls_cert, &args.tls_key, &args.tls_self_signed) {
         (Some(cert), Some(key), _) => (cert.clone(), key.clone()),
-        (_, _, Some(directory)) => certificate::write(directory, &tls::NAMES)?,
+        (_, _, Some(directory)) => crate::tls::write_certificate(directory, &tls::NAMES)?,
         _ => return Ok(None),
     };
     Ok(Some(tls::acceptor(&files.0, &files.1)?))

@@ -68,7 +68,16 @@ pub(crate) fn section(lab: &Lab, work: &Work, rounds: &Rounds) -> Section {
         "errors",
     ]
     .map(str::to_owned);
-    let rows = rounds.peers.iter().map(|peer| row(lab, rounds, peer));
+    let also = work.also.iter();
+    let head = head
+        .into_iter()
+        .chain(also.map(|(name, _)| (*name).to_owned()));
+    let rows = rounds.peers.iter().map(|peer| {
+        let mut row = row(lab, rounds, peer);
+        let also = work.also.iter();
+        row.extend(also.map(|(_, figure)| shown(Spread::of(figure(peer)))));
+        row
+    });
     let bars = rounds.peers.iter().map(|peer| Bar {
         label: peer.name.clone(),
         figure: Spread::of(cost(peer)),
@@ -84,7 +93,7 @@ pub(crate) fn section(lab: &Lab, work: &Work, rounds: &Rounds) -> Section {
             lab.conditions().measured(&clients)
         }),
         tables: vec![Table {
-            head: head.to_vec(),
+            head: head.collect(),
             rows: rows.collect(),
         }],
         charts: vec![Chart {

@@ -17,6 +17,9 @@ pub(crate) const AMPLE_LIMIT: u32 = 100;
 /// Whose speed at saturation decides the fixed rate.
 const CALIBRATES: [&str; 2] = ["nginx", TIDEGATE];
 
+/// A figure of each round.
+pub(crate) type Figure = fn(&PeerRounds) -> Vec<f64>;
+
 /// Load through a chain of generator, proxy and backend.
 pub(crate) struct Work {
     pub(crate) name: &'static str,
@@ -28,6 +31,8 @@ pub(crate) struct Work {
     /// What a request is called where processor time is counted per request: `MiB` where it moves
     /// just that.
     pub(crate) unit: &'static str,
+    /// Figures beside the usual ones, each a column of its name.
+    pub(crate) also: &'static [(&'static str, Figure)],
     pub(crate) budgets: fn(&Rounds) -> Vec<Verdict>,
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::peers::HOST;
-use crate::certificate;
+use crate::tls;
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Certificate {
     ///
     /// The files cannot be written.
     pub(crate) fn write(directory: PathBuf) -> anyhow::Result<Certificate> {
-        let (cert, key) = certificate::write(&directory, &[HOST])?;
+        let (cert, key) = tls::write_certificate(&directory, &[HOST])?;
         let made = Certificate { directory };
         let both = fs::read_to_string(cert)? + &fs::read_to_string(key)?;
         fs::write(made.both(), both).context("cannot write a certificate")?;

@@ -5,20 +5,21 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::args::RunArgs;
 use super::plan::Protocol;
+use crate::tls::of_clients;
 
 /// How connections are secured. Each makes a full handshake: none resumes another's session.
 ///
 /// # Errors
 /// The authorities to trust cannot be read.
 pub(super) fn config(args: &RunArgs, protocol: Protocol) -> anyhow::Result<Arc<ClientConfig>> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = of_clients();
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?;
     let mut config = if args.insecure {

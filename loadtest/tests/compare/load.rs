@@ -85,6 +85,30 @@ fn http2_counts_right_and_says_who_cannot_speak_it() {
 }
 
 #[test]
+fn tls_counts_right_and_makes_a_connection_for_each_request_or_keeps_them() {
+    let found = check("tls", &["tls-connect", "tls-keepalive"]);
+    for section in &found.sections {
+        let rounds: Rounds = serde_json::from_value(section.raw.clone()).unwrap();
+        for peer in &rounds.peers {
+            let report = &peer.saturation[0].report;
+            assert_eq!(report.protocol, "http1");
+            assert!(report.url.starts_with("https://"), "{}", report.url);
+        }
+        let fresh = section.name == "tls-connect";
+        let load = section
+            .commands
+            .iter()
+            .filter(|line| line.contains(" run "));
+        for line in load {
+            assert!(line.contains("--ca=$CERTIFICATES/cert.pem"), "{line}");
+            assert_eq!(line.contains("--new-connection"), fresh, "{line}");
+        }
+        let column = "connections per second of CPU".to_owned();
+        assert_eq!(section.tables[0].head.contains(&column), fresh);
+    }
+}
+
+#[test]
 fn those_that_add_the_least_take_part_in_keepalive_only() {
     let peers = "--peers=copier,nginx-bare,haproxy-bare";
     let written = compare(2, &["--scenario=keepalive,post", "--rate=100", peers]);

@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use super::PATIENCE;
 use crate::compare::peers::HOST;
 use crate::compare::speech::{Certificate, Wire};
+use crate::tls;
 
 /// A connection, whatever it runs over.
 pub(super) type Stream = Box<dyn Duplex>;
@@ -68,6 +69,12 @@ impl Way {
         self.wire
     }
 
+    /// How TLS is made, if it is.
+    #[cfg(test)]
+    pub(crate) fn tls(&self) -> Option<Arc<ClientConfig>> {
+        self.tls.clone()
+    }
+
     /// # Errors
     ///
     /// Nobody accepts it, TLS fails, or a minute passes.
@@ -92,8 +99,7 @@ impl Way {
 fn config(wire: Wire, certificate: &Certificate) -> anyhow::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(certificate.cert())?)?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(tls::of_clients())
         .with_protocol_versions(&[&version::TLS13])?
         .with_root_certificates(roots)
         .with_no_client_auth();

@@ -5,11 +5,13 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use rustls::{ClientConfig, ClientConnection, NamedGroup};
 
 use super::*;
 use crate::compare::clients::{Answer, Client, Http2Client, Visit, Way};
@@ -76,8 +78,19 @@ fn ask(way: &Way, host: &str) -> Option<u16> {
     Some(answer.ok()?.status)
 }
 
-/// The head that arrives behind a proxy when a client sends none of the fields.
-fn behind(found: &Found, wire: Wire, host: &str) -> String {
+/// The key exchange that a handshake of TLS 1.3 ends in.
+fn agree(listen: SocketAddr, config: Arc<ClientConfig>) -> NamedGroup {
+    let mut stream = TcpStream::connect(listen).unwrap();
+    let mut client = ClientConnection::new(config, HOST.try_into().unwrap()).unwrap();
+    while client.is_handshaking() {
+        client.complete_io(&mut stream).unwrap();
+    }
+    client.negotiated_key_exchange_group().unwrap().name()
+}
+
+/// The head that arrives behind a proxy when a client sends none of the fields; over TLS also the
+/// key exchange.
+fn behind(found: &Found, wire: Wire, host: &str) -> (String, Option<NamedGroup>) {
     let directory = tempfile::tempdir().unwrap();
     let (address, heads) = upstream();
     let ports = Ports::take().unwrap();
@@ -113,7 +126,8 @@ fn behind(found: &Found, wire: Wire, host: &str) -> String {
         assert!(Instant::now() < patience, "{name} does not forward");
         thread::park_timeout(Duration::from_millis(5));
     }
-    heads.recv_timeout(PATIENCE).unwrap()
+    let exchange = way.tls().map(|config| agree(site.listen, config));
+    (heads.recv_timeout(PATIENCE).unwrap(), exchange)
 }
 
 /// Those of the fields that are in a head, each with its values.
@@ -165,7 +179,7 @@ fn each_proxy_adds_the_same_fields_for_clients_of_http2() {
 }
 
 #[test]
-fn each_proxy_adds_the_same_fields_for_clients_of_tls() {
+fn each_proxy_adds_the_same_fields_and_makes_the_same_handshake_for_clients_of_tls() {
     check_fields(Wire::HTTP1_TLS);
 }
 
@@ -184,7 +198,8 @@ fn check_fields(wire: Wire) {
         let name = found.peer.name;
         // Not a scheme's own, which HAProxy takes away.
         let host = format!("{HOST}:8080");
-        let head = behind(&found, wire, &host);
+        let (head, exchange) = behind(&found, wire, &host);
+        assert_eq!(exchange, wire.tls.then_some(NamedGroup::X25519), "{name}");
         let seen = seen(&head);
         let mut said = found.peer.fields.to_vec();
         said.sort_unstable();

@@ -1,6 +1,7 @@
 //! `keepalive`, `post`, `large`, `connect`, `h2c`, `tls`: load through every proxy, priced per request or MiB.
 
 use crate::compare::budget;
+use crate::compare::figures::per_second;
 use crate::compare::lab::Lab;
 use crate::compare::measure::{Load, Streams};
 use crate::compare::rounds::{Work, price};
@@ -26,6 +27,7 @@ pub(super) async fn keepalive(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         load: Load::default(),
         backend: &["--body=128B"],
         unit: "request",
+        also: &[],
         budgets: budget::keepalive,
     };
     all(lab, &[&work]).await
@@ -42,6 +44,7 @@ pub(super) async fn post(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         },
         backend: &["--body=1KiB"],
         unit: "request",
+        also: &[],
         budgets: budget::none,
     };
     all(lab, &[&work]).await
@@ -55,6 +58,7 @@ pub(super) async fn large(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         load: Load::default(),
         backend: &["--body=1MiB"],
         unit: "MiB",
+        also: &[],
         budgets: budget::download,
     };
     let up = Work {
@@ -95,6 +99,7 @@ pub(super) async fn h2c(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         load: streams(Wire::H2C, false),
         backend: &["--body=128B"],
         unit: "request",
+        also: &[],
         budgets: budget::http2,
     };
     let secure = Work {
@@ -132,6 +137,7 @@ pub(super) async fn tls(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         },
         backend: &["--body=128B"],
         unit: "connection",
+        also: &[("connections per second of CPU", per_second)],
         budgets: budget::tls_connect,
     };
     let keepalive = Work {
@@ -143,6 +149,7 @@ pub(super) async fn tls(lab: &Lab) -> anyhow::Result<Vec<Section>> {
             ..Load::default()
         },
         unit: "request",
+        also: &[],
         budgets: budget::none,
         ..connect
     };
@@ -161,6 +168,7 @@ pub(super) async fn connect(lab: &Lab) -> anyhow::Result<Vec<Section>> {
         },
         backend: &["--body=128B"],
         unit: "request",
+        also: &[],
         budgets: budget::connect,
     };
     all(lab, &[&work]).await
