@@ -13,7 +13,7 @@ pub(super) const PEER: Peer = Peer {
     version: &["--version"],
     fields: fields::ALL,
     only_in: &[],
-    lacks: |speech| speech.clients.tls.then_some("it speaks no TLS yet"),
+    lacks: super::nothing,
     setup,
 };
 
