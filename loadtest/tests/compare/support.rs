@@ -62,8 +62,13 @@ pub(crate) struct Written {
 }
 
 pub(crate) fn compare(connections: u32, args: &[&str]) -> Written {
+    compare_for("250ms", connections, args)
+}
+
+/// The same with measurements of this length.
+pub(crate) fn compare_for(duration: &str, connections: u32, args: &[&str]) -> Written {
     let directory = tempfile::tempdir().unwrap();
-    let output = command(directory.path(), connections, "250ms", args)
+    let output = command(directory.path(), connections, duration, args)
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
