@@ -69,7 +69,10 @@ impl Exchange<'_> {
         let pace = Pace::new(&self.worker.clock);
         let stop = match &mut up {
             Connected::Http1(up) => self.forward(revision, whole, begun, down, up, &pace).await,
-            Connected::Http2(up) => self.forward(revision, whole, begun, down, up, &pace).await,
+            Connected::Http2(up) => {
+                let up = up.as_mut();
+                self.forward(revision, whole, begun, down, up, &pace).await
+            }
         };
         let ended = self.worker.clock.now();
         self.seen.endpoint += ended.saturating_duration_since(begun);
@@ -81,7 +84,7 @@ impl Exchange<'_> {
             }
             Stop::Upgraded => Attempt::Over(match &mut up {
                 Connected::Http1(up) => self.tunnel(revision, down, up, &pace).await,
-                Connected::Http2(up) => self.tunnel(revision, down, up, &pace).await,
+                Connected::Http2(up) => self.tunnel(revision, down, up.as_mut(), &pace).await,
             }),
             Stop::Endpoint(error) if pace.bytes_read() == 0 && self.seen.code == 0 => {
                 tracing::debug!(endpoint = %slot.address(), %error, "closed before an answer");

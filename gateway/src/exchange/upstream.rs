@@ -37,13 +37,10 @@ pub(super) enum Unconnected {
 
 /// The endpoint's side of one attempt.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one per attempt, never moved about: a box would be an allocation per request"
-)]
 pub(super) enum Connected {
     Http1(Endpoint),
-    Http2(Call),
+    /// Boxed: it is large, and the other is moved on every warm request.
+    Http2(Box<Call>),
 }
 
 impl Connected {
@@ -72,7 +69,7 @@ impl Exchange<'_> {
                 // Boxed: see `connect`.
                 None => Box::pin(self.open(revision, slot, down)).await?,
             };
-            return Ok(Connected::Http2(Call::new(lease)));
+            return Ok(Connected::Http2(Box::new(Call::new(lease))));
         }
         let limits = &worker.shared.settings.limits;
         let mut connection = match worker.pool.take(slot.endpoint(), dialer) {
