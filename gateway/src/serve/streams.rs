@@ -40,6 +40,19 @@ const ERROR_RESETS_MAX: usize = 128;
 
 /// Serves a client that speaks HTTP/2. `unread`: what came of it already, its preface first.
 pub async fn serve(worker: &Rc<Worker>, io: Io, unread: Vec<u8>, client: Client, timer: Timer) {
+    // Boxed, each alone: what begins a connection is gone while it lies idle.
+    if let Some(mut driver) = Box::pin(begin(worker, io, unread, client, &timer)).await {
+        poll_fn(|cx| driver.poll(cx, &timer)).await;
+    }
+}
+
+async fn begin(
+    worker: &Rc<Worker>,
+    io: Io,
+    unread: Vec<u8>,
+    client: Client,
+    timer: &Timer,
+) -> Option<Box<Driver>> {
     let limits = &worker.shared.settings.limits;
     let heard = Heard::new(&worker.clock);
     let wire = Wire::new(io, unread, heard.clone());
@@ -55,15 +68,11 @@ pub async fn serve(worker: &Rc<Worker>, io: Io, unread: Vec<u8>, client: Client,
         .enable_connect_protocol()
         .handshake(wire);
     timer.set_idle(tokio::time::Instant::now() + limits.head_timeout);
-    let mut connection = match exchange::until(&timer, handshake).await {
-        Some(Ok(connection)) => connection,
-        Some(Err(error)) => {
-            tracing::debug!(%error, "HTTP/2 did not begin");
-            return;
-        }
-        None => return,
-    };
-    let mut driver = Driver {
+    let mut connection = exchange::until(timer, handshake)
+        .await?
+        .inspect_err(|error| tracing::debug!(%error, "HTTP/2 did not begin"))
+        .ok()?;
+    Some(Box::new(Driver {
         worker: worker.clone(),
         client,
         pings: Pings::new(connection.ping_pong(), heard, PING_AFTER),
@@ -71,8 +80,7 @@ pub async fn serve(worker: &Rc<Worker>, io: Io, unread: Vec<u8>, client: Client,
         crew: Rc::new(Crew::new(worker)),
         crowd: Rc::default(),
         told: None,
-    };
-    poll_fn(|cx| driver.poll(cx, &timer)).await;
+    }))
 }
 
 /// What moves a connection.
