@@ -1,0 +1,75 @@
+//! HTTP/2 on either side: what meets at the same moment, what comes late, and what no honest peer
+//! sends.
+
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::Reason;
+use http::{HeaderMap, Request, Response};
+
+use super::streams::{Answerer, Caller, asks, ok, reset_with, status};
+use super::*;
+
+/// Reads a body to its end; how long it was.
+async fn take(mut body: h2::RecvStream) -> usize {
+    let mut seen = 0;
+    while let Some(data) = body.data().await {
+        let data = data.unwrap();
+        seen += data.len();
+        body.flow_control().release_capacity(data.len()).unwrap();
+    }
+    seen
+}
+
+/// Lets every task run that can, once.
+async fn step() {
+    let mut stepped = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut stepped, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+#[test]
+fn a_websocket_announces_no_body() {
+    run(async {
+        let world = World::new("", "");
+        let _endpoint = world.endpoint();
+        let mut caller = Caller::new(&world).await;
+        tokio::time::sleep(TICK).await;
+        let request = Request::connect("http://a.default.example.com/chat")
+            .extension(h2::ext::Protocol::from_static("websocket"))
+            .header("content-length", "40");
+        let (response, _up) = caller.ask(request.body(()).unwrap(), false).await;
+        // An endpoint would take the next request on its connection for that body.
+        assert_eq!(status(response).await, (400, "bad_request".into()));
+    });
+}
+
+#[test]
+fn an_early_answer_is_whole_whatever_becomes_of_the_body() {
+    run(async {
+        let world = World::new("", "protocol: h2c");
+        let mut endpoint = Answerer::new(&world).await;
+        let mut caller = Caller::new(&world).await;
+        let (response, mut body) = caller.ask(asks("POST"), false).await;
+        body.send_data(Bytes::from(vec![0; 200_000]), false)
+            .unwrap();
+        let (request, mut respond) = endpoint.next().await;
+        let mut answer = respond.send_response(Response::new(()), false).unwrap();
+        answer
+            .send_data(Bytes::from(vec![1; 60_000]), true)
+            .unwrap();
+        drop((request, respond, answer));
+        assert_eq!(take(response.await.unwrap().into_body()).await, 60_000);
+        // The connection goes on.
+        let (next, _) = caller.get().await;
+        let (_request, mut respond) = endpoint.next().await;
+        ok(&mut respond);
+        assert_eq!(status(next).await.0, 200);
+    });
+}
