@@ -35,6 +35,34 @@ async fn step() {
 }
 
 #[test]
+fn an_endpoint_that_takes_no_streams_is_not_connected_to_for_ever() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let world = World::at(listener.local_addr().unwrap(), "", "protocol: h2c");
+        let accepted = Rc::new(std::cell::Cell::new(0));
+        let count = accepted.clone();
+        spawn_local(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                count.set(count.get() + 1);
+                spawn_local(async move {
+                    let mut connection = h2::server::Builder::new()
+                        .max_concurrent_streams(0)
+                        .handshake::<_, Bytes>(stream)
+                        .await
+                        .unwrap();
+                    while let Some(Ok(_)) = connection.accept().await {}
+                });
+            }
+        });
+        let mut caller = Caller::new(&world).await;
+        let (response, _) = caller.get().await;
+        assert_eq!(status(response).await, (502, "connect_failed".into()));
+        assert!(accepted.get() <= 3, "{} connections", accepted.get());
+    });
+}
+
+#[test]
 fn a_websocket_announces_no_body() {
     run(async {
         let world = World::new("", "");
