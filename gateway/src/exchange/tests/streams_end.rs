@@ -35,6 +35,83 @@ async fn step() {
 }
 
 #[test]
+fn a_request_let_in_as_it_was_to_be_evicted_is_served() {
+    for steps in 0..12 {
+        run(async {
+            let world = World::new("", "concurrency: 1, protocol: h2c");
+            let mut endpoint = Answerer::new(&world).await;
+            let mut caller = Caller::new(&world).await;
+            let (_first, _) = caller.get().await;
+            let mut served = vec![endpoint.next().await.1];
+            let mut held = Vec::new();
+            for count in 1..=9 {
+                let (response, mut body) = caller.ask(asks("POST"), false).await;
+                while world.throttle.waiting() < count {
+                    tokio::task::yield_now().await;
+                }
+                // Read ahead and a window.
+                body.send_data(Bytes::from(vec![0; 80_000]), true).unwrap();
+                if count < 9 {
+                    tokio::time::sleep(seconds(1)).await;
+                }
+                held.push((response, body));
+            }
+            let throttle = world.throttle.clone();
+            spawn_local(async move {
+                for _ in 0..steps {
+                    step().await;
+                }
+                throttle.configure(Limits {
+                    concurrency: 100,
+                    queue_depth: 100,
+                });
+            });
+            tokio::time::sleep(seconds(1)).await;
+            while let Ok((request, respond)) = endpoint.asked.try_recv() {
+                served.push(respond);
+                spawn_local(take(request.into_body()));
+            }
+            tokio::time::sleep(seconds(1)).await;
+            let refused = world.counted(503, "overloaded");
+            // The endpoint has one, the first, and all that were held but those refused.
+            assert_eq!(
+                (
+                    served.len() as u64 + refused,
+                    world.counted(499, "client_gone")
+                ),
+                (10, 0),
+                "after {steps} steps"
+            );
+            let (newest, _body) = held.pop().unwrap();
+            if refused > 0 {
+                assert_eq!(reset_with(newest).await, Some(Reason::REFUSED_STREAM));
+            }
+        });
+    }
+}
+
+#[test]
+fn a_reset_is_heard_while_the_endpoint_does_not_read() {
+    run(async {
+        let world = World::new("", "protocol: h2c");
+        let mut endpoint = Answerer::new(&world).await;
+        let mut caller = Caller::new(&world).await;
+        let (_response, mut body) = caller.ask(asks("POST"), false).await;
+        body.send_data(Bytes::from(vec![0; 1 << 20]), false)
+            .unwrap();
+        let (_request, mut respond) = endpoint.next().await;
+        // All windows on the way are full.
+        tokio::time::sleep(seconds(1)).await;
+        let start = Instant::now();
+        body.send_reset(Reason::CANCEL);
+        let cancelled = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+        assert_eq!(cancelled.unwrap(), Reason::CANCEL);
+        took(start, seconds(0));
+        assert_eq!(world.counted(499, "client_gone"), 1);
+    });
+}
+
+#[test]
 fn an_endpoint_that_takes_no_streams_is_not_connected_to_for_ever() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
