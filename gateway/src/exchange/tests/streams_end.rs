@@ -140,6 +140,28 @@ fn an_endpoint_that_takes_no_streams_is_not_connected_to_for_ever() {
 }
 
 #[test]
+fn an_answer_with_too_many_trailers_is_not_passed_on_as_whole() {
+    run(async {
+        let world = World::new("", "protocol: h2c");
+        let mut endpoint = Answerer::new(&world).await;
+        let mut caller = Caller::new(&world).await;
+        let (response, _) = caller.get().await;
+        let (_request, mut respond) = endpoint.next().await;
+        let mut body = respond.send_response(Response::new(()), false).unwrap();
+        let mut answer = response.await.unwrap().into_body();
+        let mut trailers = HeaderMap::new();
+        for number in 0..65 {
+            let name = http::HeaderName::try_from(format!("x-{number}")).unwrap();
+            trailers.insert(name, "1".parse().unwrap());
+        }
+        body.send_trailers(trailers).unwrap();
+        let end = answer.data().await;
+        let error = end.expect("not a whole body").unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::INTERNAL_ERROR));
+    });
+}
+
+#[test]
 fn a_websocket_announces_no_body() {
     run(async {
         let world = World::new("", "");
