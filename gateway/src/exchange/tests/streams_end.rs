@@ -112,6 +112,61 @@ fn a_reset_is_heard_while_the_endpoint_does_not_read() {
 }
 
 #[test]
+fn an_answer_that_is_still_being_sent_is_not_cut_by_a_drain() {
+    run(async {
+        let world = World::new("", "protocol: h2c");
+        let mut endpoint = Answerer::new(&world).await;
+        let (theirs, _served) = world.client_holding(1024);
+        let (requests, connection) = h2::client::handshake(theirs).await.unwrap();
+        let mut connection = Box::pin(connection);
+        let mut requests = requests;
+        let (response, _) = requests.send_request(asks("GET"), true).unwrap();
+        let (_request, mut respond) = tokio::select! {
+            asked = endpoint.next() => asked,
+            _ = &mut connection => panic!("ended"),
+        };
+        let mut body = respond.send_response(Response::new(()), false).unwrap();
+        body.send_data(Bytes::from(vec![7; 50_000]), true).unwrap();
+        // The client reads nothing for a while.
+        tokio::time::sleep(seconds(1)).await;
+        assert_eq!(world.counted(200, ""), 1);
+        world.worker.phase.set(Phase::Closing);
+        world.worker.timers.wake_idle();
+        tokio::time::sleep(seconds(3)).await;
+        let _driven = spawn_local(connection);
+        assert_eq!(take(response.await.unwrap().into_body()).await, 50_000);
+        drop(requests);
+        while world.worker.connections.get() > 0 {
+            tokio::time::sleep(TICK).await;
+        }
+    });
+}
+
+#[test]
+fn an_answer_that_nobody_reads_is_given_up() {
+    run(async {
+        let world = World::new("writeStall: 10s", "protocol: h2c");
+        let mut endpoint = Answerer::new(&world).await;
+        let (theirs, _served) = world.client_holding(1024);
+        let (requests, connection) = h2::client::handshake(theirs).await.unwrap();
+        let mut connection = Box::pin(connection);
+        let mut requests = requests;
+        let (_response, _) = requests.send_request(asks("GET"), true).unwrap();
+        let (_request, mut respond) = tokio::select! {
+            asked = endpoint.next() => asked,
+            _ = &mut connection => panic!("ended"),
+        };
+        let mut body = respond.send_response(Response::new(()), false).unwrap();
+        body.send_data(Bytes::from(vec![7; 50_000]), true).unwrap();
+        let start = Instant::now();
+        while world.worker.connections.get() > 0 {
+            tokio::time::sleep(TICK).await;
+        }
+        took(start, seconds(10));
+    });
+}
+
+#[test]
 fn an_endpoint_that_takes_no_streams_is_not_connected_to_for_ever() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
