@@ -1,5 +1,8 @@
 //! The two directions of an attempt: bodies from one side to the other, the answer's head between.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Instant;
 
 use super::edits;
@@ -23,20 +26,37 @@ pub(super) enum Broken {
     Sink(StreamError),
 }
 
+/// Waits until something is written, unless whoever has sent it leaves meanwhile.
+async fn unless_gone<S: Source>(
+    source: &S,
+    mut writing: Pin<&mut impl Future<Output = Result<(), StreamError>>>,
+) -> Result<(), Broken> {
+    poll_fn(|cx| match writing.as_mut().poll(cx) {
+        Poll::Ready(written) => Poll::Ready(written.map_err(Broken::Sink)),
+        Poll::Pending => {
+            let gone = |()| Err(Broken::Source(StreamError::Closed));
+            source.poll_gone(cx).map(gone)
+        }
+    })
+    .await
+}
+
 /// Moves a body from one side to the other.
 pub(super) async fn pump<S: Source, K: Sink>(source: &mut S, sink: &mut K) -> Result<(), Broken> {
     loop {
         if !source.is_ready() {
-            sink.flush().await.map_err(Broken::Sink)?;
+            unless_gone(source, pin!(sink.flush())).await?;
         }
         match source.fill().await.map_err(Broken::Source)? {
             Filled::Data => {
                 let data = source.data();
                 let count = data.len();
-                sink.write(data).await.map_err(Broken::Sink)?;
+                unless_gone(source, pin!(sink.write(data))).await?;
                 source.consume(count);
             }
-            Filled::End => return sink.finish(source.trailers()).await.map_err(Broken::Sink),
+            Filled::End => {
+                return unless_gone(source, pin!(sink.finish(source.trailers()))).await;
+            }
         }
     }
 }
@@ -69,8 +89,8 @@ async fn send_body<S: Source, K: Sink>(
     if !whole && source.is_ready() && source.fill().await.map_err(Broken::Source)? == Filled::Data {
         let data = source.data();
         let count = data.len();
-        sink.write(data).await.map_err(Broken::Sink)?;
-        sink.flush().await.map_err(Broken::Sink)?;
+        unless_gone(source, pin!(sink.write(data))).await?;
+        unless_gone(source, pin!(sink.flush())).await?;
         source.consume(count);
     }
     pump(source, sink).await

@@ -114,13 +114,20 @@ impl Exchange<'_> {
         loop {
             match worker.pool.open_or_wait(slot.endpoint()) {
                 Turn::Open(opener) => {
-                    let link = self
+                    let opened = self
                         .while_there(down, link(worker, revision, slot.address()))
                         .await;
-                    if let Err(Unconnected::Failed(_)) = &link {
+                    let leased = opened.and_then(|link| {
+                        // One that takes no streams at all is no better than none.
+                        let none = Unconnected::Failed(StreamError::Refused);
+                        let lease = link.lease().ok_or(none)?;
+                        worker.pool.share(slot.endpoint(), link);
+                        Ok(lease)
+                    });
+                    if let Err(Unconnected::Failed(_)) = &leased {
                         opener.failed();
                     }
-                    worker.pool.share(slot.endpoint(), link?);
+                    return leased;
                 }
                 Turn::Wait(opening) => {
                     let ended = async {

@@ -2,6 +2,7 @@
 //! and a sink. HTTP/1.1 heads come in this form; HTTP/2 converts to and from it at its own edge.
 
 use std::io;
+use std::task::{Context, Poll};
 
 use super::field::{Head, Name, Span};
 use super::pace::Pace;
@@ -224,6 +225,9 @@ pub trait Source {
     /// # Cancel safety
     /// Nothing is lost.
     fn departed(&mut self, max: usize) -> impl Future<Output = Departure>;
+    /// Whether the peer is known to have left though nothing is read: for whoever cannot read on,
+    /// because what was read has nowhere to go. `cx` hears of it.
+    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()>;
     /// What follows is no message but a tunnel's bytes, until the peer ends them.
     fn begin_tunnel(&mut self);
 }

@@ -23,7 +23,7 @@ use crate::http::h2::pings::Pings;
 use crate::http::h2::server::{Crowd, Stream};
 use crate::http::h2::wire::{Heard, Wire};
 use crate::http::h2::{HEADER_LIST, SEND_BUFFER, STREAM_WINDOW, heads};
-use crate::http::message::RequestHead;
+use crate::http::message::{RequestHead, Version};
 
 /// Most unread bytes a client may have sent on all streams of a connection.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
@@ -75,7 +75,8 @@ async fn begin(
     Some(Box::new(Driver {
         worker: worker.clone(),
         client,
-        pings: Pings::new(connection.ping_pong(), heard, PING_AFTER),
+        pings: Pings::new(connection.ping_pong(), heard.clone(), PING_AFTER),
+        heard,
         connection: Some(connection),
         crew: Rc::new(Crew::new(worker)),
         crowd: Rc::default(),
@@ -92,6 +93,7 @@ struct Driver {
     crew: Rc<Crew>,
     crowd: Rc<Crowd>,
     pings: Pings,
+    heard: Rc<Heard>,
     /// When the client was told to leave.
     told: Option<Instant>,
 }
@@ -179,12 +181,18 @@ impl Driver {
         if self.worker.phase.get() == Phase::Ended {
             return None;
         }
-        let idle = self.crew.idle_since.get();
+        let limits = &self.worker.shared.settings.limits;
+        if let Some(since) = self.heard.stuck_since() {
+            // The last of what was answered is still here.
+            let end = since + limits.write_stall;
+            return (now < end).then_some(end);
+        }
+        let idle = self.crew.idle_since.get().max(self.heard.freed_at());
         if let Some(told) = self.told {
             let end = told.max(idle) + IDLE_WHILE_CLOSING;
             return (now < end).then_some(end);
         }
-        let end = idle + self.worker.shared.settings.limits.http2_idle;
+        let end = idle + limits.http2_idle;
         if now < end {
             return Some(end);
         }
@@ -288,7 +296,10 @@ async fn serve_one(job: StreamJob, papers: &mut Papers) {
     // Most of what it held is in `request` now.
     drop(head);
     if read.is_err() {
-        papers.request = RequestHead::default();
+        papers.request = RequestHead {
+            version: Version::Http2,
+            ..RequestHead::default()
+        };
     }
     let body_bytes = limits.body_bytes.unwrap_or(u64::MAX);
     let mut down = Stream::new(&papers.request, body, respond, body_bytes, &crowd);

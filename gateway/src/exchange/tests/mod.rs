@@ -8,6 +8,7 @@ mod limits;
 mod paths;
 mod reuse;
 mod streams;
+mod streams_end;
 
 use std::net::SocketAddr;
 use std::rc::Rc;

@@ -10,34 +10,34 @@ use tokio::sync::{Notify, mpsc};
 use super::*;
 use crate::http::h2::link::Link;
 
-type Asked = (ResponseFuture, SendStream<Bytes>);
+pub(super) type Asked = (ResponseFuture, SendStream<Bytes>);
 
 /// An HTTP/2 client.
-struct Caller {
-    requests: SendRequest<Bytes>,
-    driven: JoinHandle<Result<(), h2::Error>>,
+pub(super) struct Caller {
+    pub(super) requests: SendRequest<Bytes>,
+    pub(super) driven: JoinHandle<Result<(), h2::Error>>,
 }
 
 impl Caller {
-    async fn new(world: &World) -> Caller {
+    pub(super) async fn new(world: &World) -> Caller {
         let (requests, connection) = h2::client::handshake(world.client()).await.unwrap();
         let driven = spawn_local(connection);
         Caller { requests, driven }
     }
 
-    async fn ask(&mut self, request: Request<()>, ended: bool) -> Asked {
+    pub(super) async fn ask(&mut self, request: Request<()>, ended: bool) -> Asked {
         std::future::poll_fn(|cx| self.requests.poll_ready(cx))
             .await
             .unwrap();
         self.requests.send_request(request, ended).unwrap()
     }
 
-    async fn get(&mut self) -> Asked {
+    pub(super) async fn get(&mut self) -> Asked {
         self.ask(asks("GET"), true).await
     }
 }
 
-fn asks(method: &str) -> Request<()> {
+pub(super) fn asks(method: &str) -> Request<()> {
     let request = Request::builder()
         .method(method)
         .uri("http://a.default.example.com/");
@@ -45,19 +45,19 @@ fn asks(method: &str) -> Request<()> {
 }
 
 /// Ends the connection of a client, so that its streams end.
-fn hang_up(caller: &Caller) {
+pub(super) fn hang_up(caller: &Caller) {
     caller.driven.abort();
 }
 
 /// An HTTP/2 endpoint's end of a connection in the pool.
-struct Answerer {
-    asked: mpsc::Receiver<(Request<RecvStream>, SendResponse<Bytes>)>,
-    leave: Rc<Notify>,
-    hang: Rc<Notify>,
+pub(super) struct Answerer {
+    pub(super) asked: mpsc::Receiver<(Request<RecvStream>, SendResponse<Bytes>)>,
+    pub(super) leave: Rc<Notify>,
+    pub(super) hang: Rc<Notify>,
 }
 
 impl Answerer {
-    async fn new(world: &World) -> Answerer {
+    pub(super) async fn new(world: &World) -> Answerer {
         let (io, theirs) = Io::memory(PLENTY);
         let worker = &world.worker;
         let link = Link::open(io, &worker.clock, worker.timers.timer());
@@ -86,24 +86,24 @@ impl Answerer {
         Answerer { asked, leave, hang }
     }
 
-    async fn next(&mut self) -> (Request<RecvStream>, SendResponse<Bytes>) {
+    pub(super) async fn next(&mut self) -> (Request<RecvStream>, SendResponse<Bytes>) {
         self.asked.recv().await.unwrap()
     }
 }
 
-fn ok(respond: &mut SendResponse<Bytes>) {
+pub(super) fn ok(respond: &mut SendResponse<Bytes>) {
     respond.send_response(Response::new(()), true).unwrap();
 }
 
 /// The status of an answer, and why if it is ours.
-async fn status(response: ResponseFuture) -> (u16, String) {
+pub(super) async fn status(response: ResponseFuture) -> (u16, String) {
     let response = response.await.unwrap();
     let reason = response.headers().get("tidegate-reason");
     let reason = reason.map_or("", |reason| reason.to_str().unwrap());
     (response.status().as_u16(), reason.to_owned())
 }
 
-async fn reset_with(response: ResponseFuture) -> Option<Reason> {
+pub(super) async fn reset_with(response: ResponseFuture) -> Option<Reason> {
     response.await.unwrap_err().reason()
 }
 

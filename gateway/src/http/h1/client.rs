@@ -1,5 +1,7 @@
 //! A connection to an HTTP/1.1 endpoint, as the exchange sees it.
 
+use std::task::{Context, Poll};
+
 use super::HeadLimits;
 use super::connection::{Connection, ReadLimits};
 use super::encode;
@@ -84,6 +86,10 @@ impl Source for EndpointReader<'_> {
 
     async fn departed(&mut self, max: usize) -> Departure {
         self.reader.departed(max).await
+    }
+
+    fn poll_gone(&self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
     }
 
     fn begin_tunnel(&mut self) {

@@ -217,6 +217,11 @@ impl Source for Reader<'_> {
         Departure::Left
     }
 
+    fn poll_gone(&self, _cx: &mut Context<'_>) -> Poll<()> {
+        // Unread bytes hide it, or there is room for what would show it.
+        Poll::Pending
+    }
+
     fn begin_tunnel(&mut self) {
         self.body_bytes_max = u64::MAX;
         self.buffer.forget();

@@ -144,6 +144,11 @@ impl Source for CallReader<'_> {
         pending().await
     }
 
+    fn poll_gone(&self, _cx: &mut Context<'_>) -> Poll<()> {
+        // What it has sent is passed on all the same.
+        Poll::Pending
+    }
+
     fn begin_tunnel(&mut self) {
         if let Some(inbound) = self.inbound {
             inbound.begin_tunnel();

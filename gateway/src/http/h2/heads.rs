@@ -59,6 +59,11 @@ pub fn read_request(
     out.host = read_host(parts, &mut out.head)?;
     read_fields(&parts.headers, &mut out.head)?;
     if websocket {
+        // What follows is no body: an HTTP/1.1 endpoint that does not open the WebSocket would take
+        // the next request on its connection for it.
+        if out.head.has(Name::ContentLength) {
+            return Err(Reason::BadRequest);
+        }
         out.head.append(b"sec-websocket-key", &websocket_key(key()));
     }
     out.takes_trailers = out.head.has(Name::Te);

@@ -17,6 +17,8 @@ enum Next {
     Tunnel,
     Data,
     Trailers,
+    /// Trailers that cannot be passed on.
+    Broken,
     Nothing,
 }
 
@@ -156,10 +158,17 @@ impl Inbound {
                 Next::Nothing | Next::Tunnel => return Poll::Ready(Ok(Filled::End)),
                 Next::Trailers => {
                     let trailers = ready!(self.stream.poll_trailers(cx)).map_err(failure)?;
-                    self.next = Next::Nothing;
-                    if let Some(trailers) = trailers {
-                        self.trailers = Some(heads::read_trailers(&trailers)?);
-                    }
+                    let read = trailers.as_ref().map(heads::read_trailers).transpose();
+                    self.next = if read.is_ok() {
+                        Next::Nothing
+                    } else {
+                        Next::Broken
+                    };
+                    self.trailers = read.ok().flatten();
+                }
+                // Again for whoever fills after somebody has looked.
+                Next::Broken => {
+                    return Poll::Ready(Err(StreamError::Malformed("too many trailers")));
                 }
                 Next::Data => {
                     let Poll::Ready(data) = self.stream.poll_data(cx) else {
@@ -183,8 +192,7 @@ impl Inbound {
         }
         if let Some(kept) = &mut self.kept {
             kept.push(chunk.clone());
-            let whole: usize = kept.iter().map(Bytes::len).sum();
-            if whole > KEEP_MAX {
+            if self.received > KEEP_MAX as u64 {
                 self.kept = None;
             }
         }

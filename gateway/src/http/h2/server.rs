@@ -59,7 +59,7 @@ impl Stream {
 
     /// The exchange is over: what was not said whole is said to be broken.
     pub fn end(self) {
-        let evicted = self.place.is_some_and(|place| place.evicted.get());
+        let evicted = self.place.is_some_and(|place| place.told.get());
         match self.outbound.into_inner() {
             // Nothing of it was processed (RFC 9113 §8.7).
             Answer::Due(mut respond) if evicted => respond.send_reset(h2::Reason::REFUSED_STREAM),
@@ -105,7 +105,8 @@ impl Downstream for Stream {
     fn wake(&mut self) {
         if let Some(place) = &self.place {
             self.crowd.leave(place);
-            if !place.evicted.get() {
+            // One that was let in before it heard that it must go stays.
+            if !place.told.get() {
                 self.place = None;
             }
         }
@@ -166,11 +167,14 @@ impl StreamReader<'_> {
         if self.place.is_some_and(|place| place.poll_evicted(cx)) {
             return Poll::Ready(Departure::Evicted);
         }
-        let reset = match &mut *self.outbound.borrow_mut() {
+        self.poll_reset(cx).map(|()| Departure::Left)
+    }
+
+    fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut *self.outbound.borrow_mut() {
             Answer::Due(respond) => respond.poll_reset(cx).map(|_either_way_gone| ()),
             Answer::Begun(outbound) => outbound.poll_reset(cx),
-        };
-        reset.map(|()| Departure::Left)
+        }
     }
 }
 
@@ -197,6 +201,10 @@ impl Source for StreamReader<'_> {
 
     async fn departed(&mut self, max: usize) -> Departure {
         poll_fn(|cx| self.poll_departed(cx, max)).await
+    }
+
+    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_reset(cx)
     }
 
     fn begin_tunnel(&mut self) {
@@ -307,6 +315,8 @@ pub struct Crowd {
 struct Place {
     flow: FlowControl,
     evicted: Cell<bool>,
+    /// The exchange knows that it was evicted.
+    told: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -316,7 +326,8 @@ impl Place {
         if !waker.as_ref().is_some_and(|it| it.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
-        self.evicted.get()
+        self.told.set(self.evicted.get());
+        self.told.get()
     }
 }
 
@@ -325,6 +336,7 @@ impl Crowd {
         let place = Rc::new(Place {
             flow,
             evicted: Cell::new(false),
+            told: Cell::new(false),
             waker: RefCell::new(None),
         });
         self.places.borrow_mut().push(place.clone());

@@ -12,12 +12,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::serve::io::Io;
 
-/// When the peer was last heard.
+/// When the peer was last heard, and whether it reads.
 #[derive(Debug)]
 pub struct Heard {
     clock: Rc<Clock>,
     at: Cell<Instant>,
     ever: Cell<bool>,
+    /// Since when a write has been waiting for the peer.
+    stuck: Cell<Option<Instant>>,
+    /// When the last write that had to wait went on.
+    freed: Cell<Instant>,
 }
 
 impl Heard {
@@ -27,6 +31,8 @@ impl Heard {
             clock: clock.clone(),
             at: Cell::new(clock.now()),
             ever: Cell::new(false),
+            stuck: Cell::new(None),
+            freed: Cell::new(clock.now()),
         })
     }
 
@@ -38,6 +44,28 @@ impl Heard {
     #[must_use]
     pub fn at(&self) -> Instant {
         self.at.get()
+    }
+
+    fn note_write<T>(&self, written: Poll<T>) -> Poll<T> {
+        if written.is_pending() {
+            let since = self.stuck.get().unwrap_or_else(|| self.clock.now());
+            self.stuck.set(Some(since));
+        } else if self.stuck.take().is_some() {
+            self.freed.set(self.clock.now());
+        }
+        written
+    }
+
+    /// Since when it has read nothing of what waits for it, if something does.
+    #[must_use]
+    pub fn stuck_since(&self) -> Option<Instant> {
+        self.stuck.get()
+    }
+
+    /// When it last read something that had to wait.
+    #[must_use]
+    pub fn freed_at(&self) -> Instant {
+        self.freed.get()
     }
 
     /// Whether it has said anything yet.
@@ -108,8 +136,9 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let (_read, mut write) = self.io.split();
-        write.poll_write(cx, parts)
+        let wire = &mut *self;
+        let (_read, mut write) = wire.io.split();
+        wire.heard.note_write(write.poll_write(cx, parts))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -117,8 +146,9 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let (_read, mut write) = self.io.split();
-        write.poll_flush(cx)
+        let wire = &mut *self;
+        let (_read, mut write) = wire.io.split();
+        wire.heard.note_write(write.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
