@@ -44,6 +44,11 @@ impl Pace {
         }
     }
 
+    /// A read waits because of us: the peer may not send. Its time begins anew.
+    pub fn read_waits_for_us(&self) {
+        self.starved_since.set(Some(self.clock.now()));
+    }
+
     pub fn read_moved(&self, bytes: usize) {
         let now = self.clock.now();
         if let Some(since) = self.starved_since.take() {

@@ -4,7 +4,8 @@ use std::future::poll_fn;
 
 use crate::http::h1::connection::Connection;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What an HTTP/2 client says first.
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Whether these first bytes of a connection may be the preface, or part of it.
 pub(super) fn is_likely(bytes: &[u8]) -> bool {

@@ -14,6 +14,7 @@ use http::{Request, request};
 
 use super::drain::{IDLE_WHILE_CLOSING, Phase};
 use super::io::Io;
+use super::preface::PREFACE;
 use super::runners::Desk;
 use super::timers::Timer;
 use super::worker::Worker;
@@ -55,7 +56,7 @@ async fn begin(
 ) -> Option<Box<Driver>> {
     let limits = &worker.shared.settings.limits;
     let heard = Heard::new(&worker.clock);
-    let wire = Wire::new(io, unread, heard.clone());
+    let wire = Wire::new(io, unread, PREFACE.len(), heard.clone());
     let header_list = u32::try_from(limits.head_bytes.min(HEADER_LIST)).unwrap_or(u32::MAX);
     let handshake = Builder::new()
         .initial_window_size(STREAM_WINDOW)
@@ -79,7 +80,7 @@ async fn begin(
         heard,
         connection: Some(connection),
         crew: Rc::new(Crew::new(worker)),
-        crowd: Rc::default(),
+        crowd: Crowd::new(CONNECTION_WINDOW as usize),
         told: None,
     }))
 }
@@ -105,7 +106,7 @@ impl Driver {
         self.crew.watch(cx);
         loop {
             self.accept(cx);
-            self.crowd.relieve(CONNECTION_WINDOW as usize);
+            self.crowd.relieve();
             if self.connection.is_none() {
                 // The streams have heard of it.
                 let over = self.crew.open.get() == 0;
@@ -171,13 +172,26 @@ impl Driver {
     /// The next instant to look again, or `None`: it is time to end.
     fn deadline(&mut self, cx: &mut Context<'_>) -> Option<Instant> {
         let now = self.worker.clock.now();
-        if self.crew.open.get() > 0 {
+        let head = self.heard.amid_since();
+        let head = head.map(|since| since + self.worker.shared.settings.limits.head_timeout);
+        if head.is_some_and(|end| now >= end) {
+            tracing::debug!(client = %self.client.address, "a head over HTTP/2 does not end");
+            return None;
+        }
+        let at = if self.crew.open.get() > 0 {
             let at = self.pings.poll(cx, now);
             if at.is_none() {
                 tracing::debug!(client = %self.client.address, "the client answers no ping");
             }
-            return at;
-        }
+            at
+        } else {
+            self.idle_deadline(now)
+        };
+        at.map(|at| head.map_or(at, |head| at.min(head)))
+    }
+
+    /// The same, while there is no stream.
+    fn idle_deadline(&mut self, now: Instant) -> Option<Instant> {
         if self.worker.phase.get() == Phase::Ended {
             return None;
         }

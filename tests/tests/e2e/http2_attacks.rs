@@ -44,32 +44,6 @@ async fn client_that_resets_without_end_is_left() {
     others_are_served(&gateway).await;
 }
 
-/// Sends far more of that frame than anybody has a use for.
-async fn flooded_with(kind: u8, payload: &[u8]) {
-    let backend = Backend::start("one");
-    let gateway = Gateway::start(&hello(&backend)).await;
-    let mut client = frames(&gateway).await;
-    let flood = frames::encode(kind, 0, 0, payload).repeat(20_000);
-    client.flood(&flood).await;
-    assert_eq!(client.goaway().await.1, frames::ENHANCE_YOUR_CALM);
-    others_are_served(&gateway).await;
-}
-
-#[tokio::test]
-async fn client_that_pings_without_end_is_left() {
-    flooded_with(frames::PING, &[0; 8]).await;
-}
-
-#[tokio::test]
-async fn client_that_settles_without_end_is_left() {
-    flooded_with(frames::SETTINGS, &[]).await;
-}
-
-#[tokio::test]
-async fn client_that_gives_window_without_end_is_left() {
-    flooded_with(frames::WINDOW_UPDATE, &[0, 0, 0, 1]).await;
-}
-
 #[tokio::test]
 async fn client_that_makes_us_reset_without_end_is_left() {
     let backend = Backend::start("one");

@@ -255,3 +255,52 @@ fn an_early_answer_is_whole_whatever_becomes_of_the_body() {
         assert_eq!(status(next).await.0, 200);
     });
 }
+
+#[test]
+fn who_may_not_send_because_of_others_is_not_slow() {
+    run(async {
+        let world = World::new("bodyIdle: 10s", "protocol: h2c");
+        let mut endpoint = Answerer::new(&world).await;
+        let mut caller = Caller::new(&world).await;
+        // Uploads that their endpoint does not read take up the client's whole window.
+        let mut stalled = Vec::new();
+        for _ in 0..20 {
+            let (response, mut body) = caller.ask(asks("POST"), false).await;
+            body.send_data(Bytes::from(vec![0; 200_000]), false)
+                .unwrap();
+            stalled.push((response, body, endpoint.next().await));
+        }
+        let (response, mut body) = caller.ask(asks("POST"), false).await;
+        body.send_data(Bytes::from_static(b"small"), true).unwrap();
+        let (mut request, mut respond) = endpoint.next().await;
+        tokio::time::sleep(seconds(30)).await;
+        // Now they are read, and there is room for all.
+        drop(stalled);
+        assert_eq!(request.body_mut().data().await.unwrap().unwrap(), "small");
+        ok(&mut respond);
+        assert_eq!(status(response).await.0, 200);
+    });
+}
+
+#[test]
+fn a_head_that_does_not_end_ends_its_connection() {
+    run(async {
+        let world = World::new("headTimeout: 5s", "");
+        let mut client = world.client();
+        say(&mut client, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+        say(&mut client, [0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
+        tokio::time::sleep(seconds(20)).await;
+        assert_eq!(world.worker.connections.get(), 1);
+        let start = Instant::now();
+        // A HEADERS frame without END_HEADERS, then a byte of the next now and then.
+        say(&mut client, [0, 0, 1, 1, 0, 0, 0, 0, 1, 0x82]).await;
+        for byte in [0, 0] {
+            tokio::time::sleep(seconds(2)).await;
+            say(&mut client, [byte]).await;
+        }
+        while world.worker.connections.get() > 0 {
+            tokio::time::sleep(TICK).await;
+        }
+        took(start, seconds(5));
+    });
+}

@@ -2,6 +2,7 @@
 //! form they have inside.
 
 pub mod client;
+pub mod frames;
 pub mod heads;
 pub mod inbound;
 pub mod link;

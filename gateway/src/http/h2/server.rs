@@ -23,9 +23,7 @@ use crate::http::pace::Pace;
 pub struct Stream {
     inbound: Inbound,
     outbound: RefCell<Answer>,
-    crowd: Rc<Crowd>,
-    /// While the request is held.
-    place: Option<Rc<Place>>,
+    seat: Option<Seat>,
 }
 
 /// How far the answer has come.
@@ -46,20 +44,20 @@ impl Stream {
         crowd: &Rc<Crowd>,
     ) -> Stream {
         let mut inbound = Inbound::new(body, body_bytes);
+        let seat = (!inbound.is_over()).then(|| crowd.join(inbound.flow_control()));
         if request.wants_websocket {
             inbound.await_tunnel();
         }
         Stream {
             inbound,
             outbound: RefCell::new(Answer::Due(respond)),
-            crowd: crowd.clone(),
-            place: None,
+            seat,
         }
     }
 
     /// The exchange is over: what was not said whole is said to be broken.
     pub fn end(self) {
-        let evicted = self.place.is_some_and(|place| place.told.get());
+        let evicted = self.seat.is_some_and(|seat| seat.place.told.get());
         match self.outbound.into_inner() {
             // Nothing of it was processed (RFC 9113 §8.7).
             Answer::Due(mut respond) if evicted => respond.send_reset(h2::Reason::REFUSED_STREAM),
@@ -87,7 +85,7 @@ impl Downstream for Stream {
         let reader = StreamReader {
             inbound: &mut self.inbound,
             outbound: &self.outbound,
-            place: self.place.as_deref(),
+            seat: self.seat.as_ref(),
             pace,
         };
         let writer = StreamWriter {
@@ -98,17 +96,16 @@ impl Downstream for Stream {
     }
 
     fn rest(&mut self) {
-        let place = self.crowd.join(self.inbound.flow_control());
-        self.place = Some(place);
+        if let Some(seat) = &self.seat {
+            seat.place.evicted.set(false);
+            seat.place.held.set(true);
+        }
     }
 
     fn wake(&mut self) {
-        if let Some(place) = &self.place {
-            self.crowd.leave(place);
+        if let Some(seat) = &self.seat {
             // One that was let in before it heard that it must go stays.
-            if !place.told.get() {
-                self.place = None;
-            }
+            seat.place.held.set(false);
         }
     }
 
@@ -149,7 +146,7 @@ impl Downstream for Stream {
 pub struct StreamReader<'a> {
     inbound: &'a mut Inbound,
     outbound: &'a RefCell<Answer>,
-    place: Option<&'a Place>,
+    seat: Option<&'a Seat>,
     pace: &'a Pace,
 }
 
@@ -164,7 +161,7 @@ impl StreamReader<'_> {
             }
         }
         self.inbound.release_all();
-        if self.place.is_some_and(|place| place.poll_evicted(cx)) {
+        if self.seat.is_some_and(|seat| seat.place.poll_evicted(cx)) {
             return Poll::Ready(Departure::Evicted);
         }
         self.poll_reset(cx).map(|()| Departure::Left)
@@ -180,7 +177,14 @@ impl StreamReader<'_> {
 
 impl Source for StreamReader<'_> {
     async fn fill(&mut self) -> Result<Filled, StreamError> {
-        poll_fn(|cx| self.inbound.poll_fill(cx, self.pace)).await
+        poll_fn(|cx| {
+            let filled = self.inbound.poll_fill(cx, self.pace);
+            if filled.is_pending() && self.seat.is_some_and(|seat| seat.crowd.is_full()) {
+                self.pace.read_waits_for_us();
+            }
+            filled
+        })
+        .await
     }
 
     fn data(&self) -> &[u8] {
@@ -302,22 +306,40 @@ impl Responder for StreamWriter<'_> {
     }
 }
 
-/// The held requests of one connection. What their clients have sent and nobody reads takes up the
-/// window that all its streams share.
-#[derive(Debug, Default)]
+/// The requests of one connection that have a body. What their clients have sent and nobody has read
+/// takes up the window that all its streams share.
+#[derive(Debug)]
 pub struct Crowd {
+    /// Bytes of the window.
+    window: usize,
     /// Oldest first; as many as the connection has streams, at most.
     places: RefCell<Vec<Rc<Place>>>,
 }
 
-/// One held request.
+/// One request in the crowd.
 #[derive(Debug)]
 struct Place {
     flow: FlowControl,
+    /// It waits for its turn.
+    held: Cell<bool>,
     evicted: Cell<bool>,
     /// The exchange knows that it was evicted.
     told: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// A place in the crowd, until it is dropped.
+#[derive(Debug)]
+struct Seat {
+    crowd: Rc<Crowd>,
+    place: Rc<Place>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut places = self.crowd.places.borrow_mut();
+        places.retain(|place| !Rc::ptr_eq(place, &self.place));
+    }
 }
 
 impl Place {
@@ -326,41 +348,60 @@ impl Place {
         if !waker.as_ref().is_some_and(|it| it.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
-        self.told.set(self.evicted.get());
+        if self.held.get() {
+            self.told.set(self.evicted.get());
+        }
         self.told.get()
     }
 }
 
 impl Crowd {
-    fn join(&self, flow: FlowControl) -> Rc<Place> {
+    /// Nobody in it yet. `window`: bytes that all streams of the connection share.
+    #[must_use]
+    pub fn new(window: usize) -> Rc<Crowd> {
+        Rc::new(Crowd {
+            window,
+            places: RefCell::default(),
+        })
+    }
+
+    fn join(self: &Rc<Self>, flow: FlowControl) -> Seat {
         let place = Rc::new(Place {
             flow,
+            held: Cell::new(false),
             evicted: Cell::new(false),
             told: Cell::new(false),
             waker: RefCell::new(None),
         });
         self.places.borrow_mut().push(place.clone());
-        place
+        Seat {
+            crowd: self.clone(),
+            place,
+        }
     }
 
-    fn leave(&self, place: &Rc<Place>) {
-        self.places.borrow_mut().retain(|it| !Rc::ptr_eq(it, place));
-    }
-
-    /// While held requests pin more than half of a window of this size, the newest with unread
-    /// bytes must go.
-    pub fn relieve(&self, window: usize) {
+    /// Whether so much is unread that the client may have no credit: it hears of credit that goes
+    /// back once it is half the window.
+    fn is_full(&self) -> bool {
         let places = self.places.borrow();
-        if places.is_empty() {
+        let pinned = places.iter().map(|place| place.flow.used_capacity());
+        pinned.sum::<usize>() >= self.window / 2
+    }
+
+    /// While held requests pin more than half of the window, the newest with unread bytes must go.
+    pub fn relieve(&self) {
+        let places = self.places.borrow();
+        let held = |place: &&Rc<Place>| place.held.get() && !place.evicted.get();
+        if !places.iter().any(|place| held(&place)) {
             return;
         }
-        let staying = places.iter().rev().filter(|place| !place.evicted.get());
+        let staying = places.iter().rev().filter(held);
         let pinned: Vec<_> = staying
             .map(|place| (place, place.flow.used_capacity()))
             .collect();
         let mut sum: usize = pinned.iter().map(|(_, bytes)| bytes).sum();
         for (place, bytes) in pinned {
-            if sum <= window / 2 {
+            if sum <= self.window / 2 {
                 return;
             }
             if bytes > 0 {

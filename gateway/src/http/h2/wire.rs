@@ -10,6 +10,7 @@ use std::time::Instant;
 use activator::admission::Clock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::frames::Frames;
 use crate::serve::io::Io;
 
 /// When the peer was last heard, and whether it reads.
@@ -22,6 +23,8 @@ pub struct Heard {
     stuck: Cell<Option<Instant>>,
     /// When the last write that had to wait went on.
     freed: Cell<Instant>,
+    /// Since when something other than a body has begun and not ended.
+    amid: Cell<Option<Instant>>,
 }
 
 impl Heard {
@@ -33,6 +36,7 @@ impl Heard {
             ever: Cell::new(false),
             stuck: Cell::new(None),
             freed: Cell::new(clock.now()),
+            amid: Cell::new(None),
         })
     }
 
@@ -68,6 +72,21 @@ impl Heard {
         self.freed.get()
     }
 
+    fn walk(&self, frames: &mut Frames, bytes: &[u8]) {
+        let apart = frames.walk(bytes);
+        if !frames.is_amid() {
+            self.amid.set(None);
+        } else if apart || self.amid.get().is_none() {
+            self.amid.set(Some(self.clock.now()));
+        }
+    }
+
+    /// Since when a head, or any frame but a body's, has begun and not ended.
+    #[must_use]
+    pub fn amid_since(&self) -> Option<Instant> {
+        self.amid.get()
+    }
+
     /// Whether it has said anything yet.
     #[must_use]
     pub fn ever(&self) -> bool {
@@ -83,12 +102,15 @@ pub struct Wire {
     /// Bytes of the prefix that were given out.
     given: usize,
     heard: Rc<Heard>,
+    frames: Frames,
 }
 
 impl Wire {
+    /// `prefix`: what was read of it, which begins with `before` bytes that are no frames.
     #[must_use]
-    pub fn new(io: Io, prefix: Vec<u8>, heard: Rc<Heard>) -> Wire {
+    pub fn new(io: Io, prefix: Vec<u8>, before: usize, heard: Rc<Heard>) -> Wire {
         Wire {
+            frames: Frames::new(before),
             io,
             prefix,
             given: 0,
@@ -108,6 +130,7 @@ impl AsyncRead for Wire {
         if !left.is_empty() {
             let count = left.len().min(buffer.remaining());
             buffer.put_slice(&left[..count]);
+            wire.heard.walk(&mut wire.frames, &left[..count]);
             wire.given += count;
             if wire.given == wire.prefix.len() {
                 wire.prefix = Vec::new();
@@ -116,7 +139,10 @@ impl AsyncRead for Wire {
             return Poll::Ready(Ok(()));
         }
         let (mut read, _write) = wire.io.split();
+        let before = buffer.filled().len();
         ready!(read.poll_read_buf(cx, buffer))?;
+        wire.heard
+            .walk(&mut wire.frames, &buffer.filled()[before..]);
         wire.heard.note();
         Poll::Ready(Ok(()))
     }
