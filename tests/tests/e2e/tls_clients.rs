@@ -55,8 +55,8 @@ async fn verified_client_is_named_and_a_claim_is_not_passed_on() {
         let (hash, rest) = said.split_once(';').unwrap();
         let hash = hash.strip_prefix("Hash=").unwrap();
         assert!(hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        let expected = "Subject=\"CN=a\\, \\\"b\\\"\\;Subject\\=c\";DNS=client.test;\
-                        URI=spiffe://tide/ns/default/sa/one";
+        let expected = "Subject=\"CN=a\\, \\\"b\\\"\\;Subject\\=c\";\
+                        URI=spiffe://tide/ns/default/sa/one;DNS=client.test";
         assert_eq!(rest, expected, "{auth}");
     }
 }

@@ -25,11 +25,15 @@ pub(super) fn of(certificate: &CertificateDer<'_>, now: SystemTime) -> Option<Rc
     // Its text already escapes quotes and backslashes.
     let subject = x509::distinguished(parsed.subject());
     push(&mut value, &format!(";Subject=\"{subject}\""));
-    for name in x509::alternative_names(&parsed) {
-        match name {
-            GeneralName::URI(uri) => push(&mut value, &format!(";URI={}", quoted(uri))),
-            GeneralName::DNSName(name) => push(&mut value, &format!(";DNS={}", quoted(name))),
-            _ => {}
+    let names = x509::alternative_names(&parsed);
+    for name in names {
+        if let GeneralName::URI(uri) = name {
+            push(&mut value, &format!(";URI={}", quoted(uri)));
+        }
+    }
+    for name in names {
+        if let GeneralName::DNSName(name) = name {
+            push(&mut value, &format!(";DNS={}", quoted(name)));
         }
     }
     Some(value.into_bytes().into())
@@ -107,8 +111,8 @@ mod tests {
             (DnType::CommonName, "client one"),
         ];
         let names = vec![
-            SanType::URI("spiffe://tide/ns/default/sa/one".try_into().unwrap()),
             SanType::DnsName("one.test".try_into().unwrap()),
+            SanType::URI("spiffe://tide/ns/default/sa/one".try_into().unwrap()),
             SanType::DnsName("two.test".try_into().unwrap()),
         ];
         let expected = "Subject=\"CN=client one,O=Tide,C=CH\";\
