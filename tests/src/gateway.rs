@@ -314,6 +314,18 @@ impl Gateway {
             .count()
     }
 
+    /// Waits until `/readyz` has as many problems of the last change, and gives them.
+    pub async fn until_problems(&self, count: usize) -> Vec<Value> {
+        let what = format!("{count} problems are told");
+        eventually(PATIENCE, &what, async || {
+            let mut ready = self.ask("/readyz").await.expect(200).json();
+            let problems = ready["problems"].take();
+            let problems = problems.as_array().expect("an array of problems").clone();
+            (problems.len() == count).then_some(problems)
+        })
+        .await
+    }
+
     // --- the file ---
 
     #[must_use]

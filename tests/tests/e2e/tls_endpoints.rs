@@ -125,24 +125,19 @@ async fn changed_files_and_keys_count_for_the_next_connection_and_no_old_one_is_
     .await;
     // What cannot be read changes nothing.
     std::fs::write(&ca, "nothing").unwrap();
-    let rejected = "tidegate_config_rejected_total";
-    gateway
-        .until_metric(rejected, &[("source", "file")], |count| count > 0.0)
-        .await;
-    let ready = gateway.ask("/readyz").await.expect(200).text();
-    assert!(ready.contains("there is no certificate in") && ready.contains("revisions[0].tls.ca"));
+    let problem = gateway.until_problems(1).await.remove(0);
+    assert_eq!(problem["path"], "revisions[0].tls.ca");
+    let said = problem["problem"].as_str().unwrap();
+    assert!(said.starts_with("there is no certificate in"), "{said}");
+    let rejected = gateway.metric("tidegate_config_rejected_total", &[]).await;
+    assert!(rejected > 0.0);
     gateway.get(HELLO, "/").await.refused(502, "connect_failed");
     std::fs::write(&ca, authority.pem()).unwrap();
     eventually(PATIENCE, "it is trusted again", async || {
         (gateway.get(HELLO, "/").await.status == 200).then_some(())
     })
     .await;
-    assert!(
-        gateway.ask("/readyz").await.json()["problems"]
-            .as_array()
-            .unwrap()
-            .is_empty()
-    );
+    gateway.until_problems(0).await;
     // From TLS to clear and back, the idle connection of before is not used.
     gateway.apply(&hello(&backend)).await;
     gateway.get(HELLO, "/").await.expect(200);
