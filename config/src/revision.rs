@@ -89,6 +89,8 @@ pub enum Address {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     pub path: String,
+    /// That of the revision.
+    pub protocol: Protocol,
     pub interval: Duration,
 }
 
@@ -108,8 +110,8 @@ pub struct Process {
 pub enum Readiness {
     /// A TCP connect succeeds.
     Tcp,
-    /// `GET path` answers 2xx or 3xx.
-    Http { path: String },
+    /// `GET path` answers 2xx or 3xx, in the revision's protocol.
+    Http { path: String, protocol: Protocol },
 }
 
 #[derive(Clone, Debug, PartialEq)]

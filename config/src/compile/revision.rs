@@ -65,7 +65,7 @@ pub(super) fn compile(
     Revision {
         id,
         key,
-        protocol: (written.protocol.as_ref()).map_or(Protocol::Http1, |at| at.value),
+        protocol: protocol(written),
         tls,
         concurrency,
         timeout,
@@ -75,6 +75,11 @@ pub(super) fn compile(
         queue_wait,
         backend: backend(report, path, written, concurrency),
     }
+}
+
+fn protocol(written: &document::Revision) -> Protocol {
+    let written = written.protocol.as_ref();
+    written.map_or(Protocol::Http1, |at| at.value)
 }
 
 fn queue(
@@ -119,10 +124,12 @@ fn backend(
         };
         report.add(&path.key("health"), health.mark, MAPPING, problem, hint);
     }
+    let protocol = protocol(written);
     if let Some(process) = &written.process {
         let scale = written.scale.as_ref().map(|at| &at.value);
         let scale = scaling(report, &path.key("scale"), scale, concurrency);
-        let process = self::process(report, &path.key("process"), &process.value, scale);
+        let path = &path.key("process");
+        let process = self::process(report, path, &process.value, protocol, scale);
         return Backend::Process(Box::new(process));
     }
     let Some(written_endpoints) = &written.endpoints else {
@@ -130,7 +137,8 @@ fn backend(
     };
     let endpoints = endpoints(report, &path.key("endpoints"), written_endpoints);
     let health = written.health.as_ref();
-    let health = health.map(|at| Box::new(self::health(report, &path.key("health"), &at.value)));
+    let path = &path.key("health");
+    let health = health.map(|at| Box::new(self::health(report, path, &at.value, protocol)));
     match endpoints.is_empty() {
         true => Backend::None,
         false => Backend::Fixed {
@@ -169,10 +177,16 @@ fn endpoints(
     endpoints
 }
 
-fn health(report: &mut Report<'_>, path: &Path<'_>, written: &document::Health) -> Health {
+fn health(
+    report: &mut Report<'_>,
+    path: &Path<'_>,
+    written: &document::Health,
+    protocol: Protocol,
+) -> Health {
     let interval = written.interval.as_ref();
     Health {
         path: check::raw_path(report, &path.key("path"), &written.path).into(),
+        protocol,
         interval: check::duration(
             report,
             &path.key("interval"),
@@ -187,6 +201,7 @@ fn process(
     report: &mut Report<'_>,
     path: &Path<'_>,
     written: &document::Process,
+    protocol: Protocol,
     scale: Scale,
 ) -> Process {
     let readiness = match &written.readiness {
@@ -194,6 +209,7 @@ fn process(
             let path = path.key("readiness");
             Readiness::Http {
                 path: check::raw_path(report, &path.key("path"), &readiness.path).into(),
+                protocol,
             }
         }
         None => Readiness::Tcp,

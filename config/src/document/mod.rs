@@ -237,8 +237,8 @@ pub struct Queue {
     pub wait: Option<At<DurationText>>,
 }
 
-/// `GET path` must answer 2xx or 3xx. Asked in HTTP/1.1 and in clear, whatever the revision's
-/// `protocol` is; a revision with `tls` cannot have it.
+/// `GET path` must answer 2xx or 3xx. Asked in the revision's `protocol` and in clear; a revision
+/// with `tls` cannot have it.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Health {
@@ -263,8 +263,8 @@ pub struct Process {
     pub readiness: Option<Readiness>,
 }
 
-/// `GET path` must answer 2xx or 3xx. Asked in HTTP/1.1 and in clear, whatever the revision's
-/// `protocol` is; a revision with `tls` cannot have it.
+/// `GET path` must answer 2xx or 3xx. Asked in the revision's `protocol` and in clear; a revision
+/// with `tls` cannot have it.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Readiness {

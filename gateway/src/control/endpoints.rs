@@ -7,11 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use activator::admission::Throttle;
+use activator::scaler::ask;
 use config::revision::{Address, Health, Key};
 use hickory_resolver::TokioResolver;
-use http_body_util::Empty;
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::serve::tls::endpoint::Hosts;
@@ -29,6 +28,9 @@ const FAILURES: u32 = 2;
 
 /// Longest time one check may take.
 const CHECK_MAX: Duration = Duration::from_secs(5);
+
+/// Who asks.
+const AGENT: &str = "tidegate-health";
 
 /// What a keeper found reaches its throttle only while this is open, so that a keeper that is being
 /// stopped cannot undo what its successor says.
@@ -215,9 +217,9 @@ impl Kept {
         let mut checks = JoinSet::new();
         let limit = health.interval.min(CHECK_MAX);
         for address in self.resolved.iter().copied() {
-            let path = health.path.clone();
+            let health = health.clone();
             checks.spawn(async move {
-                let answers = tokio::time::timeout(limit, answers(address, path)).await;
+                let answers = tokio::time::timeout(limit, answers(address, health)).await;
                 (address, answers.unwrap_or(false))
             });
         }
@@ -246,22 +248,11 @@ impl Kept {
 }
 
 /// Whether `GET path` answers 2xx or 3xx.
-async fn answers(address: SocketAddr, path: String) -> bool {
-    let Ok(stream) = tokio::net::TcpStream::connect(address).await else {
+async fn answers(address: SocketAddr, health: Health) -> bool {
+    let Ok(stream) = TcpStream::connect(address).await else {
         return false;
     };
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let Ok((mut sender, connection)) = handshake else {
-        return false;
-    };
-    let request = hyper::Request::get(path)
-        .header("host", address.to_string())
-        .header("user-agent", "tidegate-health")
-        .body(Empty::<Bytes>::new());
-    let Ok(request) = request else { return false };
-    tokio::select! {
-        response = sender.send_request(request) => response
-            .is_ok_and(|response| response.status().is_success() || response.status().is_redirection()),
-        _ = connection => false,
-    }
+    let Health { path, protocol, .. } = health;
+    let status = ask::get(stream, address, &path, AGENT, protocol).await;
+    matches!(status, Ok(200..=399))
 }

@@ -165,6 +165,7 @@ impl Exchange<'_> {
     fn strip(&mut self) {
         let head = &mut self.request.head;
         head.drop_all(Name::XForwardedClientCert);
+        head.drop_all(Name::Lookalike);
         if let Some(identity) = &self.client.identity {
             let name = Name::XForwardedClientCert.text();
             line(&mut self.edits.lines, name, identity);

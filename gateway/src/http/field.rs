@@ -39,6 +39,9 @@ macro_rules! known {
             /// What parts of Knative tell each other.
             Control,
             XForwardedClientCert,
+            /// Looks like a field that speaks for the client or for Knative to whoever takes `_` for
+            /// `-`, as CGI and all that follow it do.
+            Lookalike,
             Other,
         }
 
@@ -46,13 +49,13 @@ macro_rules! known {
             /// Those that are looked up by their length.
             pub(super) const ALL: &[Name] = &[$(Name::$variant),*];
 
-            /// Lower-case spelling; empty for `Other` and `Control`, which have many.
+            /// Lower-case spelling; empty for `Other`, `Control` and `Lookalike`, which have many.
             #[must_use]
             pub const fn text(self) -> &'static str {
                 match self {
                     $(Name::$variant => $name,)*
                     Name::XForwardedClientCert => CLIENT_CERT,
-                    Name::Control | Name::Other => "",
+                    Name::Control | Name::Lookalike | Name::Other => "",
                 }
             }
 
@@ -122,12 +125,33 @@ const CONTROL: [&str; 9] = [
 /// Names that would make the table larger for all others: told by their first letter from nearly
 /// everything.
 fn apart(name: &[u8]) -> Name {
-    let is = |text: &str| name.eq_ignore_ascii_case(text.as_bytes());
-    match name.first() {
+    let is = |text: &str| reads_as(name, text);
+    let known = match name.first() {
         Some(b'k' | b'K') if CONTROL.iter().any(|text| is(text)) => Name::Control,
         Some(b'x' | b'X') if is(CLIENT_CERT) => Name::XForwardedClientCert,
-        _ => Name::Other,
+        Some(b'x' | b'X') if SPOKEN_FOR.iter().any(|name| is(name.text())) => Name::Lookalike,
+        _ => return Name::Other,
+    };
+    match name.contains(&b'_') {
+        true => Name::Lookalike,
+        false => known,
     }
+}
+
+/// What we say of the client, of names with a hyphen.
+const SPOKEN_FOR: [Name; 4] = [
+    Name::XForwardedFor,
+    Name::XForwardedProto,
+    Name::XForwardedHost,
+    Name::XRequestId,
+];
+
+/// Whether a name is this text to whoever takes `_` for `-`.
+fn reads_as(name: &[u8], text: &str) -> bool {
+    let same = |(one, other): (&u8, u8)| {
+        one.eq_ignore_ascii_case(&other) || (*one == b'_' && other == b'-')
+    };
+    name.len() == text.len() && name.iter().zip(text.bytes()).all(same)
 }
 
 /// Length of the longest name in the table.
@@ -405,6 +429,19 @@ mod tests {
             assert_eq!(Name::of(&text.as_bytes()[1..]), Name::Other);
         }
         assert_eq!(Name::of(b"Knative-Serving-Tag"), Name::Other);
+        for text in [
+            &b"x_forwarded_for"[..],
+            b"X-Forwarded_Proto",
+            b"x_forwarded-host",
+            b"X_REQUEST_ID",
+            b"X_Forwarded_Client_Cert",
+            b"x-forwarded-client_cert",
+            b"k_network_hash",
+            b"Knative_Serving_Revision",
+        ] {
+            assert_eq!(Name::of(text), Name::Lookalike);
+        }
+        assert_eq!(Name::of(b"x_other"), Name::Other);
         let cert = Name::XForwardedClientCert;
         assert_eq!(Name::of(b"X-Forwarded-Client-Cert"), cert);
         assert_eq!(Name::of(cert.text().as_bytes()), cert);

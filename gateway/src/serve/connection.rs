@@ -156,7 +156,10 @@ async fn serve_one(
             papers.request = RequestHead::default();
             Some(reason)
         }
-        Heard::Nothing => return false,
+        Heard::Nothing => {
+            connection.part();
+            return false;
+        }
     };
     let request = &papers.request;
     let leaves = !request.keep_alive && refused.is_none();

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use config::revision::Readiness;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::scaler::ask;
 
 /// Between probes while nobody listens: a refused connection costs some ten microseconds, and
 /// requests wait.
@@ -19,9 +20,8 @@ const ANSWERED_PAUSE: Duration = Duration::from_millis(10);
 const PAUSE_MOST: Duration = Duration::from_millis(100);
 /// How long one probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The longest response head that is understood, and the most fields in it.
-const HEAD_MAX: usize = 16 * 1024;
-const FIELDS_MAX: usize = 128;
+/// Who asks.
+const AGENT: &str = "tidegate-readiness";
 
 /// When an endpoint came to be.
 #[derive(Clone, Copy, Debug)]
@@ -69,51 +69,21 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 async fn is_ready(stream: TcpStream, address: SocketAddr, readiness: &Readiness) -> bool {
     match readiness {
         Readiness::Tcp => true,
-        Readiness::Http { path } => {
-            let status = timeout(PROBE_TIMEOUT, get(stream, address, path)).await;
+        Readiness::Http { path, protocol } => {
+            let asking = ask::get(stream, address, path, AGENT, *protocol);
+            let status = timeout(PROBE_TIMEOUT, asking).await;
             matches!(status, Ok(Ok(200..=399)))
         }
     }
 }
 
-/// The final status of `GET path`; the body is not read.
-async fn get(mut stream: TcpStream, address: SocketAddr, path: &str) -> io::Result<u16> {
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: tidegate-readiness\r\n\
-         Connection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await?;
-    let mut head = Vec::new();
-    loop {
-        let room = (HEAD_MAX - head.len()) as u64;
-        if (&mut stream).take(room).read_buf(&mut head).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        // Informational responses (RFC 9110 §15.2) come before the final one.
-        while let Some((status, length)) = parse(&head)? {
-            if status >= 200 {
-                return Ok(status);
-            }
-            head.drain(..length);
-        }
-    }
-}
-
-/// Status and length of the first response head, once it is complete.
-fn parse(bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut response = httparse::Response::new(&mut fields);
-    match response.parse(bytes) {
-        Ok(httparse::Status::Complete(length)) => Ok(response.code.map(|status| (status, length))),
-        Ok(httparse::Status::Partial) => Ok(None),
-        Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use config::revision::Protocol;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+
+    use super::*;
 
     /// Answers one connection after the other with these bytes, a few at a time, then with the last.
     async fn serve(listener: TcpListener, answers: &'static [&'static str]) {
@@ -140,6 +110,7 @@ mod tests {
     fn healthz() -> Readiness {
         Readiness::Http {
             path: "/healthz".to_owned(),
+            protocol: Protocol::Http1,
         }
     }
 
@@ -173,18 +144,5 @@ mod tests {
         let proof = until_ready(address, &healthz()).await;
         assert!(proof.accepted < proof.ready);
         server.abort();
-    }
-
-    #[tokio::test]
-    async fn an_endless_head_is_not_ready_and_not_kept() {
-        let (listener, address) = listener().await;
-        let server = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            stream.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
-            while stream.write_all(b"A: bbbbbbbbbbbbbbbb\r\n").await.is_ok() {}
-        });
-        let stream = connect(address).await.unwrap();
-        get(stream, address, "/").await.unwrap_err();
-        server.await.unwrap();
     }
 }

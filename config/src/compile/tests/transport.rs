@@ -212,6 +212,8 @@ revisions:
     tls: { serverName: B.example., ca: ca.pem, clientCert: { cert: c.pem, key: c.key } }
   - { name: c, endpoints: ['c:1'], tls: {} }
   - { name: d, endpoints: ['d:1'], tls: { serverName: '::1' } }
+  - { name: e, protocol: h2c, endpoints: ['e:1'], health: { path: / } }
+  - { name: f, protocol: h2c, process: { command: [f], readiness: { path: / } } }
 ",
     );
     let revision = |name: &str| {
@@ -222,6 +224,21 @@ revisions:
     };
     assert_eq!(revision("a").protocol, Protocol::H2c);
     assert_eq!(revision("a").tls, None);
+    let e = revision("e");
+    let Backend::Fixed { health, .. } = &e.backend else {
+        panic!("its endpoints are fixed")
+    };
+    assert_eq!(
+        health.as_ref().expect("it is checked").protocol,
+        Protocol::H2c
+    );
+    let f = revision("f");
+    let Backend::Process(process) = &f.backend else {
+        panic!("it has a process")
+    };
+    let path = "/".to_owned();
+    let protocol = Protocol::H2c;
+    assert_eq!(process.readiness, Readiness::Http { path, protocol });
     let b = revision("b");
     assert_eq!(b.protocol, Protocol::Http1);
     let tls = b.tls.as_ref().expect("it has tls");

@@ -71,6 +71,8 @@ struct Stamp {
     inode: u64,
     bytes: u64,
     modified: (i64, i64),
+    /// Of who owns it and who may read it, too.
+    changed: (i64, i64),
     /// It had been changed just before it was read: the stamp alone proves nothing.
     fresh: bool,
 }
@@ -86,6 +88,7 @@ impl Stamp {
             inode: metadata.ino(),
             bytes: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
             // A time in the future proves nothing either.
             fresh: !matches!(age, Some(Ok(age)) if age > FRESH),
         }

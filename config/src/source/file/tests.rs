@@ -1,5 +1,5 @@
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use tempfile::TempDir;
@@ -416,6 +416,18 @@ async fn a_swap_of_the_data_link_above_certificates_is_noticed() {
     fs::rename(path("..data_tmp"), path("..data")).expect("it can be renamed");
     assert_eq!(running.next().await.0, ["a.yaml"]);
     running.nothing_but(&dir.path().join("marker.yaml")).await;
+}
+
+#[tokio::test]
+async fn who_may_read_a_file_that_is_referred_to_is_a_change_too() {
+    let dir = directory();
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("cert.pem"), "one").expect("it can be written");
+    fs::write(path("https.yaml"), HTTPS).expect("it can be written");
+    let mut running = Running::start(vec![dir.path().into()]);
+    let readable = fs::Permissions::from_mode(0o640);
+    fs::set_permissions(path("cert.pem"), readable).expect("it can be set");
+    assert_eq!(running.next().await.0, ["https.yaml"]);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! What an exchange that ended early leaves behind, and what may be sent twice.
 
+use std::future::poll_fn;
+
 use super::*;
+use crate::serve::tls::testing::connected;
 
 /// A client that leaves; the endpoint then says `answer` and stays.
 async fn slot_is_free_after(request: &[u8], answer: &[u8]) {
@@ -498,5 +501,21 @@ fn an_idle_connection_takes_less_than_a_kibibyte_and_no_buffers() {
         assert_eq!(world.worker.buffers.lent.get(), 0);
         say(&mut asking, "GET / HTTP/1.1\r\nhost: nowhere\r\n\r\n").await;
         assert!(read_head(&mut asking).await.starts_with("HTTP/1.1 404 "));
+    });
+}
+
+#[test]
+fn a_tls_client_that_ends_in_good_order_is_told_the_same() {
+    run(async {
+        let world = World::new("", "");
+        let (ours, theirs) = connected().await;
+        let serving = world.serve(Io::Tls(Box::new(ours)));
+        let mut client = Io::Tls(Box::new(theirs));
+        let (mut read, mut write) = client.split();
+        poll_fn(|cx| write.poll_shutdown(cx)).await.unwrap();
+        // An end without a word would be an error.
+        let end = poll_fn(|cx| read.poll_read(cx, &mut [0; 10])).await;
+        assert_eq!(end.unwrap(), 0);
+        serving.await.unwrap();
     });
 }

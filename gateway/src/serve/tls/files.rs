@@ -65,7 +65,8 @@ impl Pair {
             Err(error) => Err(wrong(
                 key,
                 format!("the key is of no use: {error}"),
-                "write a file with an unencrypted RSA, ECDSA (P-256, P-384, P-521) or Ed25519 key",
+                "write a file with an unencrypted RSA (2048 bits or more), ECDSA (P-256, P-384, P-521) or \
+                 Ed25519 key",
             )),
         }
     }
@@ -97,27 +98,38 @@ pub(super) fn certificates(file: &FileRef) -> Result<Vec<CertificateDer<'static>
 
 fn private_key(file: &FileRef) -> Result<PrivateKeyDer<'static>, Vec<Problem>> {
     let bytes = read(file)?;
-    match PrivateKeyDer::from_pem_slice(&bytes) {
-        Ok(key) => Ok(key),
-        Err(pem::Error::NoItemsFound) => {
-            let encrypted = bytes.windows(ENCRYPTED.len()).any(|part| part == ENCRYPTED);
-            let hint = match encrypted {
-                true => "it is encrypted: write it without a password, as `openssl pkey` does",
-                false => "write a file in PEM, with `-----BEGIN PRIVATE KEY-----`",
-            };
-            let problem = format!("there is no key to be used in {}", file.path.display());
-            Err(wrong(file, problem, hint))
+    let encrypted = || {
+        let has = |mark: &[u8]| bytes.windows(mark.len()).any(|part| part == mark);
+        ENCRYPTED.iter().any(|mark| has(mark))
+    };
+    let hint = match PrivateKeyDer::from_pem_slice(&bytes) {
+        Ok(key) => return Ok(key),
+        Err(_) if encrypted() => {
+            "it is encrypted: write it without a password, as `openssl pkey` does"
         }
-        Err(error) => Err(no_pem(file, &error)),
-    }
+        Err(pem::Error::NoItemsFound) => "write a file in PEM, with `-----BEGIN PRIVATE KEY-----`",
+        Err(error) => return Err(no_pem(file, &error)),
+    };
+    let problem = format!("there is no key to be used in {}", file.path.display());
+    Err(wrong(file, problem, hint))
 }
 
-/// How an encrypted key announces itself.
-const ENCRYPTED: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
+/// How an encrypted key announces itself: in PKCS #8, and in what went before it.
+const ENCRYPTED: [&[u8]; 2] = [
+    b"-----BEGIN ENCRYPTED PRIVATE KEY-----",
+    b"Proc-Type: 4,ENCRYPTED",
+];
 
 fn no_pem(file: &FileRef, error: &pem::Error) -> Vec<Problem> {
     let path = file.path.display();
-    let problem = format!("{path} is not PEM: {error}");
+    // The library tells a missing marker as a list of numbers.
+    let problem = match error {
+        pem::Error::MissingSectionEnd { end_marker } => {
+            let marker = String::from_utf8_lossy(end_marker);
+            format!("{path} is not PEM: `-----END {marker}-----` is missing")
+        }
+        error => format!("{path} is not PEM: {error}"),
+    };
     wrong(file, problem, "make the file again, or copy it whole")
 }
 

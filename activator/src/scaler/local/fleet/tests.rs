@@ -476,7 +476,10 @@ fn a_changed_scale_or_readiness_restarts_nothing() {
     let mut world = World::with_ready(1);
     let mut changed = process("first");
     changed.scale.max = 3;
-    changed.readiness = Readiness::Http { path: "/".into() };
+    changed.readiness = Readiness::Http {
+        path: "/".into(),
+        protocol: Protocol::Http1,
+    };
     world.configure(&changed);
     assert_eq!(world.last(), 1);
     assert!(world.host.stopped.is_empty());

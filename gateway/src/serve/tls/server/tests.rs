@@ -77,6 +77,9 @@ fn each_file_is_said_to_be_wrong_in_its_own_way() {
     let encrypted =
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
     files.write("encrypted.key", encrypted);
+    let encrypted = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\
+                     DEK-Info: AES-128-CBC,00\n\nAAAA\n-----END EC PRIVATE KEY-----\n";
+    files.write("old.key", encrypted);
     files.write("huge.pem", &"-".repeat(2_000_000));
     let with = |cert: &str, key: &str| {
         let certificate = Certificate {
@@ -97,7 +100,11 @@ fn each_file_is_said_to_be_wrong_in_its_own_way() {
             with("good.key", "good.key"),
             "good.key: there is no certificate in",
         ),
-        (with("broken.pem", "good.key"), "broken.pem: "),
+        (
+            with("broken.pem", "good.key"),
+            "is not PEM: `-----END CERTIFICATE-----` is missing",
+        ),
+        (with("good.pem", "old.key"), "old.key: there is no key"),
         (with("huge.pem", "good.key"), "is larger than 1 MiB"),
         (with("good.pem", "good.pem"), "good.pem: there is no key"),
         (
