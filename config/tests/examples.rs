@@ -40,11 +40,14 @@ fn every_example_compiles() {
     let files = std::fs::read_dir(examples()).expect("there are examples");
     let mut count = 0;
     for file in files {
-        let name = file.expect("it is listed").file_name();
-        compile(&name.to_string_lossy());
-        count += 1;
+        let file = file.expect("it is listed");
+        // What an example runs lies in a directory beside it.
+        if file.path().is_file() {
+            compile(&file.file_name().to_string_lossy());
+            count += 1;
+        }
     }
-    assert!(count >= 3);
+    assert!(count >= 4);
 }
 
 #[test]

@@ -69,7 +69,11 @@ impl FileSource {
         let (mut watch, mut noticed) = Watch::new();
         let mut asked = false;
         loop {
-            self = self.look(asked, &mut watch).await;
+            let unheard;
+            (self, unheard) = self.look(asked, &mut watch).await;
+            if unheard {
+                (self, _) = self.look(false, &mut watch).await;
+            }
             self.offer(&sink).await;
             asked = tokio::select! {
                 () = sink.closed() => return,
@@ -83,8 +87,8 @@ impl FileSource {
         }
     }
 
-    /// Looks at all files on a blocking thread.
-    async fn look(mut self, all: bool, watch: &mut Watch) -> FileSource {
+    /// Looks at all files on a blocking thread; whether a change may have gone unheard since.
+    async fn look(mut self, all: bool, watch: &mut Watch) -> (FileSource, bool) {
         let looking = tokio::task::spawn_blocking(move || {
             self.scan.run(all);
             let directories = self.scan.directories();
@@ -92,8 +96,8 @@ impl FileSource {
         });
         match looking.await {
             Ok((source, directories)) => {
-                watch.set(directories);
-                source
+                let unheard = watch.set(directories);
+                (source, unheard)
             }
             // The task is never cancelled: it panicked, and so do we.
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),

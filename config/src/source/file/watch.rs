@@ -55,12 +55,18 @@ impl Watch {
         (watch, receiver)
     }
 
-    /// Watches these from now on.
-    pub(super) fn set(&mut self, directories: Directories) {
-        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = directories.names;
+    /// Watches these from now on; whether some of it was not watched before: what changed there
+    /// since it was looked at went unheard.
+    #[must_use]
+    pub(super) fn set(&mut self, directories: Directories) -> bool {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let more_names = !directories.names.is_subset(&names);
+        *names = directories.names;
+        drop(names);
         let Some(watcher) = &mut self.watcher else {
-            return;
+            return false;
         };
+        let more_paths = !directories.paths.is_subset(&self.watched);
         for gone in self.watched.difference(&directories.paths) {
             // It may have gone by itself.
             drop(watcher.unwatch(gone));
@@ -72,6 +78,7 @@ impl Watch {
             }
         }
         self.watched = directories.paths;
+        more_names || more_paths
     }
 }
 
@@ -93,5 +100,25 @@ fn classify(event: &notify::Event, names: &Mutex<BTreeSet<OsString>>) -> Option<
         EventKind::Access(_) => None,
         EventKind::Modify(ModifyKind::Data(_)) => Some(Noticed::Writing),
         _ => Some(Noticed::Settled),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_not_watched_before_may_have_changed_unheard() {
+        let here = tempfile::tempdir().unwrap();
+        let directories = |names: &[&str]| Directories {
+            paths: BTreeSet::from([here.path().to_owned()]),
+            names: names.iter().map(OsString::from).collect(),
+        };
+        let (mut watch, _noticed) = Watch::new();
+        assert!(watch.set(directories(&[])));
+        assert!(!watch.set(directories(&[])));
+        assert!(watch.set(directories(&["own.pem"])));
+        assert!(!watch.set(directories(&["own.pem"])));
+        assert!(!watch.set(directories(&[])));
     }
 }
