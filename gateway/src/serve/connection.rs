@@ -23,10 +23,10 @@ use crate::http::pace::Pace;
 use crate::refusal::Reason;
 
 /// Most unread bytes that are taken in for the sake of an orderly end.
-const DISCARD_MAX: usize = 256 * 1024;
+pub(super) const DISCARD_MAX: usize = 256 * 1024;
 
 /// How long that may take.
-const DISCARD_TIME: Duration = Duration::from_secs(2);
+pub(super) const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// What came of waiting for a request's head.
 enum Heard {

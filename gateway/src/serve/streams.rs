@@ -12,6 +12,7 @@ use h2::RecvStream;
 use h2::server::{Builder, Connection, SendResponse};
 use http::{Request, request};
 
+use super::connection::{DISCARD_MAX, DISCARD_TIME};
 use super::drain::{IDLE_WHILE_CLOSING, Phase};
 use super::io::Io;
 use super::preface::PREFACE;
@@ -56,7 +57,7 @@ async fn begin(
 ) -> Option<Box<Driver>> {
     let limits = &worker.shared.settings.limits;
     let heard = Heard::new(&worker.clock);
-    let wire = Wire::new(io, unread, PREFACE.len(), heard.clone());
+    let wire = Wire::accepted(io, unread, PREFACE.len(), DISCARD_MAX, heard.clone());
     let header_list = u32::try_from(limits.head_bytes.min(HEADER_LIST)).unwrap_or(u32::MAX);
     let handshake = Builder::new()
         .initial_window_size(STREAM_WINDOW)
@@ -172,6 +173,15 @@ impl Driver {
     /// The next instant to look again, or `None`: it is time to end.
     fn deadline(&mut self, cx: &mut Context<'_>) -> Option<Instant> {
         let now = self.worker.clock.now();
+        if let Some(parted) = self.heard.parted_at() {
+            let patience = if self.worker.is_closing() {
+                IDLE_WHILE_CLOSING
+            } else {
+                DISCARD_TIME
+            };
+            let end = parted + patience;
+            return (now < end).then_some(end);
+        }
         let head = self.heard.amid_since();
         let head = head.map(|since| since + self.worker.shared.settings.limits.head_timeout);
         if head.is_some_and(|end| now >= end) {

@@ -304,3 +304,48 @@ fn a_head_that_does_not_end_ends_its_connection() {
         took(start, seconds(5));
     });
 }
+
+/// A client that has been told to leave, and after which our side has ended.
+async fn parted(world: &World) -> DuplexStream {
+    let mut client = world.client();
+    say(&mut client, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    // Settings, and an error of the connection: a stream of number 0.
+    say(&mut client, [0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
+    say(&mut client, [0, 0, 1, 0, 0, 0, 0, 0, 0, 0]).await;
+    let mut said = Vec::new();
+    client.read_to_end(&mut said).await.unwrap();
+    client
+}
+
+#[test]
+fn what_a_client_still_says_meets_no_closed_socket() {
+    run(async {
+        let world = World::new("", "");
+        let mut client = parted(&world).await;
+        tokio::time::sleep(seconds(1)).await;
+        say(&mut client, [0; 1000]).await;
+        assert_eq!(world.worker.connections.get(), 1);
+        let start = Instant::now();
+        drop(client);
+        while world.worker.connections.get() > 0 {
+            tokio::time::sleep(TICK).await;
+        }
+        took(start, seconds(0));
+    });
+}
+
+#[test]
+fn a_client_that_does_not_end_is_not_listened_to_for_ever() {
+    run(async {
+        for (phase, patience) in [(Phase::Serving, 2000), (Phase::Closing, 500)] {
+            let world = World::new("", "");
+            world.worker.phase.set(phase);
+            let start = Instant::now();
+            let _client = parted(&world).await;
+            while world.worker.connections.get() > 0 {
+                tokio::time::sleep(TICK).await;
+            }
+            took(start, Duration::from_millis(patience));
+        }
+    });
+}

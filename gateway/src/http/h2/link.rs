@@ -65,7 +65,7 @@ impl Link {
     pub async fn open(io: Io, clock: &Rc<Clock>, timer: Timer) -> Result<Rc<Link>, StreamError> {
         let dialer = io.dialer().cloned();
         let heard = Heard::new(clock);
-        let wire = Wire::new(io, Vec::new(), 0, heard.clone());
+        let wire = Wire::opened(io, heard.clone());
         let header_list = u32::try_from(HEADER_LIST).unwrap_or(u32::MAX);
         let (requests, mut connection) = Builder::new()
             .initial_window_size(STREAM_WINDOW)

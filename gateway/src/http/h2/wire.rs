@@ -25,6 +25,8 @@ pub struct Heard {
     freed: Cell<Instant>,
     /// Since when something other than a body has begun and not ended.
     amid: Cell<Option<Instant>>,
+    /// When our side ended.
+    parted: Cell<Option<Instant>>,
 }
 
 impl Heard {
@@ -37,6 +39,7 @@ impl Heard {
             stuck: Cell::new(None),
             freed: Cell::new(clock.now()),
             amid: Cell::new(None),
+            parted: Cell::new(None),
         })
     }
 
@@ -87,6 +90,12 @@ impl Heard {
         self.amid.get()
     }
 
+    /// When we said that nothing follows, and began to wait for its end.
+    #[must_use]
+    pub fn parted_at(&self) -> Option<Instant> {
+        self.parted.get()
+    }
+
     /// Whether it has said anything yet.
     #[must_use]
     pub fn ever(&self) -> bool {
@@ -103,18 +112,40 @@ pub struct Wire {
     given: usize,
     heard: Rc<Heard>,
     frames: Frames,
+    /// Most bytes to take in for the sake of an orderly end, once our side has ended.
+    discard: usize,
 }
 
 impl Wire {
-    /// `prefix`: what was read of it, which begins with `before` bytes that are no frames.
+    /// To an endpoint.
     #[must_use]
-    pub fn new(io: Io, prefix: Vec<u8>, before: usize, heard: Rc<Heard>) -> Wire {
+    pub fn opened(io: Io, heard: Rc<Heard>) -> Wire {
         Wire {
-            frames: Frames::new(before),
+            frames: Frames::new(0),
             io,
-            prefix,
+            prefix: Vec::new(),
             given: 0,
             heard,
+            discard: 0,
+        }
+    }
+
+    /// From a client. `prefix`: what was read of it, which begins with `before` bytes that are no
+    /// frames; `discard`: most bytes that are taken in after our side has ended, so that the last of
+    /// what we said is not lost to a reset.
+    #[must_use]
+    pub fn accepted(
+        io: Io,
+        prefix: Vec<u8>,
+        before: usize,
+        discard: usize,
+        heard: Rc<Heard>,
+    ) -> Wire {
+        Wire {
+            frames: Frames::new(before),
+            prefix,
+            discard,
+            ..Wire::opened(io, heard)
         }
     }
 }
@@ -178,7 +209,19 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let (_read, mut write) = self.io.split();
-        write.poll_shutdown(cx)
+        let wire = &mut *self;
+        let (mut read, mut write) = wire.io.split();
+        if wire.heard.parted.get().is_none() {
+            ready!(write.poll_shutdown(cx))?;
+            wire.heard.parted.set(Some(wire.heard.clock.now()));
+        }
+        let mut unwanted = [0; 4096];
+        while wire.discard > 0 {
+            match ready!(read.poll_read(cx, &mut unwanted)) {
+                Ok(0) | Err(_) => break,
+                Ok(count) => wire.discard = wire.discard.saturating_sub(count),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
