@@ -71,6 +71,14 @@ pub struct Client {
     pub identity: Option<Rc<[u8]>>,
 }
 
+impl Client {
+    /// What its connection with us is.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+}
+
 /// What one exchange works with, and what it has learnt so far.
 #[derive(Debug)]
 pub struct Exchange<'a> {

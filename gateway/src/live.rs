@@ -137,12 +137,6 @@ pub struct LocalRevision {
     pub dialer: Option<Arc<Dialer>>,
 }
 
-impl LocalRevision {
-    fn has(&self, dialer: Option<&Arc<Dialer>>) -> bool {
-        self.dialer.as_ref().map(Arc::as_ptr) == dialer.map(Arc::as_ptr)
-    }
-}
-
 /// Which target of a route a request goes to: worker-local, pins no table.
 #[derive(Clone, Debug)]
 pub struct Routed {
@@ -229,7 +223,8 @@ impl LocalLive {
                 let id = local.revision.id;
                 let known = live.snapshot.revision(id);
                 !known.is_some_and(|revision| {
-                    Arc::ptr_eq(revision, &local.revision) && local.has(live.dialer(revision))
+                    Arc::ptr_eq(revision, &local.revision)
+                        && Dialer::is_same(local.dialer.as_ref(), live.dialer(revision))
                 })
             });
             if stale {
@@ -307,7 +302,7 @@ impl LocalLive {
         let dialer = live.dialer(revision);
         if let Some(local) = &revisions[place]
             && Arc::ptr_eq(&local.revision, revision)
-            && local.has(dialer)
+            && Dialer::is_same(local.dialer.as_ref(), dialer)
         {
             return Some(local.clone());
         }

@@ -193,10 +193,8 @@ impl Exchange<'_> {
         head.drop_all(Name::XForwardedFor);
         if !trusted || head.first(Name::XForwardedProto).is_none() {
             head.drop_all(Name::XForwardedProto);
-            lines.extend_from_slice(match self.client.secure {
-                true => b"x-forwarded-proto: https\r\n",
-                false => &b"x-forwarded-proto: http\r\n"[..],
-            });
+            let scheme = self.client.scheme().as_bytes();
+            line(lines, "x-forwarded-proto", scheme);
         }
         if !trusted || head.first(Name::XForwardedHost).is_none() {
             head.drop_all(Name::XForwardedHost);
@@ -241,10 +239,9 @@ fn element(lines: &mut Vec<u8>, client: &Client, host: &[u8]) {
         lines.extend_from_slice(host);
         lines.push(b'"');
     }
-    lines.extend_from_slice(match client.secure {
-        true => b";proto=https\r\n",
-        false => &b";proto=http\r\n"[..],
-    });
+    lines.extend_from_slice(b";proto=");
+    lines.extend_from_slice(client.scheme().as_bytes());
+    lines.extend_from_slice(b"\r\n");
 }
 
 /// Appends an address. IPv4 by hand: formatting costs ten times as much.

@@ -15,9 +15,10 @@ impl Exchange<'_> {
         let head = &self.request.head;
         let said = || head.list(Name::XForwardedProto).next();
         let is_https = |said: &[u8]| said.eq_ignore_ascii_case(b"https");
-        match self.client.secure || self.client.trusted && said().is_some_and(is_https) {
-            true => "https",
-            false => "http",
+        if self.client.trusted && said().is_some_and(is_https) {
+            "https"
+        } else {
+            self.client.scheme()
         }
     }
 

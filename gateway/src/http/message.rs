@@ -26,6 +26,14 @@ pub enum Length {
     UntilClose,
 }
 
+impl Length {
+    /// Whether it is known that there is no body.
+    #[must_use]
+    pub fn is_zero(self) -> bool {
+        matches!(self, Length::None | Length::Exactly(0))
+    }
+}
+
 /// A request's head, checked: nothing in it can be read two ways.
 #[derive(Debug)]
 pub struct RequestHead {

@@ -1,17 +1,13 @@
 //! What happens between accepting a connection and its first request: who it is from.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
 use config::settings::Audience;
 use tokio::net::TcpStream;
 
 use super::connection::{Open, patiently, serve_open};
-use super::drain::Phase;
 use super::io::Io;
 use super::proxy_protocol;
 use super::tls;
@@ -84,12 +80,7 @@ async fn proxied(
     proxy: SocketAddr,
 ) -> Option<Option<SocketAddr>> {
     let timer = worker.timers.timer();
-    let mut taking = pin!(proxy_protocol::take(stream));
-    let taking = poll_fn(|cx| match taking.as_mut().poll(cx) {
-        Poll::Pending if worker.phase.get() == Phase::Ended => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
-        Poll::Ready(taken) => Poll::Ready(Some(taken)),
-    });
+    let taking = worker.unless_ended(proxy_protocol::take(stream));
     match patiently(worker, &timer, PROXY_HEADER_TIME, taking).await {
         Some(Some(Ok(source))) => Some(source),
         Some(Some(Err(error))) => {

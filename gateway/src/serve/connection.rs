@@ -90,13 +90,9 @@ pub(super) async fn serve_open(worker: &Rc<Worker>, io: Io, client: Client) {
             timer,
             client: client.clone(),
         };
-        let mut running = pin!(worker.runners.run(job, serve_requests));
-        let rested = poll_fn(|cx| {
-            // The one place where the clock goes on while a request waits for others.
-            worker.tick();
-            running.as_mut().poll(cx)
-        });
-        match rested.await {
+        let running = worker.runners.run(job, serve_requests);
+        // The one place where the clock goes on while a request waits for others.
+        match worker.ticking(running).await {
             Some(rested) => (connection, timer) = rested,
             None => return,
         }
@@ -219,14 +215,14 @@ async fn idle(worker: &Worker, connection: &mut Connection, timer: &Timer) -> bo
     let readable = poll_fn(|cx| {
         let may_have_begun = first || connection.io().poll_readable(cx).is_ready();
         if may_have_begun && connection.poll_begun(cx).is_ready() {
-            return Poll::Ready(true);
+            Poll::Ready(())
+        } else {
+            Poll::Pending
         }
-        if worker.phase.get() == Phase::Ended {
-            return Poll::Ready(false);
-        }
-        Poll::Pending
     });
-    patiently(worker, timer, patience, readable).await == Some(true)
+    let readable = worker.unless_ended(readable);
+    let begun = patiently(worker, timer, patience, readable).await;
+    begun.flatten().is_some()
 }
 
 /// The future's result, or `None` when it takes longer than `patience`, or than an idle connection

@@ -61,7 +61,7 @@ impl Io {
     /// Whether it was opened by this dialer, or in clear for `None`.
     #[must_use]
     pub fn is_of(&self, dialer: Option<&Arc<Dialer>>) -> bool {
-        self.dialer().map(Arc::as_ptr) == dialer.map(Arc::as_ptr)
+        Dialer::is_same(self.dialer(), dialer)
     }
 
     /// Whether an idle connection has said or ended something since it was last read. Knows what

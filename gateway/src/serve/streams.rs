@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -153,12 +152,8 @@ impl Driver {
             _hand: Hand::new(&self.crew),
         };
         tokio::task::spawn_local(async move {
-            let mut running = pin!(worker.stream_runners.run(job, serve_streams));
-            poll_fn(|cx| {
-                worker.tick();
-                running.as_mut().poll(cx)
-            })
-            .await;
+            let running = worker.stream_runners.run(job, serve_streams);
+            worker.ticking(running).await;
         });
     }
 

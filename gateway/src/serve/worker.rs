@@ -2,8 +2,11 @@
 //! shared with another worker but the throttles' slots.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
 use activator::admission::{Clock, Holding};
@@ -119,6 +122,16 @@ impl Worker {
         now
     }
 
+    /// The future's result; the clock goes on with each poll of it.
+    pub async fn ticking<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            self.tick();
+            future.as_mut().poll(cx)
+        })
+        .await
+    }
+
     #[must_use]
     pub fn random(&self) -> u64 {
         self.random.borrow_mut().u64(..)
@@ -144,6 +157,16 @@ impl Worker {
     /// Writes an exchange to the access log.
     pub fn log(&self, facts: &Facts<'_>) {
         self.log.borrow_mut().write(facts);
+    }
+
+    /// The future's result, or `None` once the drain is over.
+    pub async fn unless_ended<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = pin!(future);
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Pending if self.phase.get() == Phase::Ended => Poll::Ready(None),
+            polled => polled.map(Some),
+        })
+        .await
     }
 
     /// Whether answers should ask clients to leave.

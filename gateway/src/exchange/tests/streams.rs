@@ -37,6 +37,14 @@ impl Caller {
     }
 }
 
+/// A client and an endpoint, both of HTTP/2, with the gateway between them.
+pub(super) async fn between(limits: &str, revision: &str) -> (World, Answerer, Caller) {
+    let world = World::new(limits, revision);
+    let endpoint = Answerer::new(&world).await;
+    let caller = Caller::new(&world).await;
+    (world, endpoint, caller)
+}
+
 pub(super) fn asks(method: &str) -> Request<()> {
     let request = Request::builder()
         .method(method)
@@ -132,9 +140,7 @@ fn a_reset_frees_the_place_of_a_held_request() {
 #[test]
 fn a_client_that_hangs_up_leaves_nothing_behind() {
     run(async {
-        let world = World::new("", "concurrency: 1, protocol: h2c");
-        let mut endpoint = Answerer::new(&world).await;
-        let mut caller = Caller::new(&world).await;
+        let (world, mut endpoint, mut caller) = between("", "concurrency: 1, protocol: h2c").await;
         let (_first, _) = caller.get().await;
         let (_request, mut respond) = endpoint.next().await;
         let (_second, _) = caller.get().await;
@@ -157,9 +163,7 @@ fn a_client_that_hangs_up_leaves_nothing_behind() {
 #[test]
 fn what_an_endpoint_refused_is_asked_again_whatever_it_was() {
     run(async {
-        let world = World::new("", "protocol: h2c");
-        let mut endpoint = Answerer::new(&world).await;
-        let mut caller = Caller::new(&world).await;
+        let (_world, mut endpoint, mut caller) = between("", "protocol: h2c").await;
         let (response, mut body) = caller.ask(asks("POST"), false).await;
         body.send_data(Bytes::from_static(b"once"), true).unwrap();
         let (_request, mut respond) = endpoint.next().await;
@@ -174,9 +178,7 @@ fn what_an_endpoint_refused_is_asked_again_whatever_it_was() {
 #[test]
 fn what_comes_while_it_is_sent_can_be_sent_again_as_well() {
     run(async {
-        let world = World::new("", "protocol: h2c");
-        let mut endpoint = Answerer::new(&world).await;
-        let mut caller = Caller::new(&world).await;
+        let (_world, mut endpoint, mut caller) = between("", "protocol: h2c").await;
         let (response, mut body) = caller.ask(asks("POST"), false).await;
         let (mut request, mut respond) = endpoint.next().await;
         body.send_data(Bytes::from_static(b"one"), false).unwrap();
@@ -245,9 +247,7 @@ fn a_connection_on_which_nothing_is_heard_is_not_used_again() {
 #[test]
 fn what_an_endpoint_broke_off_is_asked_again_only_if_that_is_harmless() {
     run(async {
-        let world = World::new("", "protocol: h2c");
-        let mut endpoint = Answerer::new(&world).await;
-        let mut caller = Caller::new(&world).await;
+        let (_world, mut endpoint, mut caller) = between("", "protocol: h2c").await;
         let (response, _) = caller.ask(asks("POST"), true).await;
         let (_request, mut respond) = endpoint.next().await;
         respond.send_reset(Reason::INTERNAL_ERROR);
@@ -284,9 +284,7 @@ fn requests_go_to_another_connection_once_one_is_going_away() {
 #[test]
 fn a_connection_without_streams_is_ended_when_its_time_is_over() {
     run(async {
-        let world = World::new("http2Idle: 20s", "protocol: h2c");
-        let mut endpoint = Answerer::new(&world).await;
-        let mut caller = Caller::new(&world).await;
+        let (world, mut endpoint, mut caller) = between("http2Idle: 20s", "protocol: h2c").await;
         let (response, _) = caller.get().await;
         let (_request, mut respond) = endpoint.next().await;
         tokio::time::sleep(seconds(30)).await;
@@ -331,9 +329,7 @@ fn a_client_that_answers_no_ping_is_gone() {
 #[test]
 fn a_drain_lets_streams_finish_and_takes_no_new_ones_in_the_end() {
     run(async {
-        let world = World::new("", "protocol: h2c");
-        let mut endpoint = Answerer::new(&world).await;
-        let mut caller = Caller::new(&world).await;
+        let (world, mut endpoint, mut caller) = between("", "protocol: h2c").await;
         let (response, _) = caller.get().await;
         let (_request, mut respond) = endpoint.next().await;
         world.worker.phase.set(Phase::Closing);
@@ -350,9 +346,7 @@ fn a_drain_lets_streams_finish_and_takes_no_new_ones_in_the_end() {
 #[test]
 fn a_client_that_does_not_read_is_cut_and_holds_up_no_other() {
     run(async {
-        let world = World::new("writeStall: 10s", "protocol: h2c");
-        let mut endpoint = Answerer::new(&world).await;
-        let mut caller = Caller::new(&world).await;
+        let (world, mut endpoint, mut caller) = between("writeStall: 10s", "protocol: h2c").await;
         let (slow, _) = caller.get().await;
         let (_request, mut respond) = endpoint.next().await;
         let mut body = respond.send_response(Response::new(()), false).unwrap();
@@ -477,9 +471,7 @@ fn a_websocket_that_is_refused_is_answered_as_it_was() {
 #[test]
 fn a_body_that_comes_too_slowly_is_refused() {
     run(async {
-        let world = World::new("bodyIdle: 10s", "protocol: h2c");
-        let mut endpoint = Answerer::new(&world).await;
-        let mut caller = Caller::new(&world).await;
+        let (_world, mut endpoint, mut caller) = between("bodyIdle: 10s", "protocol: h2c").await;
         let start = Instant::now();
         let (response, _body) = caller.ask(asks("POST"), false).await;
         let (_request, _respond) = endpoint.next().await;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderMap, Request, Response};
 
-use super::streams::{Answerer, Caller, asks, ok, reset_with, status};
+use super::streams::{Answerer, Caller, asks, between, ok, reset_with, status};
 use super::*;
 
 /// Reads a body to its end; how long it was.
@@ -38,9 +38,8 @@ async fn step() {
 fn a_request_let_in_as_it_was_to_be_evicted_is_served() {
     for steps in 0..12 {
         run(async {
-            let world = World::new("", "concurrency: 1, protocol: h2c");
-            let mut endpoint = Answerer::new(&world).await;
-            let mut caller = Caller::new(&world).await;
+            let (world, mut endpoint, mut caller) =
+                between("", "concurrency: 1, protocol: h2c").await;
             let (_first, _) = caller.get().await;
             let mut served = vec![endpoint.next().await.1];
             let mut held = Vec::new();
@@ -93,9 +92,7 @@ fn a_request_let_in_as_it_was_to_be_evicted_is_served() {
 #[test]
 fn a_reset_is_heard_while_the_endpoint_does_not_read() {
     run(async {
-        let world = World::new("", "protocol: h2c");
-        let mut endpoint = Answerer::new(&world).await;
-        let mut caller = Caller::new(&world).await;
+        let (world, mut endpoint, mut caller) = between("", "protocol: h2c").await;
         let (_response, mut body) = caller.ask(asks("POST"), false).await;
         body.send_data(Bytes::from(vec![0; 1 << 20]), false)
             .unwrap();
@@ -197,9 +194,7 @@ fn an_endpoint_that_takes_no_streams_is_not_connected_to_for_ever() {
 #[test]
 fn an_answer_with_too_many_trailers_is_not_passed_on_as_whole() {
     run(async {
-        let world = World::new("", "protocol: h2c");
-        let mut endpoint = Answerer::new(&world).await;
-        let mut caller = Caller::new(&world).await;
+        let (_world, mut endpoint, mut caller) = between("", "protocol: h2c").await;
         let (response, _) = caller.get().await;
         let (_request, mut respond) = endpoint.next().await;
         let mut body = respond.send_response(Response::new(()), false).unwrap();
@@ -235,9 +230,7 @@ fn a_websocket_announces_no_body() {
 #[test]
 fn an_early_answer_is_whole_whatever_becomes_of_the_body() {
     run(async {
-        let world = World::new("", "protocol: h2c");
-        let mut endpoint = Answerer::new(&world).await;
-        let mut caller = Caller::new(&world).await;
+        let (_world, mut endpoint, mut caller) = between("", "protocol: h2c").await;
         let (response, mut body) = caller.ask(asks("POST"), false).await;
         body.send_data(Bytes::from(vec![0; 200_000]), false)
             .unwrap();
@@ -259,9 +252,7 @@ fn an_early_answer_is_whole_whatever_becomes_of_the_body() {
 #[test]
 fn who_may_not_send_because_of_others_is_not_slow() {
     run(async {
-        let world = World::new("bodyIdle: 10s", "protocol: h2c");
-        let mut endpoint = Answerer::new(&world).await;
-        let mut caller = Caller::new(&world).await;
+        let (_world, mut endpoint, mut caller) = between("bodyIdle: 10s", "protocol: h2c").await;
         // Uploads that their endpoint does not read take up the client's whole window.
         let mut stalled = Vec::new();
         for _ in 0..20 {

@@ -13,8 +13,8 @@ use super::link::Lease;
 use super::outbound::Outbound;
 use super::{failure, heads};
 use crate::http::message::{
-    Departure, Filled, Length, RequestEdits, RequestHead, Requester, ResponseHead, Responses, Sink,
-    Source, StreamError, Trailers, Upstream,
+    Departure, Filled, RequestEdits, RequestHead, Requester, ResponseHead, Responses, Sink, Source,
+    StreamError, Trailers, Upstream,
 };
 use crate::http::pace::Pace;
 
@@ -201,7 +201,7 @@ impl Requester for CallWriter<'_> {
         edits: &RequestEdits<'_>,
     ) -> Result<(), StreamError> {
         let head = heads::write_request(request, edits, self.lease.is_secure())?;
-        let ended = matches!(request.length, Length::None | Length::Exactly(0));
+        let ended = request.length.is_zero();
         let sent = self.lease.requests.send_request(head, ended);
         let (response, stream) = sent.map_err(|error| {
             self.lease.give_up();

@@ -85,7 +85,7 @@ impl Inbound {
     /// The end of the body was received, and all before it was used.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.chunks.is_empty() && matches!(self.next, Next::Nothing | Next::Tunnel)
+        self.whole() == Some(0)
     }
 
     /// The unused bytes, if the end of the body is here.

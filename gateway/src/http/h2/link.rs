@@ -20,6 +20,7 @@ use crate::http::message::StreamError;
 use crate::serve::io::Io;
 use crate::serve::timers::Timer;
 use crate::serve::tls::endpoint::Dialer;
+use crate::serve::worker::Worker;
 
 /// Most streams at a time; an endpoint may allow fewer.
 pub const STREAMS_MAX: u32 = 100;
@@ -143,7 +144,7 @@ impl Link {
     /// Whether it was opened by this dialer, or in clear for `None`.
     #[must_use]
     pub fn is_of(&self, dialer: Option<&Arc<Dialer>>) -> bool {
-        self.dialer.as_ref().map(Arc::as_ptr) == dialer.map(Arc::as_ptr)
+        Dialer::is_same(self.dialer.as_ref(), dialer)
     }
 
     /// Since when no stream has used it.
@@ -202,7 +203,7 @@ async fn drive(
 ) {
     let mut connection = pin!(connection);
     let ended = poll_fn(|cx| {
-        clock.set(tokio::time::Instant::now().into_std());
+        clock.set(Worker::now());
         poll_driven(connection.as_mut(), &link, &mut pings, &clock, &timer, cx)
     });
     match ended.await {

@@ -13,8 +13,8 @@ use super::inbound::Inbound;
 use super::outbound::Outbound;
 use super::{failure, heads};
 use crate::http::message::{
-    Departure, Downstream, Filled, Length, RequestHead, Responder, ResponseHead, Sink, Source,
-    StreamError, Trailers,
+    Departure, Downstream, Filled, RequestHead, Responder, ResponseHead, Sink, Source, StreamError,
+    Trailers,
 };
 use crate::http::pace::Pace;
 
@@ -238,8 +238,7 @@ impl StreamWriter<'_> {
     /// Sends a head that a body or a tunnel may follow. If that fails the stream has ended, which
     /// whoever writes or flushes hears.
     fn begin(&mut self, response: &ResponseHead, added: &[u8]) {
-        let ended =
-            response.status != 101 && matches!(response.length, Length::None | Length::Exactly(0));
+        let ended = response.status != 101 && response.length.is_zero();
         let mut answer = self.outbound.borrow_mut();
         let Answer::Due(respond) = &mut *answer else {
             return;

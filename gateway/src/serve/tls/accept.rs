@@ -5,7 +5,6 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use rustls::ServerConfig;
@@ -18,7 +17,6 @@ use super::identity;
 use super::server::Acceptor;
 use super::stream::TlsStream;
 use crate::serve::connection::patiently;
-use crate::serve::drain::Phase;
 use crate::serve::timers::Timers;
 use crate::serve::worker::Worker;
 
@@ -49,12 +47,7 @@ pub async fn accept(
     let timer = worker.timers.timer();
     let patience = worker.shared.settings.limits.handshake;
     let shaking = shake(&worker.handshakes, &worker.timers, &acceptor.config, stream);
-    let mut shaking = pin!(shaking);
-    let shaking = poll_fn(|cx| match shaking.as_mut().poll(cx) {
-        Poll::Pending if worker.phase.get() == Phase::Ended => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
-        Poll::Ready(shaken) => Poll::Ready(Some(shaken)),
-    });
+    let shaking = worker.unless_ended(shaking);
     let late = || Some(Err(io::ErrorKind::TimedOut.into()));
     match patiently(worker, &timer, patience, shaking)
         .await
@@ -105,6 +98,7 @@ async fn shake(
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::task::Poll;
 
     use rustls::ClientConnection;
     use rustls::pki_types::ServerName;

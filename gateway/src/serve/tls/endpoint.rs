@@ -54,6 +54,12 @@ impl Hosts {
 }
 
 impl Dialer {
+    /// Whether they are one and the same; `None` speaks in clear.
+    #[must_use]
+    pub fn is_same(one: Option<&Arc<Dialer>>, other: Option<&Arc<Dialer>>) -> bool {
+        one.map(Arc::as_ptr) == other.map(Arc::as_ptr)
+    }
+
     /// Reads the files of a revision. Where all is as it was `before`, that stays, with the sessions
     /// it can take up again. Blocks.
     ///
