@@ -10,7 +10,7 @@ use super::{Client, Exchange};
 use crate::http::answer::line;
 use crate::http::field::{Head, Name};
 use crate::http::h1::encode;
-use crate::http::message::{RequestEdits, RequestHead, ResponseHead};
+use crate::http::message::{RequestEdits, RequestHead, ResponseHead, Version};
 use crate::live::{Routed, cookie_value};
 
 /// Edits of one exchange.
@@ -101,8 +101,13 @@ impl Exchange<'_> {
     pub(super) fn edit(&mut self, routed: &Routed) {
         self.forwarded();
         self.strip();
+        let received: &[u8] = match self.request.version {
+            Version::Http10 => b"via: 1.0 ",
+            Version::Http11 => b"via: 1.1 ",
+            Version::Http2 => b"via: 2.0 ",
+        };
         let pseudonym = &self.worker.shared.pseudonym;
-        self.edits.lines.extend_from_slice(b"via: 1.1 ");
+        self.edits.lines.extend_from_slice(received);
         self.edits.lines.extend_from_slice(pseudonym.as_bytes());
         self.edits.lines.extend_from_slice(b"\r\n");
         self.edit_for(routed);

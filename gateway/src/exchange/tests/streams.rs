@@ -479,3 +479,14 @@ fn a_body_that_comes_too_slowly_is_refused() {
         took(start, seconds(5));
     });
 }
+
+#[test]
+fn via_says_how_the_request_came() {
+    run(async {
+        let (_world, mut endpoint, mut caller) = between("", "protocol: h2c").await;
+        let (_response, _) = caller.get().await;
+        let (request, _respond) = endpoint.next().await;
+        let via = request.headers()["via"].to_str().unwrap();
+        assert!(via.starts_with("2.0 tidegate"), "{via}");
+    });
+}

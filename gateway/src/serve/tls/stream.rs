@@ -286,6 +286,10 @@ impl TlsWrite<'_> {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if parts.iter().all(|part| part.is_empty()) {
+            // Of nothing, nothing is ever taken.
+            return Poll::Ready(Ok(0));
+        }
         loop {
             let taken = {
                 let mut shared = self.shared.borrow_mut();

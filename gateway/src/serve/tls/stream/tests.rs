@@ -78,6 +78,16 @@ fn random_bytes(count: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn to_write_nothing_is_an_error_and_no_endless_loop() {
+    let (mut server, _client) = pair().await;
+    let (_read, mut write) = server.split();
+    for parts in [&[][..], &[io::IoSlice::new(b"")]] {
+        let written = poll_fn(|cx| write.poll_write(cx, parts)).await;
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::WriteZero);
+    }
+}
+
+#[tokio::test]
 async fn bytes_move_both_ways_at_the_same_time_whatever_the_buffers() {
     let data = random_bytes(LARGE);
     for size in [1000, 4096, 64 * 1024] {
