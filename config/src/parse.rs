@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_saphyr::Error;
 
-use self::locate::{Located, locate};
+use self::locate::{Located, Sought, locate};
 use crate::at::Mark;
 use crate::document::Document;
 use crate::fragment::Content;
@@ -97,11 +97,12 @@ fn describe(file: &str, text: &str, error: &Error) -> Problem {
     while let Error::AliasError { error, .. } = inner {
         inner = error.without_snippet();
     }
-    let of_key = matches!(
-        inner,
-        Error::SerdeUnknownField { .. } | Error::DuplicateMappingKey { .. }
-    );
-    let found = locate(text, mark, of_key).unwrap_or_default();
+    let sought = match inner {
+        Error::SerdeUnknownField { .. } | Error::DuplicateMappingKey { .. } => Sought::Key,
+        Error::SerdeMissingField { .. } => Sought::Mapping,
+        _ => Sought::Value,
+    };
+    let found = locate(text, mark, sought).unwrap_or_default();
     let (problem, hint) = words(inner, &found);
     let value = match inner {
         Error::SerdeUnknownField { field, .. } => field.clone(),

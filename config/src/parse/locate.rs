@@ -22,9 +22,19 @@ enum Open {
     List { index: usize },
 }
 
-/// Reads the text again up to `mark`. A mapping begins where its first key does: `of_key` chooses
-/// the key.
-pub(super) fn locate(text: &str, mark: Mark, of_key: bool) -> Option<Located> {
+/// What an error at a place is about. A list, a mapping and its first key may begin at one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sought {
+    /// The key there.
+    Key,
+    /// The value there.
+    Value,
+    /// The mapping that has a key there.
+    Mapping,
+}
+
+/// Reads the text again up to `mark`.
+pub(super) fn locate(text: &str, mark: Mark, sought: Sought) -> Option<Located> {
     let mut open: Vec<Open> = Vec::new();
     let mut outermost = None;
     for next in Parser::new_from_str(text) {
@@ -40,25 +50,33 @@ pub(super) fn locate(text: &str, mark: Mark, of_key: bool) -> Option<Located> {
             Event::DocumentStart(..) => open.clear(),
             Event::Scalar(value, ..) => {
                 let found = here == mark;
-                if let Some(Open::Mapping { key: key @ None }) = open.last_mut() {
-                    *key = Some(value.into_owned());
-                    if found && of_key {
+                if matches!(open.last(), Some(Open::Mapping { key: None })) {
+                    if found && sought == Sought::Mapping {
+                        return Some(located(&open, MAPPING.to_owned(), false));
+                    }
+                    begin_value(&mut open, value.into_owned());
+                    if found && sought == Sought::Key {
                         return Some(located(&open, String::new(), true));
                     }
                     continue;
                 }
-                if found && !of_key {
+                if found && sought != Sought::Key {
                     return outermost.or(Some(located(&open, value.into_owned(), true)));
                 }
                 value_ended(&mut open);
             }
             Event::Alias(_) => value_ended(&mut open),
             Event::SequenceStart(..) | Event::MappingStart(..) => {
-                if here == mark && !of_key && outermost.is_none() {
-                    let shown = match event {
-                        Event::MappingStart(..) => MAPPING,
-                        _ => LIST,
-                    };
+                let shown = match event {
+                    Event::MappingStart(..) => MAPPING,
+                    _ => LIST,
+                };
+                let fits = match sought {
+                    Sought::Key => false,
+                    Sought::Value => true,
+                    Sought::Mapping => shown == MAPPING,
+                };
+                if here == mark && fits && outermost.is_none() {
                     outermost = Some(located(&open, shown.to_owned(), false));
                 }
                 open.push(match event {
@@ -74,6 +92,12 @@ pub(super) fn locate(text: &str, mark: Mark, of_key: bool) -> Option<Located> {
         }
     }
     outermost
+}
+
+fn begin_value(open: &mut [Open], of: String) {
+    if let Some(Open::Mapping { key }) = open.last_mut() {
+        *key = Some(of);
+    }
 }
 
 fn value_ended(open: &mut [Open]) {

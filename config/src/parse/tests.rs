@@ -40,6 +40,17 @@ fn a_missing_key_points_at_its_mapping() {
     let (place, problem, _) = first("routes:\n  - hosts: [a]\n");
     assert_eq!(place, "2:5 routes[0] {…}");
     assert_eq!(problem, "the key `name` is missing");
+    for (text, expected) in [
+        ("routes: [{ hosts: [a] }]", "1:12 routes[0] {…}"),
+        ("routes:\n- {}", "2:3 routes[0] {…}"),
+        ("routes:\n- hosts: [a]\n  rules: []", "3:3 routes[0] {…}"),
+        (
+            "gateway: { listeners: [{}, { audience: public }] }",
+            "1:24 gateway.listeners[0] {…}",
+        ),
+    ] {
+        assert_eq!(first(text).0, expected, "{text}");
+    }
 }
 
 #[test]
