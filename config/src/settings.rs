@@ -36,6 +36,8 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// The port that plain requests are redirected to. Never together with `tls`.
     pub https_redirect: Option<u16>,
+    /// Client connections open at once. `None` = no bound.
+    pub connections: Option<usize>,
 }
 
 /// How a listener speaks TLS. What the files hold is checked by whoever reads them.
@@ -119,6 +121,10 @@ pub struct Limits {
     pub trailer_bytes: usize,
     /// `None` = no bound.
     pub body_bytes: Option<u64>,
+    /// Client connections open at once. `None` = as many as descriptors allow.
+    pub connections: Option<usize>,
+    /// Of one address. `None` = no bound.
+    pub connections_per_address: Option<u32>,
     pub held: usize,
     pub held_bytes: usize,
     /// Concurrent streams of a client's HTTP/2 connection.
@@ -183,6 +189,8 @@ impl Default for Limits {
             target_bytes: 8192,
             trailer_bytes: 16_384,
             body_bytes: None,
+            connections: None,
+            connections_per_address: None,
             held: 10_000,
             held_bytes: 256 * 1024 * 1024,
             http2_streams: 100,
@@ -203,6 +211,7 @@ impl Listener {
             proxy_protocol: None,
             tls: None,
             https_redirect: None,
+            connections: None,
         }
     }
 

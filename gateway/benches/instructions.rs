@@ -28,6 +28,7 @@ use tidegate::http::h1::connection::Connection;
 use tidegate::live::{Live, Published, Throttles};
 use tidegate::observe::access_log::{self, AccessLog};
 use tidegate::observe::metrics::Registry;
+use tidegate::serve::census::Census;
 use tidegate::serve::connection::serve;
 use tidegate::serve::io::Io;
 use tidegate::serve::worker::{Shared, Worker};
@@ -206,6 +207,7 @@ fn worker() -> Rc<Worker> {
     };
     let (_log, mut writers) = AccessLog::start(&log, &registry).unwrap();
     let shared = Arc::new(Shared {
+        census: Census::new(&compiled.settings, None),
         settings: compiled.settings,
         published,
         holding,

@@ -150,6 +150,39 @@ impl Reason {
     }
 }
 
+/// TurnedAway a connection was closed as soon as it was accepted. A label of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// `limits.connections`.
+    Connections,
+    /// `connections` of its listener.
+    Listener,
+    /// `limits.connectionsPerAddress`.
+    Address,
+    /// The process has no descriptor left.
+    Descriptors,
+}
+
+impl TurnedAway {
+    /// In the order of declaration.
+    pub const ALL: [TurnedAway; 4] = [
+        TurnedAway::Connections,
+        TurnedAway::Listener,
+        TurnedAway::Address,
+        TurnedAway::Descriptors,
+    ];
+
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            TurnedAway::Connections => "connections",
+            TurnedAway::Listener => "listener",
+            TurnedAway::Address => "address",
+            TurnedAway::Descriptors => "descriptors",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,6 +28,7 @@ use crate::live::Published;
 use crate::observe::access_log::{self, AccessLog, AccessWriter};
 use crate::observe::averages::Averages;
 use crate::observe::metrics::Registry;
+use crate::serve::census::Census;
 use crate::serve::drain::{LAST_WORDS, Phase};
 use crate::serve::listeners;
 use crate::serve::thread::{self, Seat};
@@ -92,7 +93,7 @@ pub enum RunError {
 /// Before anything is bound: an invalid configuration. Then: an address that cannot be had, or a
 /// thread that cannot be started. Later: only a worker that failed.
 pub fn run(options: Options) -> Result<(), RunError> {
-    raise_descriptor_limit();
+    let descriptors = raise_descriptor_limit();
     let mut source = FileSource::new(options.files);
     let Checked {
         compiler,
@@ -110,8 +111,10 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let published = Arc::new(Published::default());
     let holding = Holding::new(settings.limits.held, settings.limits.held_bytes as u64);
     let runtime = control_runtime()?;
+    let census = Census::new(&settings, descriptors);
     let shared = Arc::new(Shared {
         settings,
+        census,
         published: published.clone(),
         holding: holding.clone(),
         first_answers: Arc::default(),
@@ -469,8 +472,9 @@ fn access_log_config(settings: &Settings) -> access_log::Config {
     }
 }
 
-/// Every connection is a descriptor: take as many as we may have.
-fn raise_descriptor_limit() {
+/// Every connection is a descriptor: take as many as we may have. How many that is; `None` = any
+/// number.
+fn raise_descriptor_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let most = Rlimit {
@@ -480,4 +484,5 @@ fn raise_descriptor_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, most) {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
+    getrlimit(Resource::Nofile).current
 }

@@ -17,6 +17,7 @@ use config::{Compiler, Content, Fragment, Origin};
 use tidegate::live::{Live, Published, Throttles};
 use tidegate::observe::access_log::{self, AccessLog};
 use tidegate::observe::metrics::Registry;
+use tidegate::serve::census::Census;
 use tidegate::serve::drain::Phase;
 use tidegate::serve::listeners;
 use tidegate::serve::thread::{Seat, run};
@@ -148,6 +149,7 @@ fn a_warm_keep_alive_request_allocates_nothing() {
     let published = Arc::new(Published::default());
     published.swap(live);
     let shared = Arc::new(Shared {
+        census: Census::new(&settings, None),
         settings,
         published,
         holding,

@@ -88,6 +88,8 @@ fn listeners(
         let tls = listener.tls.as_ref();
         let tls = tls.map(|at| tls::listener(report, &path.key("tls"), &at.value));
         let https_redirect = https_redirect(report, path, listener);
+        let connections = listener.connections.as_ref();
+        let connections = bound(report, &path.key("connections"), connections);
         let address = &listener.address;
         let path = &path.key("address");
         let Some(bound) = check::listen_address(report, path, address) else {
@@ -99,6 +101,7 @@ fn listeners(
             proxy_protocol,
             tls,
             https_redirect,
+            connections,
         });
         if bound.port() == 0 {
             continue;
@@ -250,6 +253,11 @@ fn limits(report: &mut Report<'_>, path: &Path<'_>, written: &document::Limits) 
         ..default
     };
     let mut counted = counts(report, path, written, &timed);
+    let connections = written.connections.as_ref();
+    counted.connections = bound(report, &path.key("connections"), connections);
+    let per_address = written.connections_per_address.as_ref();
+    let per_address_path = &path.key("connectionsPerAddress");
+    counted.connections_per_address = bound(report, per_address_path, per_address);
     if counted.target_bytes > counted.head_bytes {
         let (name, at) = match (&written.target_bytes, &written.head_bytes) {
             (Some(at), _) => ("targetBytes", at),
@@ -332,13 +340,19 @@ fn counts(
     }
 }
 
+/// A number of things; 0 = no bound of this kind.
+fn bound<T: TryFrom<i64> + Default + PartialEq>(
+    report: &mut Report<'_>,
+    path: &Path<'_>,
+    written: Option<&At<i64>>,
+) -> Option<T> {
+    let most = check::integer(report, path, written, 0..=COUNT_MAX, T::default());
+    (most != T::default()).then_some(most)
+}
+
 /// What has no effect yet may only be written as its default.
 fn unsupported_limits(report: &mut Report<'_>, path: &Path<'_>, written: &document::Limits) {
-    let counts = [
-        ("memory", &written.memory, 0),
-        ("connections", &written.connections, 0),
-        ("connectionsPerAddress", &written.connections_per_address, 0),
-    ];
+    let counts = [("memory", &written.memory, 0)];
     for (name, at, default) in counts {
         if let Some(at) = at.as_ref().filter(|at| at.value != default) {
             report.unsupported(&path.key(name), at.mark, at.value);

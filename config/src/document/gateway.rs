@@ -43,6 +43,8 @@ pub struct Listener {
     /// Answers every request with a redirect to `https` at this port (none). Not for a listener with
     /// `tls`.
     pub https_redirect: Option<At<i64>>,
+    /// Client connections it has open at once; those beyond are closed at once; 0 = no bound (0).
+    pub connections: Option<At<i64>>,
 }
 
 /// Whom a listener serves.
@@ -187,10 +189,11 @@ pub struct Limits {
     pub trailer_bytes: Option<At<i64>>,
     /// Bytes of a request body; 0 = no bound (0).
     pub body_bytes: Option<At<i64>>,
-    /// Client connections (0 = none). Another value is not supported by this version.
+    /// Client connections open at once, over all listeners; those beyond are closed at once; 0 =
+    /// four fifths of the file descriptors the process may have (0).
     pub connections: Option<At<i64>>,
-    /// Client connections of one address (0 = none). Another value is not supported by this
-    /// version.
+    /// The same of one client address, or of one /64 network of IPv6; addresses of `trustedProxies`
+    /// are not counted; 0 = no bound (0).
     pub connections_per_address: Option<At<i64>>,
     /// Requests held at once over all revisions (10000).
     pub held: Option<At<i64>>,

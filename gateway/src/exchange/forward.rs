@@ -17,6 +17,7 @@ use crate::http::message::{Downstream, Requester, Responder, Sink, StreamError, 
 use crate::http::pace::Pace;
 use crate::live::LocalRevision;
 use crate::refusal::Reason;
+use crate::serve::accept::is_out_of_descriptors;
 
 /// What became of one attempt.
 #[derive(Debug)]
@@ -55,6 +56,11 @@ impl Exchange<'_> {
         let mut up = match self.connection(revision, &slot, down).await {
             Ok(up) => up,
             Err(Unconnected::Over(end)) => return Attempt::Over(end),
+            Err(Unconnected::Failed(StreamError::Io(error))) if is_out_of_descriptors(&error) => {
+                // Not the endpoint's fault, and no other would be better.
+                self.worker.shared.census.run_dry();
+                return Attempt::Over(End::Refused(Reason::Overloaded));
+            }
             Err(Unconnected::Failed(error)) => {
                 tracing::debug!(endpoint = %slot.address(), %error, "connect failed");
                 slot.suspect();

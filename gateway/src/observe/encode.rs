@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus::{TextEncoder, proto};
 
-use crate::refusal::Reason;
+use crate::refusal::{Reason, TurnedAway};
 
 use super::facts::{Names, Phases, is_answer};
 use super::families::{self, FAMILIES, Family};
 use super::histogram::{DURATION, KNATIVE, LATENCY, OVERHEAD, Totals, Unit, WAIT};
-use super::metrics::{Registry, Series, lock};
+use super::metrics::{Cells, Registry, Series, lock};
 use super::world::{EndpointState, RevisionView};
 
 /// Content type of what [`Registry::scrape`] renders.
@@ -256,22 +256,15 @@ impl Scrape<'_> {
                 })
                 .collect(),
             families::CONNECTIONS => {
-                let open = |i: usize| {
-                    let cells = workers.iter().map(|w| w.connections[i].get());
-                    cells.fold(0, u64::wrapping_add)
-                };
-                let listeners = registry.listeners.iter().enumerate();
-                listeners
-                    .map(|(i, name)| number(family, &[name], open(i) as f64))
-                    .collect()
+                self.per_listener(family, |cells, i| cells.connections[i].get())
             }
             families::HANDSHAKES_FAILED => {
-                let failed = |i: usize| workers.iter().map(move |w| w.handshakes_failed[i].get());
-                let listeners = registry.listeners.iter().enumerate();
-                listeners
-                    .map(|(i, name)| number(family, &[name], failed(i).sum::<u64>() as f64))
-                    .collect()
+                self.per_listener(family, |cells, i| cells.handshakes_failed[i].get())
             }
+            families::ACCEPT_ERRORS => {
+                self.per_listener(family, |cells, i| cells.accept_errors[i].get())
+            }
+            families::CONNECTIONS_REFUSED => self.connections_refused(),
             families::CONFIG_VERSION => {
                 vec![number(family, &[], registry.version.load(Relaxed) as f64)]
             }
@@ -293,6 +286,37 @@ impl Scrape<'_> {
             }
             _ => Vec::new(),
         }
+    }
+
+    fn per_listener(
+        &self,
+        family: &Family,
+        value: impl Fn(&Cells, usize) -> u64,
+    ) -> Vec<proto::Metric> {
+        let registry = self.registry;
+        let sum = |i| {
+            let values = registry.workers.iter().map(|cells| value(cells, i));
+            values.fold(0, u64::wrapping_add)
+        };
+        let listeners = registry.listeners.iter().enumerate();
+        listeners
+            .map(|(i, name)| number(family, &[name], sum(i) as f64))
+            .collect()
+    }
+
+    fn connections_refused(&self) -> Vec<proto::Metric> {
+        let registry = self.registry;
+        let mut samples = Vec::with_capacity(registry.listeners.len() * TurnedAway::ALL.len());
+        for (i, name) in registry.listeners.iter().enumerate() {
+            for why in TurnedAway::ALL {
+                let cells = registry.workers.iter();
+                let counts = cells.map(|cells| cells.connections_refused[i][why as usize].get());
+                let labels = [name.as_str(), why.word()];
+                let count = counts.sum::<u64>() as f64;
+                samples.push(number(&families::CONNECTIONS_REFUSED, &labels, count));
+            }
+        }
+        samples
     }
 
     /// Knative's family: the same counts by its labels. Requests that reached no revision have no

@@ -87,6 +87,10 @@ families! {
         "Answers of the gateway's own, by reason word.";
     CONNECTIONS Gauge "tidegate_connections" &["listener"],
         "Open client connections.";
+    CONNECTIONS_REFUSED Counter "tidegate_connections_refused_total" &["listener", "why"],
+        "Client connections that were closed as soon as they were accepted.";
+    ACCEPT_ERRORS Counter "tidegate_accept_errors_total" &["listener"],
+        "Times that accepting connections failed: mostly for want of file descriptors.";
     HANDSHAKES_FAILED Counter "tidegate_tls_handshakes_failed_total" &["listener"],
         "TLS handshakes with clients that failed or took too long.";
     CONFIG_VERSION Gauge "tidegate_config_version" &[],

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hashbrown::{Equivalent, HashMap};
 
-use crate::refusal::Reason;
+use crate::refusal::{Reason, TurnedAway};
 
 use super::facts::{Facts, Names, Phases, Start, is_answer};
 use super::histogram::{Counter, Histogram, LATENCY, OVERHEAD, Totals, WAIT};
@@ -48,6 +48,10 @@ pub(super) struct Cells {
     pub(super) connections: Vec<Counter>,
     /// By listener.
     pub(super) handshakes_failed: Vec<Counter>,
+    /// By listener and why.
+    pub(super) connections_refused: Vec<[Counter; TurnedAway::ALL.len()]>,
+    /// By listener.
+    pub(super) accept_errors: Vec<Counter>,
     /// Bits of an `f64`.
     pub(super) busy: AtomicU64,
     pub(super) dropped: Counter,
@@ -258,6 +262,8 @@ impl Cells {
             refused: std::array::from_fn(|_| Counter::default()),
             connections: per_listener(),
             handshakes_failed: per_listener(),
+            connections_refused: (0..listeners).map(|_| <[Counter; _]>::default()).collect(),
+            accept_errors: per_listener(),
             busy: AtomicU64::new(0),
             dropped: Counter::default(),
         }
@@ -420,6 +426,31 @@ impl WorkerMetrics {
         if let Some(failed) = self.cells.handshakes_failed.get(listener) {
             failed.add(1);
         }
+    }
+
+    /// A connection was closed as soon as it was accepted; `listener` as for
+    /// [`connection_opened`](Self::connection_opened).
+    pub fn connection_refused(&self, listener: usize, why: TurnedAway) {
+        if let Some(refused) = self.cells.connections_refused.get(listener) {
+            refused[why as usize].add(1);
+        }
+    }
+
+    /// Accepting failed, other than by the peer's fault; `listener` as for
+    /// [`connection_opened`](Self::connection_opened).
+    pub fn accept_failed(&self, listener: usize) {
+        if let Some(failed) = self.cells.accept_errors.get(listener) {
+            failed.add(1);
+        }
+    }
+
+    /// What metrics call a listener.
+    #[must_use]
+    pub fn listener(&self, index: usize) -> &str {
+        self.registry
+            .listeners
+            .get(index)
+            .map_or("", String::as_str)
     }
 
     /// The busy share of the last period.

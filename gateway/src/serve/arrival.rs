@@ -7,6 +7,7 @@ use std::time::Duration;
 use config::settings::Audience;
 use tokio::net::TcpStream;
 
+use super::census::Entry;
 use super::connection::{Open, patiently, serve_open};
 use super::io::Io;
 use super::proxy_protocol;
@@ -17,17 +18,19 @@ use crate::exchange::Client;
 /// How long a PROXY protocol header may take, from the connection on.
 const PROXY_HEADER_TIME: Duration = Duration::from_secs(3);
 
-/// Serves a connection of a listener, by its index, until either side ends it. It counts as open
-/// from this call on.
+/// Serves a connection that the census let in, of a listener, by its index, until either side ends
+/// it. It counts as open from this call on.
 pub fn welcome(
     worker: Rc<Worker>,
     stream: TcpStream,
     peer: SocketAddr,
     listener: usize,
+    entry: Entry,
 ) -> impl Future<Output = ()> {
-    let open = Open::new(&worker, listener);
+    let mut open = Open::new(&worker, listener);
+    open.counts(entry);
     async move {
-        if let Some((io, client)) = arrive(&worker, stream, peer, listener).await {
+        if let Some((io, client)) = arrive(&mut open, stream, peer).await {
             serve_open(&worker, io, client).await;
         }
         drop(open);
@@ -36,26 +39,34 @@ pub fn welcome(
 
 /// Everything before HTTP. `None` where the connection ends here.
 pub(super) async fn arrive(
-    worker: &Worker,
+    open: &mut Open,
     mut stream: TcpStream,
     peer: SocketAddr,
-    listener: usize,
 ) -> Option<(Io, Client)> {
+    let (worker, listener) = (open.worker.clone(), open.listener);
+    let worker = &*worker;
     let settings = &worker.shared.settings;
     let of = settings.listeners.get(listener)?;
     let mut address = canonical(peer);
     let proxies = of.proxy_protocol.as_deref().unwrap_or_default();
+    // A proxy that speaks for itself looks whether we are there.
+    let mut one_client = true;
     if proxies.iter().any(|net| net.contains(&address.ip())) {
         // Boxed: few connections need it, and all would keep room for it.
         let source = Box::pin(proxied(worker, &mut stream, address)).await?;
+        one_client = source.is_some();
         address = source.map_or(address, canonical);
     }
     let trusted = &settings.trusted_proxies;
+    let trusted = trusted.iter().any(|net| net.contains(&address.ip()));
+    if one_client && !trusted && !open.counts_for(address.ip()) {
+        return None;
+    }
     let client = Client {
         address,
         listener,
         internal: of.audience == Audience::Internal,
-        trusted: trusted.iter().any(|net| net.contains(&address.ip())),
+        trusted,
         secure: false,
         identity: None,
     };

@@ -1,6 +1,7 @@
 //! One client's connection: requests one after the other, until somebody has had enough.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::census::{Entry, Origin};
 use super::drain::{IDLE_WHILE_CLOSING, Phase};
 use super::io::Io;
 use super::runners::Desk;
@@ -324,8 +326,10 @@ async fn end(worker: &Worker, connection: &mut Connection, reads: ReadLimits, ti
 
 /// Counts a connection for as long as it is served.
 pub(super) struct Open {
-    worker: Rc<Worker>,
-    listener: usize,
+    pub(super) worker: Rc<Worker>,
+    pub(super) listener: usize,
+    entry: Option<Entry>,
+    origin: Option<Origin>,
 }
 
 impl Open {
@@ -335,6 +339,28 @@ impl Open {
         Open {
             worker: worker.clone(),
             listener,
+            entry: None,
+            origin: None,
+        }
+    }
+
+    /// It is one of those that the census let in.
+    pub(super) fn counts(&mut self, entry: Entry) {
+        self.entry = Some(entry);
+    }
+
+    /// Counts it for the client's address; `false` if that has too many.
+    pub(super) fn counts_for(&mut self, address: IpAddr) -> bool {
+        match self.worker.shared.census.of_address(address) {
+            Ok(origin) => {
+                self.origin = origin;
+                true
+            }
+            Err(why) => {
+                self.worker.metrics.connection_refused(self.listener, why);
+                tracing::debug!(%address, "the address has too many connections");
+                false
+            }
         }
     }
 }

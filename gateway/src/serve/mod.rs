@@ -1,7 +1,9 @@
 //! Sockets, time and threads: everything below the protocols.
 
+pub(crate) mod accept;
 pub mod arrival;
 pub mod buffers;
+pub mod census;
 pub mod connection;
 pub mod drain;
 pub mod io;

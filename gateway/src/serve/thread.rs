@@ -1,7 +1,6 @@
 //! A worker's thread: its event loop, its accept loops, its housekeeping, its way out.
 
 use std::net::TcpListener;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use super::arrival::welcome;
+use super::accept::Door;
 use super::drain::{LAST_WORDS, Phase};
 use super::worker::{Shared, Worker};
 use crate::observe::access_log::AccessWriter;
@@ -20,9 +19,6 @@ use crate::observe::metrics::WorkerMetrics;
 
 /// How often a worker tidies up.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-
-/// How long an accept loop rests after an error that more accepting would only repeat.
-const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// Everything a worker's thread is started with.
 #[derive(Debug)]
@@ -61,10 +57,11 @@ async fn work(seat: Seat) -> std::io::Result<()> {
     spawn_local(async move { timers.drive().await });
     spawn_local(follow(worker.clone()));
     spawn_local(keep_house(worker.clone()));
+    let door = Rc::new(Door::new(worker.clone()));
     let mut accepting = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let accept = accept(worker.clone(), listener, index, phase.clone());
+        let accept = door.clone().accept(listener, index, phase.clone());
         accepting.push(spawn_local(accept));
     }
     // The sender outlives the workers; were it gone, draining is the right thing too.
@@ -131,74 +128,4 @@ fn cpu_time() -> Duration {
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
     Duration::new(seconds, nanos)
-}
-
-/// Accepts until the listeners close, then takes what the kernel has already completed: nobody
-/// whose connection was established is turned away.
-async fn accept(
-    worker: Rc<Worker>,
-    listener: tokio::net::TcpListener,
-    index: usize,
-    mut phase: watch::Receiver<Phase>,
-) {
-    let mut closing = pin!(phase.wait_for(|phase| *phase >= Phase::Closing));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = closing.as_mut() => break,
-        };
-        match accepted {
-            Ok((stream, address)) => admit(&worker, stream, address, index),
-            Err(error) => {
-                if is_about_one_connection(&error) {
-                    continue;
-                }
-                tracing::warn!(%error, "cannot accept connections");
-                tokio::time::sleep(ACCEPT_REST).await;
-            }
-        }
-    }
-    if let Err(error) = accept_rest(&worker, listener, index) {
-        tracing::warn!(%error, "cannot accept the last connections");
-    }
-}
-
-/// Asks the kernel itself until it has no more: the event loop may not have heard of all of them
-/// yet, and lets a task take only so many at once.
-fn accept_rest(
-    worker: &Rc<Worker>,
-    listener: tokio::net::TcpListener,
-    index: usize,
-) -> std::io::Result<()> {
-    let listener = listener.into_std()?;
-    loop {
-        match listener.accept() {
-            Ok((stream, address)) => {
-                stream.set_nonblocking(true)?;
-                let stream = tokio::net::TcpStream::from_std(stream)?;
-                admit(worker, stream, address, index);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if is_about_one_connection(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn admit(
-    worker: &Rc<Worker>,
-    stream: tokio::net::TcpStream,
-    address: std::net::SocketAddr,
-    listener: usize,
-) {
-    spawn_local(welcome(worker.clone(), stream, address, listener));
-}
-
-/// The peer gave up before we accepted: the next connection is not concerned.
-fn is_about_one_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
-    )
 }

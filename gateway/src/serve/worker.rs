@@ -15,6 +15,7 @@ use config::settings::Settings;
 use tokio::sync::{Notify, Semaphore};
 
 use super::buffers::Buffers;
+use super::census::Census;
 use super::connection::{Job, Rested};
 use super::drain::Phase;
 use super::runners::Runners;
@@ -35,6 +36,7 @@ pub struct Shared {
     pub published: Arc<Published>,
     pub holding: Arc<Holding>,
     pub first_answers: Arc<FirstAnswers>,
+    pub census: Arc<Census>,
     /// How this process calls itself in `Via`; tells a request that came round to us.
     pub pseudonym: String,
 }

@@ -2,7 +2,7 @@
 
 use tests::body::{chunks, full};
 use tests::client::carrying;
-use tests::{Backend, Gateway, Launch, PATIENCE, Raw, eventually, request};
+use tests::{Backend, Gateway, PATIENCE, Raw, eventually, request};
 
 use crate::{HELLO, hello};
 
@@ -117,54 +117,6 @@ async fn head_and_target_limits_are_those_of_the_file() {
         let answer = client.answer().await;
         assert_eq!(answer.status(), status, "{fields} of {size}");
         assert!(status == 200 || answer.reason() == "head_too_large");
-    }
-}
-
-#[tokio::test]
-async fn limits_on_connections_and_memory_hold_or_are_not_accepted() {
-    for limit in ["connections: 3", "connectionsPerAddress: 3"] {
-        let config = limits(limit) + "routes: []\n";
-        let validated = Launch::new(&config)
-            .command(["validate", "-f", "tidegate.yaml"])
-            .run()
-            .await;
-        if validated.code() == Some(1) {
-            assert!(
-                (validated.stdout + &validated.stderr).contains("not supported"),
-                "{limit}"
-            );
-            continue;
-        }
-        let gateway = Gateway::start(&config).await;
-        let mut clients = Vec::new();
-        for _ in 0..3 {
-            let mut client = gateway.raw().await;
-            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-            assert_eq!(client.answer().await.status(), 404, "{limit}");
-            clients.push(client);
-        }
-        let mut beyond = gateway.raw().await;
-        let _gone_is_fine = beyond
-            .try_send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-            .await;
-        let said = String::from_utf8(beyond.rest().await).unwrap();
-        assert!(
-            said.is_empty() || said.contains("overloaded") || said.contains("rate_limited"),
-            "{said}"
-        );
-        drop(clients);
-        eventually(PATIENCE, "there is room again", async || {
-            let mut client = gateway.raw().await;
-            client
-                .try_send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-                .await
-                .ok()?;
-            String::from_utf8(client.rest().await)
-                .unwrap()
-                .contains("no_route")
-                .then_some(())
-        })
-        .await;
     }
 }
 

@@ -16,6 +16,7 @@ mod bodies;
 mod bounds;
 mod cold;
 mod concurrency;
+mod connections;
 mod demo;
 mod edge;
 mod examples;

@@ -721,31 +721,40 @@ fn the_domain_is_checked() {
 
 #[test]
 fn features_of_later_versions_are_refused_as_such() {
-    let text = "
-gateway:
-  limits: { memory: 1, connections: 1, connectionsPerAddress: 1 }
-";
-    let problems = refused(text);
+    let problems = refused("gateway: { limits: { memory: 1 } }");
+    let wanted = "f.yaml:1:30: gateway.limits.memory: not supported by this version";
+    assert!(problems[0].starts_with(wanted), "{problems:?}");
+    assert_eq!(problems.len(), 1);
+    compiled("gateway: { limits: { memory: 0 } }");
+}
+
+#[test]
+fn bounds_on_connections_are_numbers_and_zero_is_none() {
+    let limits = |connections: i64, per_address: i64, listener: i64| {
+        compiled(&format!(
+            "gateway: {{ listeners: [ {{ address: '127.0.0.1:1', connections: {listener} }} ],
+              limits: {{ connections: {connections}, connectionsPerAddress: {per_address} }} }}"
+        ))
+        .settings
+    };
+    let none = limits(0, 0, 0);
+    assert_eq!(none.limits.connections, None);
+    assert_eq!(none.limits.connections_per_address, None);
+    assert_eq!(none.listeners[0].connections, None);
+    let some = limits(7, 8, 9);
+    assert_eq!(some.limits.connections, Some(7));
+    assert_eq!(some.limits.connections_per_address, Some(8));
+    assert_eq!(some.listeners[0].connections, Some(9));
+    let problems = refused(
+        "gateway: { listeners: [ { address: '127.0.0.1:1', connections: -1 } ],
+           limits: { connections: -1, connectionsPerAddress: -1 } }",
+    );
+    assert_eq!(problems.len(), 3, "{problems:?}");
     assert!(
         problems
             .iter()
-            .all(|p| p.contains("not supported by this version")),
-        "{problems:?}"
+            .all(|problem| problem.contains("out of range"))
     );
-    let places = [
-        "3:21: gateway.limits.memory",
-        "3:37: gateway.limits.connections",
-        "3:63: gateway.limits.connectionsPerAddress",
-    ];
-    for (problem, place) in problems.iter().zip(places) {
-        assert!(
-            problem.starts_with(&format!("f.yaml:{place}: ")),
-            "{problem} / {place}"
-        );
-    }
-    assert_eq!(problems.len(), places.len());
-    let defaults = "gateway: { limits: { memory: 0, connections: 0, connectionsPerAddress: 0 } }";
-    compiled(defaults);
 }
 
 #[test]

@@ -18,7 +18,8 @@ async fn connected(world: &World) -> (TcpStream, JoinHandle<()>) {
         unreachable!("it is plain")
     };
     let peer = stream.peer_addr().unwrap();
-    let serving = welcome(world.worker.clone(), stream, peer, 0);
+    let entry = world.worker.shared.census.enter(0).unwrap();
+    let serving = welcome(world.worker.clone(), stream, peer, 0, entry);
     let size = size_of_val(&serving);
     assert!(size < 1024, "{size}");
     (client, spawn_local(serving))

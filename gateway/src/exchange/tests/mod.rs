@@ -29,6 +29,7 @@ use crate::http::h1::connection::Connection;
 use crate::live::{Live, Published, Throttles};
 use crate::observe::access_log::{self, AccessLog};
 use crate::observe::metrics::Registry;
+use crate::serve::census::Census;
 use crate::serve::connection::serve;
 use crate::serve::drain::Phase;
 use crate::serve::io::Io;
@@ -115,6 +116,7 @@ impl World {
         };
         let (_log, mut writers) = AccessLog::start(&log, &registry).unwrap();
         let shared = Arc::new(Shared {
+            census: Census::new(&compiled.settings, None),
             settings: compiled.settings,
             published,
             holding,
