@@ -5,7 +5,7 @@ use crate::observe::world::{EndpointState, EndpointView, RevisionView};
 use super::*;
 
 /// The list of the interface page: name and labels.
-const CONTRACT: [(&str, &str); 23] = [
+const CONTRACT: &[(&str, &str)] = &[
     (
         "tidegate_requests_total",
         "namespace,revision,route,code,reason",
@@ -21,6 +21,8 @@ const CONTRACT: [(&str, &str); 23] = [
     ("tidegate_endpoints", "namespace,revision,state"),
     ("tidegate_refused_total", "reason"),
     ("tidegate_connections", "listener"),
+    ("tidegate_connections_refused_total", "listener,why"),
+    ("tidegate_accept_errors_total", "listener"),
     ("tidegate_tls_handshakes_failed_total", "listener"),
     ("tidegate_config_version", ""),
     ("tidegate_config_rejected_total", "source"),
@@ -98,8 +100,9 @@ fn the_families_are_those_of_the_contract() {
         .iter()
         .map(|family| (family.name, family.labels.join(",")))
         .collect();
-    let contract = CONTRACT.map(|(name, labels)| (name, labels.to_owned()));
-    assert_eq!(families, contract);
+    let contract = CONTRACT.iter();
+    let contract = contract.map(|(name, labels)| (*name, (*labels).to_owned()));
+    assert_eq!(families, contract.collect::<Vec<_>>());
 }
 
 #[test]
