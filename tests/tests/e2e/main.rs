@@ -16,6 +16,7 @@ mod bodies;
 mod bounds;
 mod cold;
 mod concurrency;
+mod corpus;
 mod demo;
 mod edge;
 mod examples;
