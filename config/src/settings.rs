@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::problem::Place;
 
-pub use crate::document::{AccessLogMode, Audience, DotSegments, LogFormat};
+pub use crate::document::{AccessLogMode, Audience, DotSegments, LogFormat, Underscores};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -132,6 +132,7 @@ pub struct Limits {
     pub upstream_idle: Duration,
     pub upstream_idle_per_endpoint: usize,
     pub dot_segments: DotSegments,
+    pub underscores: Underscores,
 }
 
 /// What flags and environment say; each takes the place of what the files say.
@@ -197,6 +198,7 @@ impl Default for Limits {
             upstream_idle: Duration::from_secs(55),
             upstream_idle_per_endpoint: 8,
             dot_segments: DotSegments::Reject,
+            underscores: Underscores::Allow,
         }
     }
 }

@@ -278,6 +278,7 @@ impl Exchange<'_> {
     fn check(&mut self) -> Result<(), Reason> {
         let limits = &self.worker.shared.settings.limits;
         path::check(self.request, limits.dot_segments)?;
+        edits::underscores(&mut self.request.head, limits.underscores)?;
         if let (Some(most), Length::Exactly(length)) = (limits.body_bytes, self.request.length)
             && length > most
         {

@@ -16,6 +16,7 @@ pub mod backend;
 pub mod binary;
 pub mod body;
 pub mod client;
+pub mod corpus;
 pub mod frames;
 pub mod front;
 pub mod gateway;

@@ -81,10 +81,15 @@ impl Raw {
 
     /// The next request's head, however long the connection stays idle before; `None` at its end.
     pub async fn next_head(&mut self) -> Option<String> {
-        if self.ahead.is_empty() && !self.more().await {
-            return None;
+        match self.begins().await {
+            true => Some(self.head().await),
+            false => None,
         }
-        Some(self.head().await)
+    }
+
+    /// Waits for a byte, however long that takes; whether one came before the end.
+    pub async fn begins(&mut self) -> bool {
+        !self.ahead.is_empty() || self.more().await
     }
 
     /// A whole answer to any request but HEAD.

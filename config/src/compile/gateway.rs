@@ -269,6 +269,7 @@ fn limits(report: &mut Report<'_>, path: &Path<'_>, written: &document::Limits) 
         report.add(&path.key(name), at.mark, at.value, problem, hint);
     }
     counted.dot_segments = written.dot_segments.unwrap_or(counted.dot_segments);
+    counted.underscores = written.underscores.unwrap_or(counted.underscores);
     counted
 }
 

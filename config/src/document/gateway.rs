@@ -208,8 +208,24 @@ pub struct Limits {
     pub upstream_idle: Option<At<DurationText>>,
     /// Idle connections kept per endpoint and worker (8).
     pub upstream_idle_per_endpoint: Option<At<i64>>,
-    /// What happens to paths with `/./` or `/../`, also percent-encoded (`reject`).
+    /// What happens to paths with `/./` or `/../`, also percent-encoded (`reject`). Those beside `\`,
+    /// `%2f` or `%5c`, or with a `;` behind their dots, cannot be resolved: only `keep` lets them in.
     pub dot_segments: Option<DotSegments>,
+    /// What happens to request header fields with `_` in their name, which CGI and its kin take for
+    /// `-` (`allow`). Those that would read as `X-Forwarded-*` or the like are always dropped.
+    pub underscores: Option<Underscores>,
+}
+
+/// Handling of header fields with `_` in their name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Underscores {
+    /// Routed by and forwarded like any other.
+    Allow,
+    /// As if they had not been sent.
+    Drop,
+    /// The request is refused as `bad_request`.
+    Reject,
 }
 
 /// Handling of dot segments.

@@ -4,6 +4,7 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 
+use config::settings::Underscores;
 use config::snapshot::{Action, PathMatch, Redirect, Sticky};
 
 use super::{Client, Exchange};
@@ -12,6 +13,7 @@ use crate::http::field::{Head, Name};
 use crate::http::h1::encode;
 use crate::http::message::{RequestEdits, RequestHead, ResponseHead, Version};
 use crate::live::{Routed, cookie_value};
+use crate::refusal::Reason;
 
 /// Edits of one exchange.
 #[derive(Debug, Default)]
@@ -222,6 +224,20 @@ impl Exchange<'_> {
             self.edits.id = Some((start, lines.len()));
             lines.extend_from_slice(b"\r\n");
         }
+    }
+}
+
+/// Fields with `_` in their name, which some endpoints cannot tell from those with `-`: what
+/// `limits.underscores` says, before anything asks for a field.
+pub(super) fn underscores(head: &mut Head, policy: Underscores) -> Result<(), Reason> {
+    match policy {
+        Underscores::Allow => Ok(()),
+        Underscores::Drop => {
+            head.hide_with(b'_');
+            Ok(())
+        }
+        Underscores::Reject if head.hide_with(b'_') => Err(Reason::BadRequest),
+        Underscores::Reject => Ok(()),
     }
 }
 

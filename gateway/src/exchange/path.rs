@@ -13,11 +13,15 @@ pub(super) fn check(request: &mut RequestHead, policy: DotSegments) -> Result<()
     if path.windows(3).any(|window| window == b"%00") {
         return Err(Reason::BadRequest);
     }
-    if policy == DotSegments::Keep || !has_dot_segment(path) {
-        return Ok(());
-    }
-    if policy == DotSegments::Reject {
-        return Err(Reason::BadRequest);
+    let found = match policy {
+        DotSegments::Keep => Found::None,
+        DotSegments::Reject | DotSegments::Normalise => find(path),
+    };
+    match (found, policy) {
+        (Found::None, _) => return Ok(()),
+        (Found::Plain, DotSegments::Normalise) => {}
+        // A hidden one has no form that all readers would take for the same.
+        _ => return Err(Reason::BadRequest),
     }
     let mut target = normalised(path);
     target.extend_from_slice(&request.target()[path.len()..]);
@@ -52,12 +56,48 @@ fn dots(segment: &[u8]) -> Dots {
     }
 }
 
-fn has_dot_segment(path: &[u8]) -> bool {
+/// Dot segments of a path.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    None,
+    /// Between slashes.
+    Plain,
+    /// Beside a slash that is encoded or turned round, or in front of parameters: a segment to whoever
+    /// decodes the path, takes `\` for `/`, or cuts off what follows a `;`.
+    Hidden,
+}
+
+fn find(path: &[u8]) -> Found {
     // Most paths hold no dot and no encoded byte at all.
-    memchr::memchr2(b'.', b'%', path).is_some()
-        && path
-            .split(|byte| *byte == b'/')
-            .any(|segment| dots(segment) != Dots::None)
+    if memchr::memchr2(b'.', b'%', path).is_none() {
+        return Found::None;
+    }
+    let mut found = Found::None;
+    for segment in path.split(|byte| *byte == b'/') {
+        if dots(segment) != Dots::None {
+            found = Found::Plain;
+        } else if parts(segment).any(|part| dots(part) != Dots::None) {
+            return Found::Hidden;
+        }
+    }
+    found
+}
+
+/// What a segment falls into for whoever sees more slashes in it than we do, without parameters.
+fn parts(segment: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(segment);
+    std::iter::from_fn(move || {
+        let all = rest?;
+        let cut = memchr::memchr2_iter(b'\\', b'%', all).find_map(|at| match &all[at..] {
+            [b'\\', ..] => Some((at, 1)),
+            [b'%', b'2', b'f' | b'F', ..] | [b'%', b'5', b'c' | b'C', ..] => Some((at, 3)),
+            _ => None,
+        });
+        rest = cut.map(|(at, length)| &all[at + length..]);
+        let part = cut.map_or(all, |(at, _)| &all[..at]);
+        let end = memchr::memchr(b';', part).unwrap_or(part.len());
+        Some(&part[..end])
+    })
 }
 
 /// RFC 3986 §5.2.4.
@@ -95,7 +135,20 @@ mod tests {
     #[test]
     fn dot_segments_are_seen_however_they_are_spelt() {
         for path in ["/a/../b", "/..", "/.", "/a/%2e%2E/b", "/%2e./x", "/a/."] {
-            assert!(has_dot_segment(path.as_bytes()), "{path}");
+            assert_eq!(find(path.as_bytes()), Found::Plain, "{path}");
+        }
+        for path in [
+            "/a%2f..%2Fb",
+            "/a/..%2fb",
+            "/%2F%2e%2e",
+            "/a\\..\\b",
+            "/..%5cb",
+            "/a%5C.",
+            "/..;/b",
+            "/a/%2e%2e;x=1/b",
+            "/a/../b%2f..",
+        ] {
+            assert_eq!(find(path.as_bytes()), Found::Hidden, "{path}");
         }
         for path in [
             "/",
@@ -103,11 +156,35 @@ mod tests {
             "/...",
             "/..a",
             "/%2f..x",
+            "/a%2fb.c",
             "/a/b..",
+            "/a;..",
+            "/%252e%252e/",
+            "/%2",
             "/.well-known/x",
         ] {
-            assert!(!has_dot_segment(path.as_bytes()), "{path}");
+            assert_eq!(find(path.as_bytes()), Found::None, "{path}");
         }
+    }
+
+    #[test]
+    fn a_hidden_dot_segment_is_resolved_by_nobody() {
+        let checked = |path: &str, policy| {
+            let mut request = RequestHead::default();
+            request.head.bytes = path.as_bytes().to_vec();
+            request.target = Span::new(0, path.len());
+            check(&mut request, policy).map(|()| request.target().to_vec())
+        };
+        let hidden = "/a/..%2fb";
+        for policy in [DotSegments::Reject, DotSegments::Normalise] {
+            assert_eq!(checked(hidden, policy), Err(Reason::BadRequest));
+        }
+        assert_eq!(
+            checked(hidden, DotSegments::Keep).unwrap(),
+            hidden.as_bytes()
+        );
+        let plain = checked("/a/../b?c=/../d", DotSegments::Normalise);
+        assert_eq!(plain.unwrap(), b"/b?c=/../d");
     }
 
     #[test]

@@ -7,12 +7,21 @@ pub(super) fn is_authority(authority: &[u8]) -> bool {
         _ => memchr::memchr(b':', authority).unwrap_or(authority.len()),
     };
     let (name, port) = authority.split_at(name_end);
-    let is_port = match port {
+    let fits = match port {
         [] => true,
-        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        [b':', digits @ ..] => is_port(digits),
         _ => false,
     };
-    is_port && is_host(name)
+    fits && is_host(name)
+}
+
+/// Digits of a port that there can be, or none at all (RFC 3986 §3.2.3).
+fn is_port(digits: &[u8]) -> bool {
+    let number = digits.iter().try_fold(0u16, |sum, digit| {
+        let digit = digit.is_ascii_digit().then(|| digit - b'0')?;
+        sum.checked_mul(10)?.checked_add(u16::from(digit))
+    });
+    number.is_some()
 }
 
 fn is_host(name: &[u8]) -> bool {
@@ -24,9 +33,10 @@ fn is_host(name: &[u8]) -> bool {
     }
 }
 
-/// What a registered name is made of (RFC 3986 §3.2.2).
+/// What a registered name is made of (RFC 3986 §3.2.2), but for encoded octets: no name needs one,
+/// and who decodes them may find another host, or the end of it.
 const HOST_BYTES: [bool; 256] = {
-    let others = b"-._~%!$&'()*+,;=";
+    let others = b"-._~!$&'()*+,;=";
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 128u8 {

@@ -330,6 +330,22 @@ impl Head {
         }
     }
 
+    /// Makes every field whose name holds this byte as if it had not come, and says whether there
+    /// was one: it is not passed on, and nobody who asks for a field finds it.
+    pub fn hide_with(&mut self, byte: u8) -> bool {
+        let Head { bytes, fields, .. } = self;
+        let mut any = false;
+        for field in fields {
+            if memchr::memchr(byte, field.name.of(bytes)).is_some() {
+                any = true;
+                field.dropped = true;
+                field.id = Name::Other;
+                field.name.end = field.name.start;
+            }
+        }
+        any
+    }
+
     /// Like [`drop_named`](Head::drop_named), for a name that stands in this head itself.
     pub fn drop_named_at(&mut self, name: Span) {
         let Head { bytes, fields, .. } = self;

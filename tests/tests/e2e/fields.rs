@@ -2,7 +2,7 @@
 
 use tests::client::with;
 use tests::raw::{field, fields};
-use tests::{Backend, Gateway, RawBackend, request};
+use tests::{Backend, Client, Gateway, RawBackend, Wire, request};
 
 use crate::{HELLO, hello};
 
@@ -195,4 +195,56 @@ async fn settings_of_the_gateway_do_not_leak_into_answers_of_the_endpoint() {
     assert_eq!((answer.reason(), answer.header("retry-after")), ("", "7"));
     // A status is never a reason to repeat.
     assert_eq!(backend.heads().len(), 1);
+}
+
+/// R-44, over both protocols.
+#[tokio::test]
+async fn names_with_underscores_are_let_in_dropped_or_refused_as_the_file_says() {
+    for (policy, wanted) in [
+        ("allow", Some("1")),
+        ("drop", None),
+        ("reject", Some("refused")),
+    ] {
+        let backend = RawBackend::answering(DONE);
+        let limits = format!("gateway: {{ limits: {{ underscores: {policy} }} }}\n");
+        let gateway = Gateway::start(&(limits + &hello(&backend))).await;
+        for wire in [Wire::Http1, Wire::Http2] {
+            let mut client = Client::speaking(wire, gateway.public()).await;
+            let asked = with(request("GET", HELLO, "/"), "x_user", "1");
+            let asked = with(asked, "X_Forwarded_For", "6.6.6.6");
+            let answer = client.send(with(asked, "x-user", "2")).await;
+            if wanted == Some("refused") {
+                answer.refused(400, "bad_request");
+                assert!(backend.heads().is_empty());
+                continue;
+            }
+            answer.expect(204);
+            let head = backend.heads().pop().unwrap();
+            assert_eq!(field(&head, "x_user"), wanted, "{head}");
+            assert_eq!(field(&head, "x-user"), Some("2"), "{head}");
+            // Who speaks for the client is never left to spelling.
+            assert_eq!(field(&head, "x_forwarded_for"), None, "{head}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn names_with_underscores_that_are_dropped_route_nothing() {
+    let (one, other) = (RawBackend::answering(DONE), RawBackend::answering(DONE));
+    let config = format!(
+        "gateway: {{ limits: {{ underscores: drop }} }}
+routes:
+  - name: hello
+    rules:
+      - {{ path: /, headers: {{ x_user: '' }}, traffic: [ {{ revision: other }} ] }}
+      - {{ path: /, traffic: [ {{ revision: one }} ] }}
+revisions:
+  - {{ name: one, endpoints: ['{one}'] }}
+  - {{ name: other, endpoints: ['{other}'] }}
+"
+    );
+    let gateway = Gateway::start(&config).await;
+    let asked = with(request("GET", HELLO, "/"), "x_user", "1");
+    gateway.send(asked).await.expect(204);
+    assert_eq!((one.heads().len(), other.heads().len()), (1, 0));
 }

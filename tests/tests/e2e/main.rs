@@ -17,6 +17,7 @@ mod bounds;
 mod cold;
 mod concurrency;
 mod connections;
+mod corpus;
 mod demo;
 mod edge;
 mod examples;

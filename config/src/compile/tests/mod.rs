@@ -841,7 +841,7 @@ gateway:
   drain: { wait: 1s, timeout: 2s }
   trustedProxies: [10.0.0.0/8, '::1']
   accessLog: { mode: off, perSecond: 5, format: json, file: logs/access.log }
-  limits: { headTimeout: 100ms, bodyBytes: 10, dotSegments: keep, attempts: 1, held: 5 }
+  limits: { headTimeout: 100ms, bodyBytes: 10, dotSegments: keep, underscores: drop, attempts: 1, held: 5 }
 ",
     );
     let settings = &compiled.settings;
@@ -865,6 +865,10 @@ gateway:
     assert_eq!(settings.limits.body_bytes, Some(10));
     assert_eq!((settings.limits.attempts, settings.limits.held), (1, 5));
     assert_eq!(settings.limits.keep_alive, Duration::from_secs(75));
+    assert_eq!(
+        settings.limits.underscores,
+        crate::settings::Underscores::Drop
+    );
     let overrides = crate::settings::Overrides {
         listen: vec![([127, 0, 0, 1], 0).into()],
         admin: None,

@@ -191,6 +191,8 @@ impl Decoder {
         let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
             return if bytes.len() > self.trailer_bytes {
                 Err(StreamError::Malformed("trailers too large"))
+            } else if has_bare_lf(bytes) {
+                Err(StreamError::Malformed("trailers malformed"))
             } else {
                 Ok(Step::More)
             };

@@ -131,7 +131,8 @@ fn framing(head: &Head) -> Result<Framing, FramingError> {
     }
 }
 
-/// Every member is a registered coding and `chunked`, if there, comes once and last.
+/// Every member is a registered coding, at least one another than `chunked`, which comes once and
+/// last if it is there.
 fn is_known_coding(value: &[u8]) -> bool {
     const KNOWN: [&[u8]; 5] = [b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress"];
     let mut members = super::field::members(value).peekable();
@@ -144,7 +145,7 @@ fn is_known_coding(value: &[u8]) -> bool {
         if !(known || last && member.eq_ignore_ascii_case(b"chunked")) {
             return false;
         }
-        any = true;
+        any |= known;
     }
     any
 }

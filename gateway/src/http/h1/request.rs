@@ -22,22 +22,19 @@ pub(in crate::http) const METHOD_MAX: usize = 32;
 /// Most empty lines before a request line.
 const EMPTY_LINES_MAX: usize = 4;
 
-/// Fields that `Connection` may not name: taking them away would change who asked, for what, or
-/// where the message ends (RFC 9110 §7.6.1 lets us refuse).
-const PROTECTED: [&str; 13] = [
-    "host",
-    "content-length",
-    "content-type",
-    "authorization",
-    "cookie",
-    "expect",
-    "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-forwarded-host",
-    "x-request-id",
+/// Fields that `Connection` may not name, beside the known ones of [`is_protected`]: taking them
+/// away would change who asked or break the trace (RFC 9110 §7.6.1 lets us refuse).
+const PROTECTED: [&str; 10] = [
+    "proxy-authorization",
+    "x-forwarded-port",
+    "x-real-ip",
     "traceparent",
-    "via",
+    "tracestate",
+    "baggage",
+    "b3",
+    "x-b3-traceid",
+    "x-b3-spanid",
+    "x-b3-sampled",
 ];
 
 /// Reads a head from the front of `bytes` into `out`. `bytes` may hold more, or not yet enough.
@@ -137,11 +134,14 @@ fn check(limits: &HeadLimits, out: &mut RequestHead) -> Result<(), Reason> {
     {
         return Err(Reason::BadRequest);
     }
+    // RFC 9112 §6.1: a coding that HTTP/1.0 does not know is faulty framing, whichever it is.
+    if out.version == Version::Http10 && out.head.has(Name::TransferEncoding) {
+        return Err(Reason::BadRequest);
+    }
     out.length = match framing(&out.head) {
         Ok(Framing::Unsaid) => Length::None,
         Ok(Framing::Length(0)) => Length::None,
         Ok(Framing::Length(length)) => Length::Exactly(length),
-        Ok(Framing::Chunked) if out.version == Version::Http10 => return Err(Reason::BadRequest),
         Ok(Framing::Chunked) => Length::Chunked,
         Err(FramingError::Ambiguous) => return Err(Reason::BadRequest),
         Err(FramingError::UnsupportedCoding) => return Err(Reason::NotImplemented),
@@ -267,9 +267,26 @@ fn connection(out: &mut RequestHead) -> Result<(), Reason> {
 }
 
 fn is_protected(option: &[u8]) -> bool {
-    PROTECTED
-        .iter()
-        .any(|name| name.as_bytes().eq_ignore_ascii_case(option))
+    match Name::of(option) {
+        Name::Host
+        | Name::ContentLength
+        | Name::ContentType
+        | Name::Authorization
+        | Name::Cookie
+        | Name::Expect
+        | Name::Forwarded
+        | Name::XForwardedFor
+        | Name::XForwardedProto
+        | Name::XForwardedHost
+        | Name::XForwardedClientCert
+        | Name::XRequestId
+        | Name::Via
+        | Name::Control
+        | Name::Lookalike => true,
+        _ => PROTECTED
+            .iter()
+            .any(|name| name.as_bytes().eq_ignore_ascii_case(option)),
+    }
 }
 
 /// RFC 9110 §10.1.1.
