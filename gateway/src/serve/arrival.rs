@@ -58,6 +58,7 @@ pub(super) async fn arrive(
         trusted: trusted.iter().any(|net| net.contains(&address.ip())),
         secure: false,
         identity: None,
+        leaves_at: None,
     };
     let Some(acceptor) = worker.live.acceptor(listener) else {
         // Never in clear where TLS was asked for.
