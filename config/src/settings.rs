@@ -104,6 +104,8 @@ pub struct Limits {
     pub head_timeout: Duration,
     pub keep_alive: Duration,
     pub http2_idle: Duration,
+    /// `None` = no bound.
+    pub connection_age: Option<Duration>,
     pub requests_per_connection: u32,
     pub body_idle: Duration,
     /// Bytes per second; 0 = none.
@@ -176,6 +178,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(75),
             http2_idle: Duration::from_secs(300),
+            connection_age: None,
             requests_per_connection: 10_000,
             body_idle: Duration::from_secs(60),
             body_min_rate: 240,

@@ -69,6 +69,8 @@ pub struct Client {
     pub secure: bool,
     /// What `x-forwarded-client-cert` says, of a client that has shown a certificate.
     pub identity: Option<Rc<[u8]>>,
+    /// From when on its connection is so old that the client is asked to leave; `None` = never.
+    pub leaves_at: Option<Instant>,
 }
 
 impl Client {
@@ -76,6 +78,12 @@ impl Client {
     #[must_use]
     pub fn scheme(&self) -> &'static str {
         if self.secure { "https" } else { "http" }
+    }
+
+    /// Whether its connection has lived long enough.
+    #[must_use]
+    pub fn is_to_leave(&self, now: Instant) -> bool {
+        self.leaves_at.is_some_and(|at| now >= at)
     }
 }
 
@@ -157,6 +165,7 @@ pub async fn exchange<D: Downstream>(
     timer: &Timer,
 ) {
     let pace = Pace::new(&worker.clock);
+    pace.expect_rate(watch::send_rate(worker, papers.request.version));
     let mut exchange = Exchange::new(worker, client, papers, arrived, &pace, timer);
     // Pinned where it was made: moving it would cost every request a copy of all its state.
     let ended = {
@@ -405,7 +414,8 @@ impl Exchange<'_> {
         let phrase = answer::phrase(status).as_bytes();
         answer.head.head.bytes.extend_from_slice(phrase);
         answer.head.phrase = crate::http::field::Span::new(0, phrase.len());
-        let last = self.worker.is_closing() || !(down.received_all() || self.may_skip_body());
+        let goes_on = down.received_all() || self.may_skip_body();
+        let last = self.is_last() || !goes_on;
         let stall = tokio::time::Instant::now() + self.worker.shared.settings.limits.write_stall;
         self.timer.set(Some(stall));
         let (_source, mut sink) = down.split(self.pace);
@@ -418,6 +428,11 @@ impl Exchange<'_> {
             Some(Ok(())) => Ok(()),
             Some(Err(_)) | None => Err(End::Cut(Reason::ClientGone)),
         }
+    }
+
+    /// Whether the client is to be asked to leave.
+    fn is_last(&self) -> bool {
+        self.worker.is_closing() || self.client.is_to_leave(self.worker.clock.now())
     }
 
     /// Whether the rest of a body that nobody wants may be read and dropped, so that the connection

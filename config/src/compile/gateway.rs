@@ -232,6 +232,8 @@ fn access_log(
 fn limits(report: &mut Report<'_>, path: &Path<'_>, written: &document::Limits) -> Limits {
     unsupported_limits(report, path, written);
     let default = Limits::default();
+    let (age, at) = (path.key("connectionAge"), written.connection_age.as_ref());
+    let age = check::duration(report, &age, at, Duration::ZERO, Duration::ZERO);
     let mut time = |name, at: &Option<At<DurationText>>, default| {
         check::duration(report, &path.key(name), at.as_ref(), SOME, default)
     };
@@ -239,6 +241,7 @@ fn limits(report: &mut Report<'_>, path: &Path<'_>, written: &document::Limits) 
         head_timeout: time("headTimeout", &written.head_timeout, default.head_timeout),
         keep_alive: time("keepAlive", &written.keep_alive, default.keep_alive),
         http2_idle: time("http2Idle", &written.http2_idle, default.http2_idle),
+        connection_age: (!age.is_zero()).then_some(age),
         body_idle: time("bodyIdle", &written.body_idle, default.body_idle),
         write_stall: time("writeStall", &written.write_stall, default.write_stall),
         handshake: time("handshake", &written.handshake, default.handshake),

@@ -155,12 +155,14 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Limits {
-    /// First to last byte of a request head (`10s`).
+    /// First to last byte of a request head; as long from the connection to that first byte (`10s`).
     pub head_timeout: Option<At<DurationText>>,
     /// An idle client connection is closed after this (`75s`).
     pub keep_alive: Option<At<DurationText>>,
     /// The same for HTTP/2 (`300s`).
     pub http2_idle: Option<At<DurationText>>,
+    /// Age at which a client connection is asked to end, give or take a tenth; 0 = none (`0s`).
+    pub connection_age: Option<At<DurationText>>,
     /// Requests a client connection may carry (10000).
     pub requests_per_connection: Option<At<i64>>,
     /// No byte of a request body (`60s`).

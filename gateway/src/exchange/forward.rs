@@ -13,7 +13,9 @@ use super::relay::{Relay, Woken, upload};
 use super::upstream::{Connected, Unconnected, until};
 use super::watch::{Progress, Watch};
 use super::{End, Exchange, linger};
-use crate::http::message::{Downstream, Requester, Responder, Sink, StreamError, Upstream};
+use crate::http::message::{
+    Downstream, Length, Requester, Responder, Sink, StreamError, Upstream,
+};
 use crate::http::pace::Pace;
 use crate::live::LocalRevision;
 use crate::refusal::Reason;
@@ -184,7 +186,9 @@ impl Exchange<'_> {
         up_pace: &Pace,
     ) -> Stop {
         let progress = Progress::new(begun, whole);
+        let request = &self.request;
         let watch = Watch {
+            talk: request.length == Length::Chunked && request.is_grpc(),
             worker: self.worker,
             revision,
             progress: &progress,
@@ -195,6 +199,7 @@ impl Exchange<'_> {
             up: up_pace,
         };
         let stop = self.both_ways(down, up, up_pace, &progress, &watch).await;
+        self.pace.read_rests();
         if progress.relayed.get() {
             self.seen.code = self.response.status;
         }
@@ -216,6 +221,7 @@ impl Exchange<'_> {
             routed,
             edits,
             worker,
+            client,
             pace,
             seen,
             arrived,
@@ -234,6 +240,7 @@ impl Exchange<'_> {
         let mut upload = pin!(upload(&mut down_source, &mut up_sink, progress));
         let relay = Relay {
             worker,
+            client,
             request,
             routed,
             revision: watch.revision,

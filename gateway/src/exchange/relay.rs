@@ -5,10 +5,10 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Instant;
 
-use super::edits;
 use super::forward::Stop;
 use super::hold::READ_AHEAD;
 use super::watch::Progress;
+use super::{Client, edits};
 use crate::http::message::{
     Filled, RequestHead, Responder, ResponseHead, Responses, Sink, Source, StreamError,
 };
@@ -107,6 +107,7 @@ pub(super) struct Woken {
 /// The way of the answer to the client.
 pub(super) struct Relay<'a> {
     pub(super) worker: &'a Worker,
+    pub(super) client: &'a Client,
     pub(super) request: &'a RequestHead,
     pub(super) routed: &'a crate::live::Routed,
     pub(super) revision: &'a LocalRevision,
@@ -169,7 +170,8 @@ impl Relay<'_> {
                 Err(_) => Stop::Left,
             };
         }
-        sink.respond(response, self.edits, self.worker.is_closing());
+        let last = self.worker.is_closing() || self.client.is_to_leave(self.worker.clock.now());
+        sink.respond(response, self.edits, last);
         match pump(source, sink).await {
             Ok(()) => Stop::Done,
             Err(Broken::Source(error)) => Stop::Endpoint(error),

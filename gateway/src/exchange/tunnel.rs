@@ -3,9 +3,10 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::relay::pump;
+use super::watch::BEHIND_MAX;
 use super::{End, Exchange};
 use crate::http::message::{Downstream, Sink, Source, Upstream};
 use crate::http::pace::Pace;
@@ -35,6 +36,7 @@ impl Exchange<'_> {
         let mut downward = pin!(pump(&mut up_source, &mut down_sink));
         let (mut up_done, mut down_done) = (false, false);
         let most = self.worker.shared.settings.limits.tunnel_idle;
+        let stall = self.worker.shared.settings.limits.write_stall;
         let limits = &revision.revision;
         let most = limits.idle.map_or(most, |idle| idle.min(most));
         let whole = limits.max_duration.map(|most| self.arrived + most);
@@ -61,7 +63,13 @@ impl Exchange<'_> {
                 most
             };
             let silent = self.pace.last().max(up_pace.last()) + idle;
-            let deadline = whole.map_or(silent, |whole| whole.min(silent));
+            let stalled = [
+                self.pace.stall_deadline(stall),
+                self.pace.slow_deadline(BEHIND_MAX),
+                up_pace.stall_deadline(stall),
+            ];
+            let others = stalled.into_iter().flatten().chain(whole);
+            let deadline = others.fold(silent, Instant::min);
             if now >= deadline {
                 return Poll::Ready(End::Cut(Reason::StreamTimeout));
             }

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::Exchange;
+use crate::http::message::Version;
 use crate::http::pace::Pace;
 use crate::live::LocalRevision;
 use crate::refusal::Reason;
@@ -14,6 +15,15 @@ use crate::serve::worker::Worker;
 
 /// Before this much waiting for a body's bytes, its rate is not judged.
 const RATE_GRACE: Duration = Duration::from_secs(5);
+
+/// Bytes per second a client must take of its answer while it keeps us waiting. Streams of one HTTP/2
+/// connection share them.
+const SEND_RATE: u64 = 1024;
+
+/// How far it may fall behind that: what 256 KiB are worth. A client is waited for only while as
+/// much lies ready for it as its kernel, ours and its window take, so how much that is need not be
+/// asked: whatever it takes then makes room for as much.
+pub(super) const BEHIND_MAX: Duration = Duration::from_secs(256 * 1024 / SEND_RATE);
 
 /// How far an attempt has come; shared by both directions and the watch over them.
 #[derive(Debug)]
@@ -64,6 +74,9 @@ pub(super) struct Watch<'a> {
     /// When the client itself stops waiting.
     pub(super) deadline: Option<Instant>,
     pub(super) timeout: Option<Duration>,
+    /// Client and endpoint talk with each other (gRPC): a body's bytes come when there is something
+    /// to say, not at a rate.
+    pub(super) talk: bool,
     pub(super) down: &'a Pace,
     pub(super) up: &'a Pace,
 }
@@ -106,13 +119,12 @@ impl Watch<'_> {
         );
         // Once the head is out, whoever hears of it says `StreamTimeout`.
         consider(self.deadline, Reason::ResponseTimeout);
+        let last = self.down.last().max(self.up.last());
         if !self.progress.uploaded.get() {
-            let rate = limits.body_min_rate;
-            let body = self.down.body_deadline(limits.body_idle, rate, RATE_GRACE);
-            consider(body, Reason::BodyTimeout);
+            let (at, reason) = self.body_deadline(answered, last);
+            consider(at, reason);
         }
         if answered {
-            let last = self.down.last().max(self.up.last());
             consider(revision.idle.map(|idle| last + idle), Reason::StreamTimeout);
         } else {
             let begun = self.progress.begun;
@@ -126,9 +138,36 @@ impl Watch<'_> {
             Reason::StreamTimeout,
         );
         consider(
+            self.down.slow_deadline(BEHIND_MAX),
+            Reason::StreamTimeout,
+        );
+        consider(
             self.up.stall_deadline(limits.write_stall),
             Reason::ResponseTimeout,
         );
         nearest
+    }
+
+    /// When the client is too slow with a body that is being read. Its answer may have begun already,
+    /// that changes nothing: unless both talk, and then silence of both is what counts.
+    fn body_deadline(&self, answered: bool, last: Instant) -> (Option<Instant>, Reason) {
+        let limits = &self.worker.shared.settings.limits;
+        if self.talk && answered {
+            return (Some(last + limits.tunnel_idle), Reason::StreamTimeout);
+        }
+        let rate = if self.talk { 0 } else { limits.body_min_rate };
+        let at = self.down.body_deadline(limits.body_idle, rate, RATE_GRACE);
+        (at, Reason::BodyTimeout)
+    }
+}
+
+/// Bytes per second that a client must take of an answer.
+pub(super) fn send_rate(worker: &Worker, version: Version) -> u64 {
+    match version {
+        Version::Http10 | Version::Http11 => SEND_RATE,
+        Version::Http2 => {
+            let streams = u64::from(worker.shared.settings.limits.http2_streams);
+            (SEND_RATE / streams.max(1)).max(1)
+        }
     }
 }

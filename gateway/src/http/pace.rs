@@ -17,6 +17,10 @@ pub struct Pace {
     starved: Cell<Duration>,
     /// Since when a write has been waiting for the peer.
     blocked_since: Cell<Option<Instant>>,
+    /// Bytes per second the peer must take while it keeps us waiting; 0 = it is not judged.
+    send_rate: Cell<u64>,
+    /// How far it is behind that: how much longer it kept us waiting than what it then took is worth.
+    behind: Cell<Duration>,
     last: Cell<Instant>,
     read: Cell<u64>,
     body: Cell<u64>,
@@ -31,6 +35,8 @@ impl Pace {
             starved_since: Cell::new(None),
             starved: Cell::new(Duration::ZERO),
             blocked_since: Cell::new(None),
+            send_rate: Cell::new(0),
+            behind: Cell::new(Duration::ZERO),
             last: Cell::new(clock.now()),
             read: Cell::new(0),
             body: Cell::new(0),
@@ -49,12 +55,17 @@ impl Pace {
         self.starved_since.set(Some(self.clock.now()));
     }
 
+    /// Nobody reads for a while: what passes until a read waits again is not the peer's time.
+    pub fn read_rests(&self) {
+        if let Some(since) = self.starved_since.take() {
+            let waited = self.clock.now().saturating_duration_since(since);
+            self.starved.set(self.starved.get() + waited);
+        }
+    }
+
     pub fn read_moved(&self, bytes: usize) {
         let now = self.clock.now();
-        if let Some(since) = self.starved_since.take() {
-            self.starved
-                .set(self.starved.get() + now.saturating_duration_since(since));
-        }
+        self.read_rests();
         self.read.set(self.read.get() + bytes as u64);
         self.last.set(now);
     }
@@ -77,9 +88,31 @@ impl Pace {
     }
 
     pub fn write_moved(&self, bytes: usize) {
-        self.blocked_since.set(None);
+        let now = self.clock.now();
+        if let Some(since) = self.blocked_since.take() {
+            let waited = now.saturating_duration_since(since);
+            self.behind.set(self.behind.get() + waited);
+        }
+        if !self.behind.get().is_zero() {
+            self.catch_up(bytes as u64);
+        }
         self.written.set(self.written.get() + bytes as u64);
-        self.last.set(self.clock.now());
+        self.last.set(now);
+    }
+
+    /// A write that had to wait found all the room before it taken: whatever goes on now stands for
+    /// as many bytes that the peer has taken.
+    fn catch_up(&self, bytes: u64) {
+        let worth = match self.send_rate.get() {
+            0 => Duration::MAX,
+            rate => Duration::from_millis(bytes.saturating_mul(1000) / rate),
+        };
+        self.behind.set(self.behind.get().saturating_sub(worth));
+    }
+
+    /// From now on the peer must take so many bytes per second while it keeps us waiting.
+    pub fn expect_rate(&self, bytes_per_second: u64) {
+        self.send_rate.set(bytes_per_second);
     }
 
     /// When the last byte moved either way.
@@ -103,6 +136,17 @@ impl Pace {
     #[must_use]
     pub fn stall_deadline(&self, limit: Duration) -> Option<Instant> {
         self.blocked_since.get().map(|since| since + limit)
+    }
+
+    /// When the peer, which keeps a write waiting now, will be behind its rate by `most`. However
+    /// much it took at once before does not pay for waiting later.
+    #[must_use]
+    pub fn slow_deadline(&self, most: Duration) -> Option<Instant> {
+        if self.send_rate.get() == 0 {
+            return None;
+        }
+        let since = self.blocked_since.get()?;
+        Some(since + most.saturating_sub(self.behind.get()))
     }
 
     /// When a read that waits now breaks `idle` or the minimum rate (bytes per second after
@@ -171,6 +215,43 @@ mod tests {
         pace.read_waits();
         let late = Some(begin + seconds(50) + IDLE);
         assert_eq!(pace.body_deadline(IDLE, 100, GRACE), late);
+    }
+
+    #[test]
+    fn what_passes_while_nobody_reads_is_not_the_peer_s_time() {
+        let (pace, clock, begin) = begun();
+        pace.read_waits();
+        clock.set(begin + seconds(2));
+        pace.read_rests();
+        assert_eq!(pace.body_deadline(IDLE, 100, GRACE), None);
+        clock.set(begin + seconds(100));
+        pace.read_waits();
+        // What it had used up before stays used.
+        let late = Some(begin + seconds(103));
+        assert_eq!(pace.body_deadline(IDLE, 100, GRACE), late);
+    }
+
+    #[test]
+    fn who_keeps_writes_waiting_falls_behind_unless_it_takes_enough_meanwhile() {
+        let most = seconds(256);
+        let (pace, clock, begin) = begun();
+        pace.write_waits();
+        assert_eq!(pace.slow_deadline(most), None);
+        pace.expect_rate(1024);
+        assert_eq!(pace.slow_deadline(most), Some(begin + most));
+        // 60 s for what is worth 20.
+        clock.set(begin + seconds(60));
+        pace.write_moved(20 * 1024);
+        assert_eq!(pace.slow_deadline(most), None);
+        clock.set(begin + seconds(1000));
+        pace.write_waits();
+        let late = Some(begin + seconds(1000 + 256 - 40));
+        assert_eq!(pace.slow_deadline(most), late);
+        // However much it takes now, it has no more than the whole of it later.
+        pace.write_moved(1 << 30);
+        pace.write_waits();
+        let late = Some(begin + seconds(1000) + most);
+        assert_eq!(pace.slow_deadline(most), late);
     }
 
     #[test]

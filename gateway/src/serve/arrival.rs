@@ -69,6 +69,7 @@ pub(super) async fn arrive(
         trusted,
         secure: false,
         identity: None,
+        leaves_at: None,
     };
     let Some(acceptor) = worker.live.acceptor(listener) else {
         // Never in clear where TLS was asked for.

@@ -65,25 +65,33 @@ pub fn serve(worker: Rc<Worker>, io: Io, client: Client) -> impl Future<Output =
     }
 }
 
-pub(super) async fn serve_open(worker: &Rc<Worker>, io: Io, client: Client) {
+/// Where TLS or a PROXY protocol header comes first, it is done with.
+pub(super) async fn serve_open(worker: &Rc<Worker>, io: Io, mut client: Client) {
+    let head_timeout = worker.shared.settings.limits.head_timeout;
+    let spoken_by = Instant::now() + head_timeout;
+    client.leaves_at = leaves_at(worker);
     let mut timer = worker.timers.timer();
     let mut connection = Box::new(Connection::new(io, &worker.buffers));
     loop {
         connection.rest();
-        if !idle(worker, &mut connection, &timer).await {
+        if !idle(worker, &mut connection, &timer, spoken_by).await {
             connection.part();
             return;
         }
+        let mut head_by = None;
         if connection.exchanges == 0 && preface::is_likely(connection.unread()) {
-            let sniffing = preface::sniff(&mut connection);
-            let patience = worker.shared.settings.limits.head_timeout;
-            match patiently(worker, &timer, patience, sniffing).await {
-                None => return,
-                Some(false) => {}
-                Some(true) => {
+            let begun = Instant::now();
+            timer.set(Some(spoken_by));
+            let sniffing = worker.unless_ended(preface::sniff(&mut connection));
+            match exchange::until(&timer, sniffing).await {
+                Some(None) => return,
+                Some(Some(true)) => {
                     let (io, unread) = connection.into_parts();
                     return Box::pin(streams::serve(worker, io, unread, client, timer)).await;
                 }
+                Some(Some(false)) => head_by = Some(begun + head_timeout),
+                // Nothing but half a preface came: a head that is late, whatever its protocol.
+                None => head_by = Some(spoken_by),
             }
         }
         let job = Job {
@@ -91,6 +99,7 @@ pub(super) async fn serve_open(worker: &Rc<Worker>, io: Io, client: Client) {
             connection,
             timer,
             client: client.clone(),
+            head_by,
         };
         let running = worker.runners.run(job, serve_requests);
         // The one place where the clock goes on while a request waits for others.
@@ -101,6 +110,14 @@ pub(super) async fn serve_open(worker: &Rc<Worker>, io: Io, client: Client) {
     }
 }
 
+/// When a client that comes now is asked to leave: after `connectionAge`, give or take a tenth, so
+/// that those who came together do not come back together.
+fn leaves_at(worker: &Worker) -> Option<std::time::Instant> {
+    let age = worker.shared.settings.limits.connection_age?;
+    let per_mille = 900 + u32::try_from(worker.random() % 201).unwrap_or(0);
+    Some(Worker::now() + age / 1000 * per_mille)
+}
+
 /// A connection with a request to be read.
 #[derive(Debug)]
 pub struct Job {
@@ -108,6 +125,8 @@ pub struct Job {
     connection: Box<Connection>,
     timer: Timer,
     client: Client,
+    /// When the head must be whole, if it began a while ago.
+    head_by: Option<Instant>,
 }
 
 /// The connection, if it can carry another request.
@@ -123,8 +142,17 @@ async fn serve_requests(desk: Rc<Desk<Job, Rested>>) {
             mut connection,
             timer,
             client,
+            head_by,
         } = desk.job().await;
-        let goes_on = serve_one(&worker, &mut connection, &timer, client, &mut papers).await;
+        let goes_on = serve_one(
+            &worker,
+            &mut connection,
+            &timer,
+            client,
+            head_by,
+            &mut papers,
+        )
+        .await;
         papers.tidy();
         desk.done(goes_on.then_some((connection, timer)));
     }
@@ -136,6 +164,7 @@ async fn serve_one(
     connection: &mut Connection,
     timer: &Timer,
     client: Client,
+    head_by: Option<Instant>,
     papers: &mut Papers,
 ) -> bool {
     let limits = &worker.shared.settings.limits;
@@ -145,7 +174,15 @@ async fn serve_one(
     };
     connection.wake();
     let arrived = worker.clock.now();
-    let heard = hear(worker, connection, reads, timer, &mut papers.request).await;
+    let heard = hear(
+        worker,
+        connection,
+        reads,
+        timer,
+        head_by,
+        &mut papers.request,
+    )
+    .await;
     connection.exchanges += 1;
     let refused = match heard {
         Heard::Request => None,
@@ -202,17 +239,22 @@ fn connection_is_spent(worker: &Worker, down: &server::Client<'_>) -> bool {
     most > 0 && down.exchanges() >= most
 }
 
-/// Waits for the first byte of a request; `false` when there will be none.
-async fn idle(worker: &Worker, connection: &mut Connection, timer: &Timer) -> bool {
+/// Waits for the first byte of a request, of a connection's first until `spoken_by`; `false` when
+/// there will be none.
+async fn idle(
+    worker: &Worker,
+    connection: &mut Connection,
+    timer: &Timer,
+    spoken_by: Instant,
+) -> bool {
     if !connection.unread().is_empty() {
         return true;
     }
-    let limits = &worker.shared.settings.limits;
     let first = connection.exchanges == 0;
-    let patience = if first {
-        limits.head_timeout
+    let deadline = if first {
+        spoken_by
     } else {
-        limits.keep_alive
+        Instant::now() + worker.shared.settings.limits.keep_alive
     };
     let readable = poll_fn(|cx| {
         let may_have_begun = first || connection.io().poll_readable(cx).is_ready();
@@ -223,7 +265,7 @@ async fn idle(worker: &Worker, connection: &mut Connection, timer: &Timer) -> bo
         }
     });
     let readable = worker.unless_ended(readable);
-    let begun = patiently(worker, timer, patience, readable).await;
+    let begun = patiently_until(worker, timer, deadline, readable).await;
     begun.flatten().is_some()
 }
 
@@ -235,8 +277,16 @@ pub(super) async fn patiently<T>(
     patience: Duration,
     future: impl Future<Output = T>,
 ) -> Option<T> {
+    patiently_until(worker, timer, Instant::now() + patience, future).await
+}
+
+async fn patiently_until<T>(
+    worker: &Worker,
+    timer: &Timer,
+    deadline: Instant,
+    future: impl Future<Output = T>,
+) -> Option<T> {
     let mut future = pin!(future);
-    let deadline = Instant::now() + patience;
     timer.set_idle(deadline);
     let mut closing = false;
     poll_fn(|cx| {
@@ -252,12 +302,14 @@ pub(super) async fn patiently<T>(
     .await
 }
 
-/// Reads one head. The time limit runs from its first byte and is not extended by more of them.
+/// Reads one head until `by`, else for `headTimeout`: its first byte has just come. More of them
+/// do not extend it.
 async fn hear(
     worker: &Worker,
     connection: &mut Connection,
     reads: ReadLimits,
     timer: &Timer,
+    by: Option<Instant>,
     head: &mut RequestHead,
 ) -> Heard {
     let limits = &worker.shared.settings.limits;
@@ -275,7 +327,8 @@ async fn hear(
             if !armed {
                 // Nearly every head comes whole and needs no timer.
                 armed = true;
-                timer.set(Some(Instant::now() + limits.head_timeout));
+                let by = by.unwrap_or_else(|| Instant::now() + limits.head_timeout);
+                timer.set(Some(by));
             }
             if worker.phase.get() == Phase::Ended {
                 return Poll::Ready(Some(Err(HeadError::Stream)));

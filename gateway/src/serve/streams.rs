@@ -81,6 +81,7 @@ async fn begin(
         connection: Some(connection),
         crew: Rc::new(Crew::new(worker)),
         crowd: Crowd::new(CONNECTION_WINDOW as usize),
+        begun: 0,
         told: None,
     }))
 }
@@ -95,6 +96,8 @@ struct Driver {
     crowd: Rc<Crowd>,
     pings: Pings,
     heard: Rc<Heard>,
+    /// Streams the client has opened.
+    begun: u32,
     /// When the client was told to leave.
     told: Option<Instant>,
 }
@@ -105,6 +108,9 @@ impl Driver {
         self.worker.tick();
         self.crew.watch(cx);
         loop {
+            if self.told.is_none() && self.client.is_to_leave(self.worker.clock.now()) {
+                self.tell();
+            }
             self.accept(cx);
             self.crowd.relieve();
             if self.connection.is_none() {
@@ -139,7 +145,12 @@ impl Driver {
         }
     }
 
-    fn start(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    fn start(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        self.begun = self.begun.saturating_add(1);
+        let most = self.worker.shared.settings.limits.requests_per_connection;
+        if self.begun >= most && self.told.is_none() {
+            self.tell();
+        }
         let (head, body) = request.into_parts();
         let worker = self.worker.clone();
         let job = StreamJob {
@@ -192,7 +203,9 @@ impl Driver {
         } else {
             self.idle_deadline(now)
         };
-        at.map(|at| head.map_or(at, |head| at.min(head)))
+        let age = self.client.leaves_at.filter(|_| self.told.is_none());
+        let others = [head, age].into_iter().flatten();
+        at.map(|at| others.fold(at, Instant::min))
     }
 
     /// The same, while there is no stream.

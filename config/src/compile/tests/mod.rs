@@ -821,6 +821,23 @@ gateway:
 }
 
 #[test]
+fn a_connection_s_age_of_zero_is_no_bound() {
+    for (written, wanted) in [
+        ("", None),
+        ("connectionAge: 0s", None),
+        ("connectionAge: 1h", Some(Duration::from_secs(3600))),
+    ] {
+        let compiled = compiled(&format!("gateway: {{ limits: {{ {written} }} }}"));
+        assert_eq!(compiled.settings.limits.connection_age, wanted, "{written}");
+    }
+    let problems = refused("gateway: {limits: {connectionAge: old}}");
+    assert!(
+        problems[0].contains("gateway.limits.connectionAge: this is not a duration (old)"),
+        "{problems:?}"
+    );
+}
+
+#[test]
 fn a_target_longer_than_the_head_is_refused() {
     let problems = refused("gateway: {limits: {headBytes: 4096}}");
     assert!(

@@ -491,6 +491,7 @@ fn an_idle_connection_takes_less_than_a_kibibyte_and_no_buffers() {
             trusted: false,
             secure: false,
             identity: None,
+            leaves_at: None,
         };
         let (mut asking, io) = sockets().await;
         let serving = serve(world.worker.clone(), io, client);

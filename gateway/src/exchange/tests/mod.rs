@@ -178,6 +178,7 @@ impl World {
             trusted: false,
             secure: false,
             identity: None,
+            leaves_at: None,
         };
         change(&mut client);
         spawn_local(serve(self.worker.clone(), io, client))
