@@ -111,6 +111,7 @@ fn from() -> Client {
         trusted: false,
         secure: false,
         identity: None,
+        leaves_at: None,
     }
 }
 

@@ -13,9 +13,7 @@ use super::relay::{Relay, Woken, upload};
 use super::upstream::{Connected, Unconnected, until};
 use super::watch::{Progress, Watch};
 use super::{End, Exchange, linger};
-use crate::http::message::{
-    Downstream, Length, Requester, Responder, Sink, StreamError, Upstream,
-};
+use crate::http::message::{Downstream, Length, Requester, Responder, Sink, StreamError, Upstream};
 use crate::http::pace::Pace;
 use crate::live::LocalRevision;
 use crate::refusal::Reason;

@@ -137,10 +137,7 @@ impl Watch<'_> {
             self.down.stall_deadline(limits.write_stall),
             Reason::StreamTimeout,
         );
-        consider(
-            self.down.slow_deadline(BEHIND_MAX),
-            Reason::StreamTimeout,
-        );
+        consider(self.down.slow_deadline(BEHIND_MAX), Reason::StreamTimeout);
         consider(
             self.up.stall_deadline(limits.write_stall),
             Reason::ResponseTimeout,
