@@ -12,3 +12,4 @@ pub mod observe;
 pub mod refusal;
 pub mod run;
 pub mod serve;
+mod systemd;

@@ -1,12 +1,15 @@
-//! `tidegate run`, in order: read, bind, build, spawn, wait, drain.
+//! `tidegate run`, in order: read, bind, build, spawn, take over, wait, drain.
 
 mod check;
+mod crew;
+mod handover;
+mod signals;
+mod sockets;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use activator::admission::Holding;
@@ -16,23 +19,25 @@ use config::settings::{Audience, Overrides, Settings};
 use config::source::file::FileSource;
 use config::source::{Fragment, Sink};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle as Task, JoinSet};
+use tokio::task::JoinHandle as Task;
 
 use self::check::{Checked, check};
+use self::crew::Crew;
+use self::handover::{Handover, Successor};
+use self::signals::{Signals, Told};
 use crate::control::Control;
 use crate::control::reconcile::Reconciler;
 use crate::control::world::{Running, Status};
 use crate::live::Published;
-use crate::observe::access_log::{self, AccessLog, AccessWriter};
+use crate::observe::access_log::{self, AccessLog};
 use crate::observe::averages::Averages;
 use crate::observe::metrics::Registry;
 use crate::serve::census::Census;
 use crate::serve::drain::{LAST_WORDS, Phase};
-use crate::serve::listeners;
-use crate::serve::thread::{self, Seat};
+use crate::serve::takeover::{HandedOver, Stock, TakeoverError};
 use crate::serve::worker::Shared;
+use crate::systemd;
 
 /// Threads of the control runtime: sources, scalers, admin, names.
 const CONTROL_THREADS: usize = 2;
@@ -46,8 +51,18 @@ pub struct Options {
     /// Files and directories.
     pub files: Vec<PathBuf>,
     pub overrides: Overrides,
+    pub sockets: SocketOptions,
     /// Called once, when connections are accepted.
     pub announce: Box<dyn FnOnce(&Addresses) + Send>,
+}
+
+/// Where sockets come from that are not to be bound, and where they go.
+#[derive(Debug, Default)]
+pub struct SocketOptions {
+    /// Listening sockets this process was started with.
+    pub given: Vec<TcpListener>,
+    /// Where to take over from the process that runs, and where the next one will.
+    pub takeover: Option<PathBuf>,
 }
 
 /// Where the process can be reached.
@@ -79,6 +94,14 @@ pub enum RunError {
         address: SocketAddr,
         error: io::Error,
     },
+    #[error("a socket that was handed to us is of no use: {0}")]
+    Given(io::Error),
+    #[error("no listener is configured for the socket that was handed to us at {}", names(.0))]
+    Unmatched(Vec<SocketAddr>),
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
+    #[error("cannot listen for takeovers at {path}: {error}")]
+    Hatch { path: String, error: io::Error },
     #[error("cannot open the access log: {0}")]
     AccessLog(io::Error),
     #[error("cannot start: {0}")]
@@ -87,11 +110,12 @@ pub enum RunError {
     Worker(String),
 }
 
-/// Runs the gateway until it was told to stop and has drained.
+/// Runs the gateway until it was told to stop, or another process has taken over, and it has
+/// drained.
 ///
 /// # Errors
-/// Before anything is bound: an invalid configuration. Then: an address that cannot be had, or a
-/// thread that cannot be started. Later: only a worker that failed.
+/// Before anything is bound: an invalid configuration. Then: a takeover that came to nothing, an
+/// address that cannot be had, or a thread that cannot be started. Later: only a worker that failed.
 pub fn run(options: Options) -> Result<(), RunError> {
     let descriptors = raise_descriptor_limit();
     let mut source = FileSource::new(options.files);
@@ -103,14 +127,14 @@ pub fn run(options: Options) -> Result<(), RunError> {
         listeners,
     } = check(source.load_once(), &options.overrides)?;
     let workers = workers(&settings)?;
-    let sockets = Sockets::bind(&settings, workers)?;
+    let runtime = control_runtime()?;
+    let (sockets, handover) = handover::prepare(&runtime, &settings, workers, options.sockets)?;
     let addresses = sockets.addresses.clone();
     let registry = Registry::new(workers, sockets.labels());
     let (log, writers) =
         AccessLog::start(&access_log_config(&settings), &registry).map_err(RunError::AccessLog)?;
     let published = Arc::new(Published::default());
     let holding = Holding::new(settings.limits.held, settings.limits.held_bytes as u64);
-    let runtime = control_runtime()?;
     let census = Census::new(&settings, descriptors);
     let shared = Arc::new(Shared {
         settings,
@@ -146,17 +170,11 @@ pub fn run(options: Options) -> Result<(), RunError> {
         first_answers: shared.first_answers.clone(),
         noting: Mutex::default(),
     });
-    let (phase, phases) = watch::channel(Phase::Serving);
-    let crew = Crew::start(&shared, sockets.workers, &registry, writers, &phases)?;
     let control = Control::new(reconciler, published, running.status.clone());
-    let mut shift = Shift {
-        runtime: &runtime,
-        tasks: Vec::new(),
-        running,
-        log,
-        phase,
-    };
-    let reread = shift.start(control, source, sockets.admin)?;
+    let mut shift = Shift::new(&runtime, running, log);
+    let crew = Crew::start(&shared, sockets.workers, &registry, writers, &shift.phase)?;
+    let reread = shift.start(control, source);
+    let crew = shift.open(crew, sockets.admin, handover)?;
     let signals = {
         // Heard from before anybody knows that we run.
         let _context = runtime.enter();
@@ -164,6 +182,11 @@ pub fn run(options: Options) -> Result<(), RunError> {
     };
     (options.announce)(&addresses);
     runtime.block_on(shift.serve(crew, &shared.settings, signals, reread))
+}
+
+fn names(addresses: &[SocketAddr]) -> String {
+    let names: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    names.join(", ")
 }
 
 fn workers(settings: &Settings) -> io::Result<usize> {
@@ -181,117 +204,6 @@ fn control_runtime() -> io::Result<Runtime> {
         .build()
 }
 
-/// Sockets of a worker each, in the order of the settings' listeners.
-struct Sockets {
-    workers: Vec<Vec<TcpListener>>,
-    admin: TcpListener,
-    addresses: Addresses,
-}
-
-impl Sockets {
-    /// What metrics call the listeners.
-    fn labels(&self) -> Vec<String> {
-        self.addresses
-            .listeners
-            .iter()
-            .map(|listening| listening.address.to_string())
-            .collect()
-    }
-
-    /// Claims every address before anything runs.
-    fn bind(settings: &Settings, workers: usize) -> Result<Sockets, RunError> {
-        let mut of_workers: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
-        let mut addresses = Vec::new();
-        for listener in &settings.listeners {
-            let address = listener.address;
-            let failed = |error| RunError::Bind { address, error };
-            let sockets = listeners::bind(address, workers).map_err(failed)?;
-            let taken = sockets[0].local_addr().map_err(failed)?;
-            addresses.push(Listening {
-                address: taken,
-                audience: listener.audience,
-                secure: listener.tls.is_some(),
-            });
-            for (sockets, socket) in of_workers.iter_mut().zip(sockets) {
-                sockets.push(socket);
-            }
-        }
-        let address = settings.admin;
-        let failed = |error| RunError::Bind { address, error };
-        let admin = TcpListener::bind(address).map_err(failed)?;
-        admin.set_nonblocking(true)?;
-        let addresses = Addresses {
-            listeners: addresses,
-            admin: admin.local_addr()?,
-        };
-        Ok(Sockets {
-            workers: of_workers,
-            admin,
-            addresses,
-        })
-    }
-}
-
-/// The workers' threads.
-struct Crew {
-    threads: Vec<JoinHandle<()>>,
-    /// Each worker says here how it ended.
-    ended: JoinSet<Result<(), String>>,
-    pending: Vec<tokio::sync::oneshot::Receiver<Result<(), String>>>,
-}
-
-impl Crew {
-    fn start(
-        shared: &Arc<Shared>,
-        sockets: Vec<Vec<TcpListener>>,
-        registry: &Arc<Registry>,
-        writers: Vec<AccessWriter>,
-        phase: &watch::Receiver<Phase>,
-    ) -> Result<Crew, RunError> {
-        let mut crew = Crew {
-            threads: Vec::new(),
-            ended: JoinSet::new(),
-            pending: Vec::new(),
-        };
-        for (index, (listeners, log)) in sockets.into_iter().zip(writers).enumerate() {
-            let (shared, phase) = (shared.clone(), phase.clone());
-            let registry = registry.clone();
-            let (ended, end) = tokio::sync::oneshot::channel();
-            let work = move || {
-                let metrics = registry.worker(index);
-                let seat = Seat {
-                    index,
-                    shared,
-                    listeners,
-                    metrics,
-                    log,
-                    phase,
-                };
-                let result = thread::run(seat).map_err(|error| error.to_string());
-                // Nobody listens when the process ends at once.
-                let _heard = ended.send(result);
-            };
-            let name = format!("worker-{index}");
-            crew.threads
-                .push(std::thread::Builder::new().name(name).spawn(work)?);
-            crew.pending.push(end);
-        }
-        Ok(crew)
-    }
-
-    /// Waits for the next worker to end; `None` when all have.
-    async fn next(&mut self) -> Option<Result<(), String>> {
-        for end in self.pending.drain(..) {
-            self.ended.spawn(async move {
-                end.await
-                    .unwrap_or_else(|_gone| Err("it panicked".to_owned()))
-            });
-        }
-        let ended = self.ended.join_next().await?;
-        Some(ended.unwrap_or_else(|error| Err(error.to_string())))
-    }
-}
-
 /// Everything of the control runtime, and the way out.
 struct Shift<'a> {
     runtime: &'a Runtime,
@@ -299,15 +211,29 @@ struct Shift<'a> {
     running: Arc<Running>,
     log: AccessLog,
     phase: watch::Sender<Phase>,
+    /// Tells the admin address that another process serves it.
+    admin_leaves: watch::Sender<bool>,
+    /// The sockets, as long as another process may take them over, and who waits for it.
+    stock: Stock,
+    successor: Successor,
 }
 
-impl Shift<'_> {
-    fn start(
-        &mut self,
-        control: Control,
-        source: FileSource,
-        admin: TcpListener,
-    ) -> io::Result<mpsc::Sender<()>> {
+impl<'a> Shift<'a> {
+    fn new(runtime: &'a Runtime, running: Arc<Running>, log: AccessLog) -> Shift<'a> {
+        Shift {
+            runtime,
+            tasks: Vec::new(),
+            running,
+            log,
+            phase: watch::Sender::new(Phase::Poised),
+            admin_leaves: watch::Sender::new(false),
+            stock: Stock::default(),
+            successor: Successor::default(),
+        }
+    }
+
+    /// Starts what keeps the configuration and its endpoints up to date.
+    fn start(&mut self, control: Control, source: FileSource) -> mpsc::Sender<()> {
         let _context = self.runtime.enter();
         let (sink, offers) = Sink::channel();
         let (reread, rereads) = mpsc::channel(1);
@@ -315,56 +241,88 @@ impl Shift<'_> {
         self.tasks.push(tokio::spawn(source.run(sink, rereads)));
         self.tasks
             .push(tokio::spawn(self.running.clone().observe()));
-        let admin = tokio::net::TcpListener::from_std(admin)?;
-        let (world, registry) = (self.running.clone(), self.running.registry.clone());
-        self.tasks.push(tokio::spawn(async move {
-            match crate::admin::serve(admin, world, registry).await {}
-        }));
-        Ok(reread)
+        reread
     }
 
-    /// Waits for the signal to stop, then for the drain. A second signal ends at once.
+    /// Accepts connections from now on, once the process that does so now has let go.
+    fn open(
+        &mut self,
+        mut crew: Crew,
+        admin: TcpListener,
+        handover: Handover,
+    ) -> Result<Crew, RunError> {
+        let _context = self.runtime.enter();
+        let admin = tokio::net::TcpListener::from_std(admin)?;
+        self.runtime.block_on(crew.poised())?;
+        let live = self.running.published.load();
+        if let Some((hatch, stock)) = self.runtime.block_on(handover.complete(&live))? {
+            self.stock = stock.clone();
+            self.successor = Successor::await_at(hatch, stock, self.phase.subscribe());
+        }
+        self.phase.send_replace(Phase::Serving);
+        let (world, registry) = (self.running.clone(), self.running.registry.clone());
+        let leaves = self.admin_leaves.subscribe();
+        let admin = crate::admin::serve(admin, world, registry, leaves);
+        self.tasks.push(tokio::spawn(admin));
+        Ok(crew)
+    }
+
+    /// Waits for the signal to stop or for a takeover, then for the drain. A further signal to stop
+    /// ends at once.
     async fn serve(
-        self,
+        mut self,
         mut crew: Crew,
         settings: &Settings,
         mut signals: Signals,
         reread: mpsc::Sender<()>,
     ) -> Result<(), RunError> {
-        loop {
+        systemd::ready();
+        let handed_over = loop {
             tokio::select! {
                 told = signals.next() => match told {
-                    Told::Stop => break,
+                    Told::Stop => break None,
                     Told::Reread => {
                         self.log.reopen();
                         // One reread that waits is enough for any number of signals.
                         let _already_asked = reread.try_send(());
                     }
                 },
+                handed_over = self.successor.takes_over() => break Some(handed_over),
                 ended = crew.next() => {
                     let why = ended.and_then(Result::err).unwrap_or_else(|| "it left".to_owned());
                     return Err(RunError::Worker(why));
                 }
             }
-        }
+        };
+        // After a takeover the first one asks for what happens already.
+        let spared = usize::from(handed_over.is_some());
         let ending = async move {
-            self.drain(&mut crew, settings).await;
+            self.drain(&mut crew, settings, handed_over).await;
             self.end(crew).await
         };
         tokio::select! {
             ended = ending => ended,
-            () = signals.stop() => {
+            () = signals.stop(1 + spared) => {
                 tracing::warn!("told twice: ending at once");
                 Ok(())
             }
         }
     }
 
-    async fn drain(&self, crew: &mut Crew, settings: &Settings) {
+    /// After a takeover nobody is to be told to go elsewhere: the same addresses are served on.
+    async fn drain(&self, crew: &mut Crew, settings: &Settings, handed_over: Option<HandedOver>) {
         tracing::info!("draining");
-        self.running.status.drain();
-        self.phase.send_replace(Phase::Announced);
-        tokio::time::sleep(settings.drain.wait).await;
+        // What is kept for a takeover must not outlive the workers' own.
+        self.stock.clear();
+        if let Some(handed_over) = handed_over {
+            crew.hand_over(handed_over);
+            self.admin_leaves.send_replace(true);
+        } else {
+            systemd::stopping();
+            self.running.status.drain();
+            self.phase.send_replace(Phase::Announced);
+            tokio::time::sleep(settings.drain.wait).await;
+        }
         self.phase.send_replace(Phase::Closing);
         let home = async { while crew.next().await.is_some() {} };
         if tokio::time::timeout(settings.drain.timeout, home)
@@ -400,42 +358,6 @@ impl Shift<'_> {
         self.log.shutdown();
         tracing::info!("drained");
         Ok(())
-    }
-}
-
-/// What a signal means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    Stop,
-    Reread,
-}
-
-/// The signals we listen to.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.terminate.recv() => Told::Stop,
-            _ = self.interrupt.recv() => Told::Stop,
-            _ = self.hangup.recv() => Told::Reread,
-        }
-    }
-
-    async fn stop(&mut self) {
-        while self.next().await != Told::Stop {}
     }
 }
 

@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::observe::metrics::Registry;
@@ -59,13 +59,15 @@ struct Admin {
     renders: Arc<Semaphore>,
 }
 
-/// Serves the admin address for as long as the future lives; dropping it closes every connection.
-#[expect(clippy::infinite_loop, reason = "the return type says so")]
+/// Serves the admin address until it is told to leave, or for as long as the future lives. Leaving,
+/// it closes the socket and ends every connection with its request, so that the next one finds who
+/// serves the address from then on; dropping it closes every connection at once.
 pub async fn serve(
     listener: TcpListener,
     world: Arc<dyn World>,
     registry: Arc<Registry>,
-) -> Infallible {
+    mut leaving: watch::Receiver<bool>,
+) {
     let admin = Arc::new(Admin {
         world,
         registry,
@@ -73,11 +75,14 @@ pub async fn serve(
     });
     let mut connections = JoinSet::new();
     loop {
-        let accepted = listener.accept().await;
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = leaving.wait_for(|leaving| *leaving) => break,
+        };
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) if connections.len() < CONNECTIONS => {
-                connections.spawn(connection(stream, Arc::clone(&admin)));
+                connections.spawn(connection(stream, Arc::clone(&admin), leaving.clone()));
             }
             Ok(_) => tracing::warn!("an admin connection was refused: {CONNECTIONS} are open"),
             Err(error) => {
@@ -86,9 +91,11 @@ pub async fn serve(
             }
         }
     }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
 }
 
-async fn connection(stream: TcpStream, admin: Arc<Admin>) {
+async fn connection(stream: TcpStream, admin: Arc<Admin>, mut leaving: watch::Receiver<bool>) {
     let service = service_fn(move |request| {
         let admin = Arc::clone(&admin);
         async move { Ok::<_, Infallible>(admin.answer(&request).await) }
@@ -100,13 +107,13 @@ async fn connection(stream: TcpStream, admin: Arc<Admin>) {
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     // How a client's connection ends concerns nobody here.
-    if tokio::time::timeout(LIFE, connection.as_mut())
-        .await
-        .is_err()
-    {
-        connection.as_mut().graceful_shutdown();
-        drop(tokio::time::timeout(LAST, connection).await);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = tokio::time::sleep(LIFE) => {}
+        _ = leaving.wait_for(|leaving| *leaving) => {}
     }
+    connection.as_mut().graceful_shutdown();
+    drop(tokio::time::timeout(LAST, connection).await);
 }
 
 impl Admin {

@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use crate::observe::averages::Average;
 use crate::observe::facts::{Phases, Start};
@@ -134,7 +135,11 @@ async fn admin(world: Arc<Told>) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let registry = Registry::new(1, vec!["public".to_owned()]);
-    tokio::spawn(serve(listener, world, registry));
+    let (stay, leaving) = watch::channel(false);
+    tokio::spawn(async move {
+        serve(listener, world, registry, leaving).await;
+        drop(stay);
+    });
     address
 }
 

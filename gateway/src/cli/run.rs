@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Args;
 use config::problem::render_for_people;
 use config::settings::{Audience, Overrides};
 
 use super::load::counted;
 use super::{LogArgs, address, print, tell};
-use crate::run::{self, Addresses, Options, RunError};
+use crate::run::{self, Addresses, Options, RunError, SocketOptions};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,6 +19,8 @@ Examples:
   tidegate run -f routes.yaml -f revisions/    files and directories merge
   tidegate run -f routes.yaml --listen 127.0.0.1:8080 --listen '[::1]:8080'
   TIDEGATE_FILE=a.yaml,b.yaml TIDEGATE_WORKERS=2 tidegate run
+  tidegate run -f routes.yaml --takeover /run/tidegate/takeover.sock
+                                               once more, to replace what runs without a loss
 
 Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGHUP rereads the files.";
 
@@ -53,11 +56,16 @@ pub(super) struct RunArgs {
     /// Worker threads, instead of the files'; 0 = one per core.
     #[arg(long, value_name = "N", env = "TIDEGATE_WORKERS")]
     pub(super) workers: Option<usize>,
+    /// Take over from the process that serves at this unix socket, and serve the next takeover
+    /// there.
+    #[arg(long, value_name = "SOCKET", env = "TIDEGATE_TAKEOVER")]
+    pub(super) takeover: Option<PathBuf>,
     #[command(flatten)]
     pub(super) log: LogArgs,
 }
 
 pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let given = crate::systemd::sockets().context("cannot use the sockets of LISTEN_FDS")?;
     args.log.init("info")?;
     let result = run::run(Options {
         files: files_or(args.files, Path::new(DEFAULT_FILE))?,
@@ -65,6 +73,10 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             listen: args.listen,
             admin: args.admin,
             workers: args.workers,
+        },
+        sockets: SocketOptions {
+            given,
+            takeover: args.takeover,
         },
         announce: Box::new(|addresses| {
             // Whoever closed our standard output does not want to know; serving goes on.

@@ -23,7 +23,7 @@ fn run_takes_everything_or_nothing() {
     assert_eq!((bare.log.log_format, bare.log.filter), (Format::Text, None));
 
     let line = "run -f a,b.yaml c -f d --listen 127.0.0.1:0 [::1]:80 --listen 0.0.0.0:8080 \
-                --admin 127.0.0.1:1 --workers 3 --log-format json --log debug";
+                --admin 127.0.0.1:1 --workers 3 --takeover sock --log-format json --log debug";
     let Command::Run(all) = parse(line).unwrap().command else {
         panic!("not run");
     };
@@ -32,6 +32,7 @@ fn run_takes_everything_or_nothing() {
     assert_eq!(listen, ["127.0.0.1:0", "[::1]:80", "0.0.0.0:8080"]);
     assert_eq!(all.admin, Some("127.0.0.1:1".parse().unwrap()));
     assert_eq!(all.workers, Some(3));
+    assert_eq!(all.takeover, Some(PathBuf::from("sock")));
     assert_eq!(all.log.log_format, Format::Json);
     assert_eq!(all.log.filter.as_deref(), Some("debug"));
 }
@@ -69,7 +70,7 @@ fn wrong_usage_exits_with_2_and_says_what_is_wrong() {
         ("", "Usage"),
         ("frobnicate", "frobnicate"),
         ("run --kubernetes", "--kubernetes"),
-        ("run --takeover sock", "--takeover"),
+        ("run --takeover", "--takeover"),
         ("run --listen nowhere", "127.0.0.1:8080"),
         ("run --admin 9901", "127.0.0.1:8080"),
         ("run --workers many", "many"),

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 use super::arrival::welcome;
 use super::drain::Phase;
+use super::takeover::HandedOver;
 use super::worker::Worker;
 use crate::refusal::TurnedAway;
 
@@ -27,27 +29,32 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
 /// Where one worker's connections come in.
 pub(super) struct Door {
     worker: Rc<Worker>,
+    /// Set before the listeners close, if another process goes on with their sockets.
+    handed_over: Arc<OnceLock<HandedOver>>,
     complaints: [Complaint; TurnedAway::ALL.len()],
     failures: Complaint,
 }
 
 impl Door {
-    pub(super) fn new(worker: Rc<Worker>) -> Door {
+    pub(super) fn new(worker: Rc<Worker>, handed_over: Arc<OnceLock<HandedOver>>) -> Door {
         Door {
             worker,
+            handed_over,
             complaints: Default::default(),
             failures: Complaint::default(),
         }
     }
 
     /// Accepts until the listeners close, then takes what the kernel has already completed: nobody
-    /// whose connection was established is turned away because of that.
+    /// whose connection was established is turned away because of that. Where another process goes
+    /// on with the same socket, those who wait in it are that one's.
     pub(super) async fn accept(
         self: Rc<Self>,
         listener: TcpListener,
         index: usize,
         mut phase: watch::Receiver<Phase>,
     ) {
+        drop(phase.wait_for(|phase| *phase >= Phase::Serving).await);
         let mut closing = pin!(phase.wait_for(|phase| *phase >= Phase::Closing));
         loop {
             let accepted = tokio::select! {
@@ -70,6 +77,10 @@ impl Door {
                     }
                 }
             }
+        }
+        let handed_over = self.handed_over.get();
+        if handed_over.is_some_and(|handed| handed.listeners.get(index) == Some(&true)) {
+            return;
         }
         if let Err(error) = self.accept_rest(listener, index) {
             self.failed(&error, index);

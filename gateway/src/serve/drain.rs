@@ -5,6 +5,8 @@ use std::time::Duration;
 /// How far the process is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// Everything is set up, and nothing accepted yet: another process may still serve.
+    Poised,
     Serving,
     /// `/readyz` says 503; everything else goes on for `drain.wait`.
     Announced,

@@ -12,6 +12,7 @@ mod preface;
 pub mod proxy_protocol;
 pub mod runners;
 pub mod streams;
+pub mod takeover;
 pub mod thread;
 pub mod timers;
 pub mod tls;

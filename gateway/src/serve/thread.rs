@@ -2,17 +2,18 @@
 
 use std::net::TcpListener;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::accept::Door;
 use super::drain::{LAST_WORDS, Phase};
+use super::takeover::HandedOver;
 use super::worker::{Shared, Worker};
 use crate::observe::access_log::AccessWriter;
 use crate::observe::metrics::WorkerMetrics;
@@ -25,11 +26,15 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 pub struct Seat {
     pub index: usize,
     pub shared: Arc<Shared>,
-    /// In the order of the settings' listeners.
-    pub listeners: Vec<TcpListener>,
+    /// Sockets, each with the place of its listener among the settings'.
+    pub listeners: Vec<(usize, TcpListener)>,
     pub metrics: WorkerMetrics,
     pub log: AccessWriter,
     pub phase: watch::Receiver<Phase>,
+    /// Told when it could serve at once.
+    pub poised: oneshot::Sender<()>,
+    /// Set before [`Phase::Closing`], if another process takes over.
+    pub handed_over: Arc<OnceLock<HandedOver>>,
 }
 
 /// Runs a worker until it has drained.
@@ -51,19 +56,23 @@ async fn work(seat: Seat) -> std::io::Result<()> {
         metrics,
         log,
         mut phase,
+        poised,
+        handed_over,
     } = seat;
     let worker = Worker::new(index, &shared, metrics, log);
     let timers = worker.timers.clone();
     spawn_local(async move { timers.drive().await });
     spawn_local(follow(worker.clone()));
     spawn_local(keep_house(worker.clone()));
-    let door = Rc::new(Door::new(worker.clone()));
+    let door = Rc::new(Door::new(worker.clone(), handed_over));
     let mut accepting = Vec::new();
-    for (index, listener) in listeners.into_iter().enumerate() {
+    for (index, listener) in listeners {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let accept = door.clone().accept(listener, index, phase.clone());
         accepting.push(spawn_local(accept));
     }
+    // Nobody listens when the process ends at once.
+    let _heard = poised.send(());
     // The sender outlives the workers; were it gone, draining is the right thing too.
     drop(phase.wait_for(|phase| *phase >= Phase::Closing).await);
     worker.phase.set(Phase::Closing);

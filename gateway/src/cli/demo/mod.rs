@@ -22,7 +22,7 @@ use self::stage::Stage;
 use super::admin::Admin;
 use super::run::{announcement, report};
 use super::{LogArgs, address, print};
-use crate::run::{self, Addresses, Options, RunError};
+use crate::run::{self, Addresses, Options, RunError, SocketOptions};
 
 /// How often it is looked at what has changed.
 const LOOK: Duration = Duration::from_millis(50);
@@ -60,6 +60,7 @@ pub(super) fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
             admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
             workers: None,
         },
+        sockets: SocketOptions::default(),
         announce: Box::new(move |addresses: &Addresses| {
             // Nobody listens any more when watching has failed.
             drop(announce.send(addresses.clone()));
