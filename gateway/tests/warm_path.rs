@@ -19,7 +19,7 @@ use tidegate::observe::access_log::{self, AccessLog};
 use tidegate::observe::metrics::Registry;
 use tidegate::serve::census::Census;
 use tidegate::serve::drain::Phase;
-use tidegate::serve::listeners;
+use tidegate::serve::listeners::Group;
 use tidegate::serve::thread::{Seat, run};
 use tidegate::serve::worker::Shared;
 
@@ -136,8 +136,9 @@ fn a_warm_keep_alive_request_allocates_nothing() {
     let endpoint = endpoint();
     let holding = Holding::new(100, 1 << 20);
     let (settings, live) = world(endpoint, &holding);
-    let sockets = listeners::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
-    let gateway = sockets[0].local_addr().unwrap();
+    let mut group = Group::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let gateway = group.address();
+    let sockets = group.seat(1).unwrap().remove(0);
     let registry = Registry::new(1, vec!["test".to_owned()]);
     let log = access_log::Config {
         mode: access_log::Mode::All,
@@ -162,10 +163,12 @@ fn a_warm_keep_alive_request_allocates_nothing() {
         let seat = Seat {
             index: 0,
             shared,
-            listeners: sockets,
+            listeners: sockets.into_iter().map(|socket| (0, socket)).collect(),
             metrics: registry.worker(0),
             log: writers.remove(0),
             phase: phases,
+            poised: tokio::sync::oneshot::channel().0,
+            handed_over: Arc::default(),
         };
         run(seat).unwrap();
     });

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
@@ -28,6 +29,7 @@ pub struct Launch {
     environment: Vec<(String, OsString)>,
     listen: bool,
     shell: Option<String>,
+    stdin: Option<OwnedFd>,
 }
 
 impl Launch {
@@ -48,6 +50,7 @@ impl Launch {
             environment: Vec::new(),
             listen: true,
             shell: None,
+            stdin: None,
         }
     }
 
@@ -85,6 +88,13 @@ impl Launch {
         self
     }
 
+    /// Gives it a listening socket, as systemd does (`sd_listen_fds(3)`).
+    #[must_use]
+    pub fn activated_by(mut self, socket: impl Into<OwnedFd>) -> Launch {
+        self.stdin = Some(socket.into());
+        self.after("exec 3<&0 </dev/null && export LISTEN_FDS=1 LISTEN_PID=$$")
+    }
+
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -104,27 +114,7 @@ impl Launch {
     /// # Panics
     /// When it ends before.
     pub async fn start(self) -> Gateway {
-        let mut gateway = self.spawn();
-        eventually(2 * PATIENCE, "the gateway is ready", async || {
-            if let Some(status) = gateway.child.try_wait().unwrap() {
-                panic!("the gateway ended at start with {status}");
-            }
-            let ready = gateway.output.stdout().lines().any(|line| line == "ready");
-            ready.then_some(())
-        })
-        .await;
-        for line in gateway.output.stdout().lines() {
-            if let Some(rest) = line.strip_prefix("listening ") {
-                let (_, rest) = rest.split_once("://").expect("a listener has a scheme");
-                let (address, audience) = rest.split_once(' ').expect("a listener has an audience");
-                gateway
-                    .listeners
-                    .push((address.parse().unwrap(), audience.to_owned()));
-            } else if let Some(address) = line.strip_prefix("admin http://") {
-                gateway.admin = Some(address.trim_end_matches('/').parse().unwrap());
-            }
-        }
-        gateway
+        self.spawn().ready().await
     }
 
     /// Runs it to its end.
@@ -144,7 +134,7 @@ impl Launch {
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.directory.path())
-            .stdin(Stdio::null())
+            .stdin(self.stdin.map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -353,6 +343,37 @@ impl Gateway {
     }
 
     // --- the process ---
+
+    /// Waits until it says that it is ready, and reads where it can be reached.
+    ///
+    /// # Panics
+    /// When it ends before.
+    pub async fn ready(mut self) -> Gateway {
+        eventually(2 * PATIENCE, "the gateway is ready", async || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the gateway ended at start with {status}");
+            }
+            self.is_ready().then_some(())
+        })
+        .await;
+        for line in self.output.stdout().lines() {
+            if let Some(rest) = line.strip_prefix("listening ") {
+                let (_, rest) = rest.split_once("://").expect("a listener has a scheme");
+                let (address, audience) = rest.split_once(' ').expect("a listener has an audience");
+                self.listeners
+                    .push((address.parse().unwrap(), audience.to_owned()));
+            } else if let Some(address) = line.strip_prefix("admin http://") {
+                self.admin = Some(address.trim_end_matches('/').parse().unwrap());
+            }
+        }
+        self
+    }
+
+    /// Whether it has said that it is ready.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.output.stdout().lines().any(|line| line == "ready")
+    }
 
     #[must_use]
     pub fn pid(&self) -> Pid {

@@ -80,7 +80,9 @@ impl Crew {
         for poised in std::mem::take(&mut self.poised) {
             if poised.await.is_err() {
                 let why = self.next().await.and_then(Result::err);
-                return Err(RunError::Worker(why.unwrap_or_else(|| "it left".to_owned())));
+                return Err(RunError::Worker(
+                    why.unwrap_or_else(|| "it left".to_owned()),
+                ));
             }
         }
         Ok(())

@@ -113,7 +113,9 @@ async fn warm(live: &Live) {
         };
         let ready = || {
             let endpoints = throttle.endpoints();
-            let ready = endpoints.iter().filter(|one| one.state == EndpointState::Ready);
+            let ready = endpoints
+                .iter()
+                .filter(|one| one.state == EndpointState::Ready);
             u32::try_from(ready.count()).unwrap_or(u32::MAX)
         };
         while ready() < process.scale.min {

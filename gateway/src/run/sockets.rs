@@ -55,7 +55,9 @@ impl Inherited {
     fn expect_none(&self) -> Result<(), RunError> {
         match self.given.as_slice() {
             [] => Ok(()),
-            left => Err(RunError::Unmatched(left.iter().map(Group::address).collect())),
+            left => Err(RunError::Unmatched(
+                left.iter().map(Group::address).collect(),
+            )),
         }
     }
 }

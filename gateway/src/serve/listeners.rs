@@ -72,11 +72,7 @@ impl Group {
     ///
     /// # Errors
     /// They are no listening sockets of TCP, not all of one address, or there are none.
-    pub fn adopt(
-        asked: SocketAddr,
-        sockets: Vec<TcpListener>,
-        shared: bool,
-    ) -> io::Result<Group> {
+    pub fn adopt(asked: SocketAddr, sockets: Vec<TcpListener>, shared: bool) -> io::Result<Group> {
         let unfit = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what);
         let first = sockets.first().ok_or_else(|| unfit("there is no socket"))?;
         let address = first.local_addr()?;
@@ -85,7 +81,9 @@ impl Group {
                 return Err(unfit("sockets of one group have several addresses"));
             }
             let options = SockRef::from(socket);
-            if options.r#type()? != Type::STREAM || !rustix::net::sockopt::socket_acceptconn(socket)? {
+            if options.r#type()? != Type::STREAM
+                || !rustix::net::sockopt::socket_acceptconn(socket)?
+            {
                 return Err(unfit("the socket does not listen"));
             }
             prepare(&options)?;

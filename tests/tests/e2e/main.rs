@@ -51,6 +51,8 @@ mod split;
 mod startup;
 mod sticky;
 mod swaps;
+mod systemd;
+mod takeover;
 mod timeouts;
 mod tls;
 mod tls_clients;

@@ -151,7 +151,9 @@ async fn converse(wire: &mut Wire, stock: &Stock, hatch: &UnixListener) -> io::R
         Ok(Ok(Word::Ready { served })) if served.len() == kinds.len() => served,
         Ok(Ok(_)) => return Err(out_of_turn()),
         Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            return Err(io::Error::other("the new process ended before it was ready"));
+            return Err(io::Error::other(
+                "the new process ended before it was ready",
+            ));
         }
         Ok(Err(error)) => return Err(error),
         Err(_late) => {
@@ -169,5 +171,8 @@ async fn converse(wire: &mut Wire, stock: &Stock, hatch: &UnixListener) -> io::R
 }
 
 fn out_of_turn() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the new process spoke out of turn")
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the new process spoke out of turn",
+    )
 }

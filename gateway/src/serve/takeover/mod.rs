@@ -13,8 +13,8 @@
 //! | | `Done`: closes its copies and drains |
 //! | accepts | |
 
-mod hatch;
 mod give;
+mod hatch;
 mod take;
 mod wire;
 
@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use tokio::net::unix::UCred;
 
-pub use self::hatch::Hatch;
 pub use self::give::{HandedOver, Stock, serve};
+pub use self::hatch::Hatch;
 pub use self::take::Takeover;
 pub use self::wire::Kind;
 

@@ -233,7 +233,10 @@ mod tests {
     #[tokio::test]
     async fn garbage_and_uninvited_descriptors_are_errors() {
         let (mut from, mut to) = pair(0);
-        from.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        from.stream
+            .write_all(b"GET / HTTP/1.1\r\n\r\n")
+            .await
+            .unwrap();
         let error = to.hear().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
 
