@@ -64,9 +64,15 @@ fn throttle(endpoints: u16, concurrency: u32) -> Arc<Throttle> {
     let limits = Limits {
         concurrency,
         queue_depth: 10,
+        queue_bytes: None,
     };
     let holding = Holding::new(100, 1 << 20);
-    let throttle = Throttle::new(limits, Supply::Fixed, holding, WORKERS);
+    let throttle = Throttle::new(
+        limits,
+        Supply::Fixed,
+        &holding.namespace("default"),
+        WORKERS,
+    );
     let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
     let addresses: Vec<SocketAddr> = (1..=endpoints).map(address).collect();
     throttle.set_endpoints(&addresses);

@@ -45,6 +45,8 @@ pub struct Revision {
     pub idle: Option<Duration>,
     /// Most waiting requests.
     pub queue_depth: u32,
+    /// Most bytes of theirs. `None` = half of what all may have, while there are several revisions.
+    pub queue_bytes: Option<u64>,
     /// Arrival → slot.
     pub queue_wait: Duration,
     pub backend: Backend,

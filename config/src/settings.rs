@@ -128,6 +128,8 @@ pub struct Limits {
     /// Of one address. `None` = no bound.
     pub connections_per_address: Option<u32>,
     pub held: usize,
+    /// `None` = half of `held` while more than one namespace has revisions.
+    pub held_per_namespace: Option<usize>,
     pub held_bytes: usize,
     /// Concurrent streams of a client's HTTP/2 connection.
     pub http2_streams: u32,
@@ -196,6 +198,7 @@ impl Default for Limits {
             connections: None,
             connections_per_address: None,
             held: 10_000,
+            held_per_namespace: None,
             held_bytes: 256 * 1024 * 1024,
             http2_streams: 100,
             upstream_idle: Duration::from_secs(55),

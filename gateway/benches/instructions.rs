@@ -187,8 +187,9 @@ fn worker() -> Rc<Worker> {
         let limits = Limits {
             concurrency: revision.concurrency,
             queue_depth: revision.queue_depth,
+            queue_bytes: None,
         };
-        let throttle = Throttle::new(limits, Supply::Fixed, holding.clone(), 1);
+        let throttle = Throttle::new(limits, Supply::Fixed, &holding.namespace("default"), 1);
         throttle.set_endpoints(&["127.0.0.1:1".parse().unwrap()]);
         throttles.set(revision.id, Some(throttle));
     }

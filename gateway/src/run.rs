@@ -15,7 +15,7 @@ use std::time::Duration;
 use activator::admission::Holding;
 use activator::scaler::local::Local;
 use config::problem::{Problem, Sources};
-use config::settings::{Audience, Overrides, Settings};
+use config::settings::{Audience, Limits, Overrides, Settings};
 use config::source::file::FileSource;
 use config::source::{Fragment, Sink};
 use tokio::runtime::Runtime;
@@ -134,7 +134,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let (log, writers) =
         AccessLog::start(&access_log_config(&settings), &registry).map_err(RunError::AccessLog)?;
     let published = Arc::new(Published::default());
-    let holding = Holding::new(settings.limits.held, settings.limits.held_bytes as u64);
+    let holding = holding(&settings.limits);
     let census = Census::new(&settings, descriptors);
     let shared = Arc::new(Shared {
         settings,
@@ -194,6 +194,11 @@ fn workers(settings: &Settings) -> io::Result<usize> {
         0 => std::thread::available_parallelism()?.get(),
         some => some,
     })
+}
+
+fn holding(limits: &Limits) -> Arc<Holding> {
+    let (held, bytes) = (limits.held, limits.held_bytes as u64);
+    Holding::bounded(held, bytes, limits.held_per_namespace)
 }
 
 fn control_runtime() -> io::Result<Runtime> {

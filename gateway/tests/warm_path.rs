@@ -117,8 +117,9 @@ fn world(endpoint: SocketAddr, holding: &Arc<Holding>) -> (config::Settings, Liv
         let limits = Limits {
             concurrency: revision.concurrency,
             queue_depth: revision.queue_depth,
+            queue_bytes: None,
         };
-        let throttle = Throttle::new(limits, Supply::Fixed, holding.clone(), 1);
+        let throttle = Throttle::new(limits, Supply::Fixed, &holding.namespace("default"), 1);
         throttle.set_endpoints(&[endpoint]);
         throttles.set(revision.id, Some(throttle));
     }

@@ -95,13 +95,19 @@ fn limits(concurrency: u32) -> Limits {
     Limits {
         concurrency,
         queue_depth: 10,
+        queue_bytes: None,
     }
 }
 
 /// One endpoint, two workers.
 fn throttle(concurrency: u32) -> Arc<Throttle> {
     let holding = Holding::new(10, 0);
-    let throttle = Throttle::new(limits(concurrency), Supply::Fixed, holding, 2);
+    let throttle = Throttle::new(
+        limits(concurrency),
+        Supply::Fixed,
+        &holding.namespace("default"),
+        2,
+    );
     throttle.set_endpoints(&[address()]);
     throttle
 }

@@ -12,7 +12,7 @@
 //! waiter and settles the queue. From then on, while anybody waits, every event that could let
 //! somebody in settles the queue itself.
 //!
-//! Lock order: a throttle's queue, then the holding's list of throttles with suspects. Wakers and
+//! Lock order: a throttle's queue, then the holding's lists. Wakers and
 //! nudges run with neither.
 
 mod choice;
@@ -34,8 +34,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use gate::{Clock, Gate, Slot};
-pub use holding::{HeldBytes, Holding};
-pub use throttle::Throttle;
+pub use holding::{Holding, Namespace};
+pub use throttle::{HeldBytes, Throttle};
 pub use waiting::Waiting;
 
 /// How long an endpoint that failed a request is passed over while another is ready.
@@ -48,6 +48,9 @@ pub struct Limits {
     pub concurrency: u32,
     /// Most waiting requests.
     pub queue_depth: u32,
+    /// Most bytes kept for them; `None` = half of what all may have while there are several
+    /// throttles.
+    pub queue_bytes: Option<u64>,
 }
 
 /// Tells a scaler that somebody waits.
@@ -83,10 +86,11 @@ impl EndpointId {
 /// Why a request gets no slot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AcquireError {
-    /// `queue_depth` requests wait for this revision.
+    /// `queue_depth` requests wait for this revision, or `queue_bytes` are kept for them.
     #[error("the revision's queue is full")]
     QueueFull,
-    /// The process holds as many requests as it may.
+    /// The process holds as many requests, or bytes of theirs, as it may, or as many requests of the
+    /// revision's namespace.
     #[error("too many requests are held")]
     Overloaded,
     /// The scaler says that the revision cannot start, and why.

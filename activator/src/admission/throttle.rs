@@ -6,8 +6,9 @@ use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use super::endpoint::{Counted, Endpoint};
+use super::holding::add_within;
 use super::queue::{Grant, Key, Queue, Room, Wakers};
-use super::{AcquireError, EndpointState, EndpointStatus, Holding, Limits, Supply};
+use super::{AcquireError, EndpointState, EndpointStatus, Holding, Limits, Namespace, Supply};
 use crate::demand::{Reading, Shard, Sums, nanoseconds};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Padded, fence, lock};
 
@@ -16,7 +17,7 @@ use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Padded, fen
 #[derive(Debug)]
 pub struct Throttle {
     me: Weak<Throttle>,
-    holding: Arc<Holding>,
+    namespace: Arc<Namespace>,
     shards: Box<[Shard]>,
     /// Where the shards' time begins: the first gate's clock.
     origin: OnceLock<Instant>,
@@ -24,7 +25,19 @@ pub struct Throttle {
     epoch: AtomicU64,
     /// How many wait. Written under the lock; read by everybody who frees a slot or wants one.
     waiting: Padded<AtomicU32>,
+    /// Bytes kept for those who wait.
+    bytes: AtomicU64,
+    /// The most; `u64::MAX` = the share of one throttle.
+    bytes_max: AtomicU64,
     queue: Mutex<Queue>,
+}
+
+/// Bytes kept for a held request; given back on drop.
+#[derive(Debug)]
+#[must_use]
+pub struct HeldBytes {
+    throttle: Arc<Throttle>,
+    bytes: u64,
 }
 
 /// What joining the queue came to.
@@ -36,20 +49,23 @@ pub(super) enum Joined {
 }
 
 impl Throttle {
-    /// A throttle without endpoints, for workers `0..workers`.
+    /// A throttle without endpoints, for workers `0..workers`, of a revision of that namespace.
     pub fn new(
         limits: Limits,
         supply: Supply,
-        holding: Arc<Holding>,
+        namespace: &Arc<Namespace>,
         workers: usize,
     ) -> Arc<Throttle> {
+        namespace.holding().came();
         Arc::new_cyclic(|me| Throttle {
             me: Weak::clone(me),
-            holding,
+            namespace: Arc::clone(namespace),
             shards: (0..workers).map(|_| Shard::new()).collect(),
             origin: OnceLock::new(),
             epoch: AtomicU64::new(0),
             waiting: Padded(AtomicU32::new(0)),
+            bytes: AtomicU64::new(0),
+            bytes_max: AtomicU64::new(limits.queue_bytes.unwrap_or(u64::MAX)),
             queue: Mutex::new(Queue::new(limits, supply, workers)),
         })
     }
@@ -57,6 +73,8 @@ impl Throttle {
     /// Changes the limits. A raised one lets waiters in at once; a lowered one cuts nobody, new
     /// slots wait until fewer are held.
     pub fn configure(&self, limits: Limits) {
+        let most = limits.queue_bytes.unwrap_or(u64::MAX);
+        self.bytes_max.store(most, Ordering::Relaxed);
         let mut queue = lock(&self.queue);
         queue.configure(limits);
         self.settle(queue, Room::Anywhere);
@@ -167,7 +185,35 @@ impl Throttle {
 
     /// The process-wide bounds it counts against.
     pub fn holding(&self) -> &Arc<Holding> {
-        &self.holding
+        self.namespace.holding()
+    }
+
+    /// Sets bytes aside for a request that is going to wait, until the guard is dropped.
+    ///
+    /// # Errors
+    ///
+    /// They would exceed the bound of the revision or of the process.
+    pub fn reserve(self: &Arc<Self>, bytes: u64) -> Result<HeldBytes, AcquireError> {
+        let most = match self.bytes_max.load(Ordering::Relaxed) {
+            u64::MAX => self.holding().share_of_bytes(),
+            most => most,
+        };
+        if !add_within(&self.bytes, bytes, most) {
+            return Err(AcquireError::QueueFull);
+        }
+        if !self.holding().reserve(bytes) {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(AcquireError::Overloaded);
+        }
+        Ok(HeldBytes {
+            throttle: Arc::clone(self),
+            bytes,
+        })
+    }
+
+    /// Bytes set aside now.
+    pub fn held_bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     // For gates.
@@ -244,7 +290,7 @@ impl Throttle {
         if queue.waiting() >= queue.limits.queue_depth as usize {
             return Err(AcquireError::QueueFull);
         }
-        let place = self.holding.place().ok_or(AcquireError::Overloaded)?;
+        let place = self.namespace.place().ok_or(AcquireError::Overloaded)?;
         Ok(Joined::Waits(queue.join(arrived, place)))
     }
 
@@ -298,7 +344,7 @@ impl Throttle {
     fn watch(&self, queue: &mut Queue) {
         if queue.has_suspects() && !queue.watched {
             queue.watched = true;
-            self.holding.watch(Weak::clone(&self.me));
+            self.holding().watch(Weak::clone(&self.me));
         }
     }
 
@@ -333,6 +379,26 @@ impl Throttle {
         if let Some(nudge) = nudge {
             nudge.nudge();
         }
+    }
+}
+
+impl Drop for Throttle {
+    fn drop(&mut self) {
+        self.holding().gone();
+    }
+}
+
+impl HeldBytes {
+    /// How many bytes are set aside.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        self.throttle.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.throttle.holding().release(self.bytes);
     }
 }
 

@@ -68,6 +68,7 @@ fn revision(command: &[&str], min: u32) -> Arc<Revision> {
         max_duration: None,
         idle: None,
         queue_depth: 100,
+        queue_bytes: None,
         queue_wait: Duration::from_secs(60),
         backend: Backend::Process(Box::new(Process {
             command: command.iter().map(|&word| word.to_owned()).collect(),
@@ -104,8 +105,14 @@ impl World {
         let limits = Limits {
             concurrency: 10,
             queue_depth: 100,
+            queue_bytes: None,
         };
-        let throttle = Throttle::new(limits, Supply::None, Holding::new(100, 0), 1);
+        let throttle = Throttle::new(
+            limits,
+            Supply::None,
+            &Holding::new(100, 0).namespace("default"),
+            1,
+        );
         drop(guard);
         World {
             runtime,

@@ -19,7 +19,7 @@ const HEAD_BYTES: std::ops::RangeInclusive<i64> = 1024..=1024 * 1024;
 const FIELDS: std::ops::RangeInclusive<i64> = 8..=1000;
 const STREAMS: std::ops::RangeInclusive<i64> = 1..=1000;
 const COUNT_MAX: i64 = u32::MAX as i64;
-const BYTES_MAX: i64 = 1 << 50;
+pub(super) const BYTES_MAX: i64 = 1 << 50;
 
 pub(super) fn compile(report: &mut Report<'_>, written: &document::Gateway) -> Settings {
     let path = &Path::Root.key("gateway");
@@ -261,6 +261,9 @@ fn limits(report: &mut Report<'_>, path: &Path<'_>, written: &document::Limits) 
     let per_address = written.connections_per_address.as_ref();
     let per_address_path = &path.key("connectionsPerAddress");
     counted.connections_per_address = bound(report, per_address_path, per_address);
+    let per_namespace = written.held_per_namespace.as_ref();
+    let per_namespace_path = &path.key("heldPerNamespace");
+    counted.held_per_namespace = bound(report, per_namespace_path, per_namespace);
     if counted.target_bytes > counted.head_bytes {
         let (name, at) = match (&written.target_bytes, &written.head_bytes) {
             (Some(at), _) => ("targetBytes", at),

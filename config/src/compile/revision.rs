@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::gateway::BYTES_MAX;
 use super::report::{MAPPING, Path, Report};
 use super::{check, tls};
 use crate::at::At;
@@ -58,7 +59,7 @@ pub(super) fn compile(
     let timeout = bound("timeout", &written.timeout, TIMEOUT);
     let max_duration = bound("maxDuration", &written.max_duration, Duration::ZERO);
     let idle = bound("idle", &written.idle, Duration::ZERO);
-    let (queue_depth, queue_wait) = queue(report, &path.key("queue"), written.queue.as_ref());
+    let queue = queue(report, &path.key("queue"), written.queue.as_ref());
     tls::unprobed(report, path, written);
     let tls = written.tls.as_ref();
     let tls = tls.map(|at| Box::new(tls::endpoint(report, &path.key("tls"), &at.value)));
@@ -71,8 +72,9 @@ pub(super) fn compile(
         timeout,
         max_duration,
         idle,
-        queue_depth,
-        queue_wait,
+        queue_depth: queue.depth,
+        queue_bytes: queue.bytes,
+        queue_wait: queue.wait,
         backend: backend(report, path, written, concurrency),
     }
 }
@@ -82,22 +84,23 @@ fn protocol(written: &document::Revision) -> Protocol {
     written.map_or(Protocol::Http1, |at| at.value)
 }
 
-fn queue(
-    report: &mut Report<'_>,
-    path: &Path<'_>,
-    queue: Option<&document::Queue>,
-) -> (u32, Duration) {
+struct Queue {
+    depth: u32,
+    bytes: Option<u64>,
+    wait: Duration,
+}
+
+fn queue(report: &mut Report<'_>, path: &Path<'_>, queue: Option<&document::Queue>) -> Queue {
     let depth = queue.and_then(|queue| queue.depth.as_ref());
+    let bytes = queue.and_then(|queue| queue.bytes.as_ref());
     let wait = queue.and_then(|queue| queue.wait.as_ref());
-    let depth = check::integer(
-        report,
-        &path.key("depth"),
-        depth,
-        0..=REQUESTS_MAX,
-        QUEUE_DEPTH,
-    );
-    let wait = check::duration(report, &path.key("wait"), wait, SOME, QUEUE_WAIT);
-    (depth, wait)
+    let most = 0..=REQUESTS_MAX;
+    let of_bytes = check::integer(report, &path.key("bytes"), bytes, 0..=BYTES_MAX, 0);
+    Queue {
+        depth: check::integer(report, &path.key("depth"), depth, most, QUEUE_DEPTH),
+        bytes: bytes.map(|_| of_bytes),
+        wait: check::duration(report, &path.key("wait"), wait, SOME, QUEUE_WAIT),
+    }
 }
 
 fn backend(

@@ -199,6 +199,9 @@ pub struct Limits {
     pub connections_per_address: Option<At<i64>>,
     /// Requests held at once over all revisions (10000).
     pub held: Option<At<i64>>,
+    /// Of these, requests of one namespace; 0 = half of `held` while more than one namespace has
+    /// revisions, else all (0).
+    pub held_per_namespace: Option<At<i64>>,
     /// Bytes of bodies read ahead for held requests, over all revisions (268435456).
     pub held_bytes: Option<At<i64>>,
     /// Concurrent requests of an HTTP/2 connection, 1 to 1000 (100).

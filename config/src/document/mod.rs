@@ -233,6 +233,9 @@ pub struct ClientCertificate {
 pub struct Queue {
     /// Most waiting requests (1000).
     pub depth: Option<At<i64>>,
+    /// Bytes of bodies read ahead for them (half of `limits.heldBytes` while there are several
+    /// revisions, else all).
+    pub bytes: Option<At<i64>>,
     /// From arrival to slot (`300s`).
     pub wait: Option<At<DurationText>>,
 }

@@ -153,6 +153,7 @@ impl Reconciler {
         let limits = Limits {
             concurrency: revision.concurrency,
             queue_depth: revision.queue_depth,
+            queue_bytes: revision.queue_bytes,
         };
         let known = self.running.remove(&revision.key);
         let throttle = known.as_ref().map(|running| running.throttle.clone());
@@ -162,7 +163,10 @@ impl Reconciler {
                 throttle.configure(limits);
                 throttle
             }
-            None => Throttle::new(limits, Supply::None, self.holding.clone(), self.workers),
+            None => {
+                let namespace = self.holding.namespace(&revision.key.namespace);
+                Throttle::new(limits, Supply::None, &namespace, self.workers)
+            }
         };
         let same = known
             .as_ref()

@@ -55,8 +55,8 @@ impl Exchange<'_> {
         let held = match charge {
             0 => None,
             bytes => {
-                let held = self.worker.shared.holding.reserve(bytes);
-                Some(held.ok_or(Denied::Refused(Reason::Overloaded))?)
+                let held = revision.gate.throttle().reserve(bytes);
+                Some(held.map_err(|error| denied(&error))?)
             }
         };
         // Before we wait: waiting is what wakes it.

@@ -155,3 +155,76 @@ async fn held_bodies_have_a_budget() {
     }
     gateway.until_idle().await;
 }
+
+/// A second service, in a namespace of that name, whose default host is `OTHER` of it.
+fn other(namespace: &str, endpoint: &Backend) -> String {
+    format!(
+        "---
+routes: [{{ name: other, namespace: {namespace}, traffic: [{{ revision: other-1 }}] }}]
+revisions: [{{ name: other-1, namespace: {namespace}, endpoints: ['{endpoint}'], concurrency: 1 }}]
+"
+    )
+}
+
+/// Takes the slot of a service, and then as many places as are wanted with requests like that.
+async fn crowd(
+    gateway: &Gateway,
+    host: &str,
+    backend: &Backend,
+    count: usize,
+    head: &str,
+) -> Vec<Raw> {
+    let running = backend.running();
+    let mut clients = vec![holding(gateway, host).await];
+    eventually(PATIENCE, "it arrives", async || {
+        (backend.running() == running + 1).then_some(())
+    })
+    .await;
+    let waiting = gateway.metric("tidegate_waiting", &[]).await;
+    for number in 1..=count {
+        let mut client = gateway.raw().await;
+        client.send(head.replace("HOST", host)).await;
+        let now = waiting + f64::from(u32::try_from(number).unwrap());
+        gateway
+            .until_metric("tidegate_waiting", &[], |n| n == now)
+            .await;
+        clients.push(client);
+    }
+    clients
+}
+
+#[tokio::test]
+async fn bodies_held_for_one_revision_leave_half_of_the_budget_to_the_others() {
+    let backend = Backend::start("one");
+    let hosts = [HELLO, "other.default.example.com"];
+    let head = "POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 20000\r\n\r\n";
+    for (keys, bodies) in [("", 2), ("    queue: { bytes: 20000 }\n", 1)] {
+        let config = limits("heldBytes: 100000") + &hello(&backend) + "    concurrency: 1\n";
+        let config = config + keys + &other("default", &backend);
+        let gateway = Gateway::start(&config).await;
+        let mut clients = Vec::new();
+        for (host, bodies) in hosts.into_iter().zip([bodies, 2]) {
+            clients.extend(crowd(&gateway, host, &backend, bodies, head).await);
+            let post = carrying(request("POST", host, "/"), full(vec![b'x'; 20_000]));
+            let answer = gateway.send(post).await.refused(503, "queue_full");
+            assert_eq!(answer.header("retry-after"), "1");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_that_floods_leaves_half_of_the_places_to_the_others() {
+    let backend = Backend::start("one");
+    let head = "GET / HTTP/1.1\r\nHost: HOST\r\n\r\n";
+    for (bounds, flooding, rest) in [("held: 6", 3, 3), ("held: 6, heldPerNamespace: 4", 4, 2)] {
+        let config = limits(bounds) + &hello(&backend) + "    concurrency: 1\n";
+        let gateway = Gateway::start(&(config + &other("team", &backend))).await;
+        let hosts = [(HELLO, flooding), ("other.team.example.com", rest)];
+        let mut clients = Vec::new();
+        for (host, places) in hosts {
+            clients.extend(crowd(&gateway, host, &backend, places, head).await);
+            let answer = gateway.get(host, "/").await.refused(503, "overloaded");
+            assert_eq!(answer.header("retry-after"), "1");
+        }
+    }
+}

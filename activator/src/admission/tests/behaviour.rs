@@ -90,6 +90,7 @@ fn the_queue_and_the_process_have_bounds() {
     let limits = Limits {
         concurrency: 1,
         queue_depth: 2,
+        queue_bytes: None,
     };
     bench.throttle.configure(limits);
     let _waiting = [bench.wait(), bench.wait()];
@@ -97,7 +98,7 @@ fn the_queue_and_the_process_have_bounds() {
     assert_eq!(refused, AcquireError::QueueFull);
 
     let holding = Holding::new(1, 100);
-    let throttle = Throttle::new(limits, Supply::Fixed, Arc::clone(&holding), 1);
+    let throttle = Throttle::new(limits, Supply::Fixed, &holding.namespace("default"), 1);
     let gate = Gate::new(throttle, 0, Rc::clone(&bench.clock));
     let waiting = gate.wait(bench.start, None).unwrap();
     let refused = gate.wait(bench.start, None).unwrap_err();
@@ -108,19 +109,106 @@ fn the_queue_and_the_process_have_bounds() {
 
 #[test]
 fn held_bytes_are_given_back_when_the_waiting_ends() {
-    let bench = Bench::new(1, Supply::Fixed, 1);
     let holding = Holding::new(10, 100);
+    let bench = Bench::of(&holding, 1, Supply::Fixed, 1);
+    let reserve = |bytes| bench.throttle.reserve(bytes);
+    let wait = |bytes| bench.gate.wait(bench.start, reserve(bytes).ok()).unwrap();
     let slot = bench.gate.try_acquire(0).unwrap();
-    let first = bench.gate.wait(bench.start, holding.reserve(60)).unwrap();
-    let mut second = bench.gate.wait(bench.start, holding.reserve(40)).unwrap();
-    assert!(holding.reserve(1).is_none());
+    let first = wait(60);
+    let mut second = wait(40);
+    assert_eq!(reserve(1).unwrap_err(), AcquireError::Overloaded);
     drop(first);
-    assert_eq!(holding.bytes(), 40);
+    assert_eq!((holding.bytes(), bench.throttle.held_bytes()), (40, 40));
     drop(slot);
     let slot = ready(&mut second).unwrap();
-    assert_eq!(holding.bytes(), 0);
+    assert_eq!((holding.bytes(), bench.throttle.held_bytes()), (0, 0));
     drop(slot);
-    assert!(holding.reserve(u64::MAX).is_none());
+    assert_eq!(reserve(u64::MAX).unwrap_err(), AcquireError::Overloaded);
+    assert_eq!((holding.bytes(), bench.throttle.held_bytes()), (0, 0));
+}
+
+#[test]
+fn a_revision_holds_no_more_bytes_than_it_may_and_leaves_the_rest_to_others() {
+    let holding = Holding::new(10, 100);
+    let greedy = Bench::of(&holding, 1, Supply::Fixed, 1);
+    let other = Bench::of(&holding, 1, Supply::Fixed, 1);
+    let mut limits = Limits {
+        concurrency: 1,
+        queue_depth: 10,
+        queue_bytes: Some(50),
+    };
+    greedy.throttle.configure(limits);
+    let held = greedy.throttle.reserve(50).unwrap();
+    let refused = greedy.throttle.reserve(1).unwrap_err();
+    assert_eq!(refused, AcquireError::QueueFull);
+    let others = other.throttle.reserve(50).unwrap();
+    assert_eq!((held.bytes(), others.bytes()), (50, 50));
+    limits.queue_bytes = Some(60);
+    greedy.throttle.configure(limits);
+    let refused = greedy.throttle.reserve(1).unwrap_err();
+    assert_eq!(refused, AcquireError::Overloaded, "there is none left");
+    drop((held, others));
+    assert_eq!(holding.bytes(), 0);
+    drop(greedy.throttle.reserve(60).unwrap());
+    let refused = other.throttle.reserve(51).unwrap_err();
+    assert_eq!(refused, AcquireError::QueueFull, "more than its share");
+    drop(greedy);
+    drop(other.throttle.reserve(100).unwrap());
+}
+
+/// As many as the namespace may hold, in gates of one worker each.
+fn flood(holding: &Arc<Holding>, namespace: &str) -> Vec<Waiting> {
+    let limits = Limits {
+        concurrency: 1,
+        queue_depth: 10_000,
+        queue_bytes: None,
+    };
+    let namespace = holding.namespace(namespace);
+    let mut all = Vec::new();
+    // No one revision is at fault: they are many.
+    loop {
+        let throttle = Throttle::new(limits, Supply::Fixed, &namespace, 1);
+        let clock = Clock::new(Instant::now());
+        let gate = Gate::new(throttle, 0, Rc::clone(&clock));
+        for _ in 0..7 {
+            match gate.wait(clock.now(), None) {
+                Ok(waiting) => all.push(waiting),
+                Err(error) => {
+                    assert_eq!(error, AcquireError::Overloaded);
+                    return all;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_flooding_namespace_leaves_half_of_the_places_to_the_others() {
+    let holding = Holding::new(100, 0);
+    // Alone it may have all.
+    let alone = flood(&holding, "one");
+    assert_eq!(alone.len(), 100);
+    drop(alone);
+    let other = holding.namespace("other");
+    let flooding = flood(&holding, "one");
+    assert_eq!(flooding.len(), 50);
+    assert_eq!(flood(&holding, "other").len(), 50);
+    // A third one takes what is there, up to its half.
+    assert_eq!(flood(&holding, "third").len(), 50);
+    let more = flood(&holding, "third");
+    assert_eq!((more.len(), holding.held()), (50, 100));
+    drop((flooding, more));
+    assert_eq!(holding.held(), 0);
+    drop(other);
+    assert_eq!(flood(&holding, "one").len(), 100, "it is alone again");
+}
+
+#[test]
+fn what_a_namespace_may_hold_can_be_said() {
+    let holding = Holding::bounded(100, 0, Some(30));
+    assert_eq!(flood(&holding, "one").len(), 30);
+    let _kept: Vec<_> = ["a", "b", "c"].map(|name| flood(&holding, name)).into();
+    assert_eq!((holding.held(), flood(&holding, "d").len()), (90, 10));
 }
 
 #[test]
@@ -301,6 +389,7 @@ fn a_raised_limit_lets_waiters_in_at_once_and_a_lowered_one_cuts_nobody() {
     let limited = |concurrency| Limits {
         concurrency,
         queue_depth: 10,
+        queue_bytes: None,
     };
     bench.throttle.configure(limited(3));
     let third = ready(&mut waiting).unwrap();
@@ -323,6 +412,7 @@ fn a_limit_counts_the_slots_from_before_it() {
     bench.throttle.configure(Limits {
         concurrency: 2,
         queue_depth: 10,
+        queue_bytes: None,
     });
     let mut waiting = bench.wait();
     let [one, other] = slots;

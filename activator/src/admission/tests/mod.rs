@@ -70,18 +70,23 @@ struct Bench {
 impl Bench {
     fn new(concurrency: u32, supply: Supply, endpoints: u16) -> Bench {
         let holding = Holding::new(10_000, 1 << 20);
+        Bench::of(&holding, concurrency, supply, endpoints)
+    }
+
+    fn of(holding: &Arc<Holding>, concurrency: u32, supply: Supply, endpoints: u16) -> Bench {
         let limits = Limits {
             concurrency,
             queue_depth: 10_000,
+            queue_bytes: None,
         };
-        let throttle = Throttle::new(limits, supply, Arc::clone(&holding), 1);
+        let throttle = Throttle::new(limits, supply, &holding.namespace("default"), 1);
         let addresses: Vec<SocketAddr> = (0..endpoints).map(address).collect();
         throttle.set_endpoints(&addresses);
         let start = Instant::now();
         let clock = Clock::new(start);
         Bench {
             gate: Gate::new(Arc::clone(&throttle), 0, Rc::clone(&clock)),
-            holding,
+            holding: Arc::clone(holding),
             throttle,
             clock,
             start,

@@ -126,11 +126,12 @@ impl World {
         let limits = Limits {
             concurrency: 1,
             queue_depth: 3,
+            queue_bytes: None,
         };
         let holding = Holding::new(HELD_MAX, 100);
         let nudges = Bell::new();
         let supply = Supply::Scaled(Arc::clone(&nudges) as _);
-        let throttle = Throttle::new(limits, supply, Arc::clone(&holding), WORKERS);
+        let throttle = Throttle::new(limits, supply, &holding.namespace("default"), WORKERS);
         let clocks: Vec<_> = (0..WORKERS).map(|_| Clock::new(now)).collect();
         let gate = |(worker, clock): (usize, &Rc<Clock>)| {
             Gate::new(Arc::clone(&throttle), worker, Rc::clone(clock))
@@ -261,7 +262,7 @@ impl World {
         let idle = self.nobody_waits();
         let expected = self.refusal_to_wait();
         let nudges = self.nudges.rung();
-        let outcome = self.gates[worker].wait(arrived, self.holding.reserve(1));
+        let outcome = self.gates[worker].wait(arrived, self.throttle.reserve(1).ok());
         if idle && !room.is_empty() {
             let Poll::Ready(Ok(slot)) = poll(&mut outcome.unwrap(), &Bell::new()) else {
                 panic!("had to wait beside a free slot");
@@ -286,7 +287,8 @@ impl World {
     /// what was seen before, but what is seen after it must still be right.
     fn wait_as_suspicions_end(&mut self, arrived: Instant) {
         let worker = self.worker();
-        let Ok(mut waiting) = self.gates[worker].wait(arrived, self.holding.reserve(1)) else {
+        let Ok(mut waiting) = self.gates[worker].wait(arrived, self.throttle.reserve(1).ok())
+        else {
             return;
         };
         let bell = Bell::new();
@@ -412,6 +414,7 @@ impl World {
         self.model.limits = Limits {
             concurrency,
             queue_depth,
+            queue_bytes: None,
         };
         self.throttle.configure(self.model.limits);
     }
@@ -513,6 +516,7 @@ impl World {
         assert_eq!(demand.running as usize, self.slots.len());
         assert_eq!(demand.waiting as usize, self.waiters.len());
         assert_eq!(self.holding.bytes(), self.waiters.len() as u64);
+        assert_eq!(self.throttle.held_bytes(), self.waiters.len() as u64);
     }
 
     fn check_queue(&mut self) {

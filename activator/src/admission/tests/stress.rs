@@ -78,8 +78,14 @@ fn stress(limit: u32, meddle: impl Fn(&Throttle, &Running, u32) + Send + Sync) {
     let limits = Limits {
         concurrency: limit,
         queue_depth: 1_000,
+        queue_bytes: None,
     };
-    let throttle = Throttle::new(limits, Supply::Fixed, Arc::clone(&holding), WORKERS);
+    let throttle = Throttle::new(
+        limits,
+        Supply::Fixed,
+        &holding.namespace("default"),
+        WORKERS,
+    );
     let all: Vec<SocketAddr> = (0..ENDPOINTS).map(address).collect();
     throttle.set_endpoints(&all);
     let running: Running = Arc::new(all.iter().map(|_| AtomicU32::new(0)).collect());
@@ -135,6 +141,7 @@ fn no_slot_is_lost_while_a_limit_comes_and_goes() {
         throttle.configure(Limits {
             concurrency,
             queue_depth: 1_000,
+            queue_bytes: None,
         });
     });
 }

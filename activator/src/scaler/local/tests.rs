@@ -41,6 +41,7 @@ fn revision(command: &str, scale: Scale) -> Arc<Revision> {
         max_duration: None,
         idle: None,
         queue_depth: 1000,
+        queue_bytes: None,
         queue_wait: Duration::from_secs(300),
         backend: Backend::Process(Box::new(Process {
             command: vec![command.to_owned()],
@@ -75,9 +76,10 @@ impl World {
         let limits = Limits {
             concurrency: 2,
             queue_depth: 1000,
+            queue_bytes: None,
         };
         let holding = Holding::new(1000, 0);
-        let throttle = Throttle::new(limits, Supply::None, holding, 1);
+        let throttle = Throttle::new(limits, Supply::None, &holding.namespace("default"), 1);
         let clock = Clock::new(Instant::now().into_std());
         World {
             shared: Shared::new(sender),

@@ -758,6 +758,30 @@ fn bounds_on_connections_are_numbers_and_zero_is_none() {
 }
 
 #[test]
+fn what_may_be_held_can_be_said_of_a_namespace_and_of_a_revision() {
+    let text = |per_namespace: &str, queue: &str| {
+        format!(
+            "gateway: {{ limits: {{ {per_namespace} }} }}
+revisions: [ {{ name: a, queue: {{ {queue} }} }} ]"
+        )
+    };
+    let bounds = |per_namespace: &str, queue: &str| {
+        let compiled = compiled(&text(per_namespace, queue));
+        let revision = compiled.snapshot.revisions().next().unwrap().clone();
+        let limits = compiled.settings.limits;
+        (limits.held_per_namespace, revision.queue_bytes)
+    };
+    assert_eq!(bounds("", ""), (None, None));
+    assert_eq!(bounds("heldPerNamespace: 0", "bytes: 0"), (None, Some(0)));
+    assert_eq!(
+        bounds("heldPerNamespace: 7", "bytes: 8"),
+        (Some(7), Some(8))
+    );
+    let problems = refused(&text("heldPerNamespace: -1", "bytes: -1"));
+    assert_eq!(problems.len(), 2, "{problems:?}");
+}
+
+#[test]
 fn process_options_are_checked() {
     let problems = refused(
         "

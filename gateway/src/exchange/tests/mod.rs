@@ -95,8 +95,9 @@ impl World {
         let limits = Limits {
             concurrency: revision.concurrency,
             queue_depth: revision.queue_depth,
+            queue_bytes: None,
         };
-        let throttle = Throttle::new(limits, Supply::Fixed, holding.clone(), 1);
+        let throttle = Throttle::new(limits, Supply::Fixed, &holding.namespace("default"), 1);
         throttle.set_endpoints(&[endpoint]);
         let mut throttles = Throttles::default();
         throttles.set(revision.id, Some(throttle.clone()));

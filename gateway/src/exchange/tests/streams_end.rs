@@ -63,6 +63,7 @@ fn a_request_let_in_as_it_was_to_be_evicted_is_served() {
                 throttle.configure(Limits {
                     concurrency: 100,
                     queue_depth: 100,
+                    queue_bytes: None,
                 });
             });
             tokio::time::sleep(seconds(1)).await;

@@ -96,6 +96,7 @@ impl World {
             max_duration: None,
             idle: None,
             queue_depth: 1,
+            queue_bytes: None,
             queue_wait: Duration::from_secs(5),
             backend: Backend::None,
         };
