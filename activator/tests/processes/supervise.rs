@@ -74,6 +74,7 @@ impl Supervisor {
         let child = Command::new(own_path())
             .arg("supervise")
             .env("TIDEGATE_SECRET", "x")
+            .env("NOTIFY_SOCKET", "/run/manager")
             .env("INHERITED", "yes")
             .stdin(OwnedFd::from(theirs))
             .stderr(stderr)
@@ -236,7 +237,9 @@ fn processes_get_their_environment() {
             "{expected} in {lines:?}"
         );
     }
-    assert!(!lines.iter().any(|line| line.starts_with("TIDEGATE_")));
+    let ours = ["TIDEGATE_", "NOTIFY_SOCKET"];
+    let leaked = |line: &&String| ours.iter().any(|name| line.starts_with(name));
+    assert_eq!(lines.iter().find(leaked), None);
     supervisor.exit(1);
     supervisor.close();
 }

@@ -12,8 +12,15 @@ use crate::scaler::local::protocol::Start;
 
 /// What the gateway calls itself; as a command it means this very binary when it is not on `PATH`.
 const OWN_NAME: &str = "tidegate";
-/// What is not passed on of our own environment.
+/// What is not passed on of our own environment: all that begins with this,
 const OWN_VARIABLES: &[u8] = b"TIDEGATE_";
+/// and what a service manager says to us alone.
+const MANAGER_VARIABLES: [&str; 4] = [
+    "NOTIFY_SOCKET",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+];
 
 /// Starts the process in a group of its own, its output in pipes.
 ///
@@ -36,7 +43,8 @@ pub(super) fn spawn(start: &Start) -> Result<Child, String> {
     let port = start.port.to_string();
     let mut command = Command::new(own.as_deref().unwrap_or(Path::new(program)));
     for (name, _) in env::vars_os() {
-        if name.as_bytes().starts_with(OWN_VARIABLES) {
+        let for_us = MANAGER_VARIABLES.iter().any(|variable| name == *variable);
+        if for_us || name.as_bytes().starts_with(OWN_VARIABLES) {
             command.env_remove(name);
         }
     }
