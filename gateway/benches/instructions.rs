@@ -110,6 +110,7 @@ fn from() -> Client {
         trusted: false,
         secure: false,
         identity: None,
+        leaves_at: None,
     }
 }
 

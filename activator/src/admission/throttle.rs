@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::endpoint::{Counted, Endpoint};
 use super::queue::{Grant, Key, Queue, Room, Wakers};
+use super::repeats::Repeats;
 use super::{AcquireError, EndpointState, EndpointStatus, Holding, Limits, Supply};
 use crate::demand::{Reading, Shard, Sums, nanoseconds};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Padded, fence, lock};
@@ -25,6 +26,7 @@ pub struct Throttle {
     /// How many wait. Written under the lock; read by everybody who frees a slot or wants one.
     waiting: Padded<AtomicU32>,
     queue: Mutex<Queue>,
+    pub(super) repeats: Repeats,
 }
 
 /// What joining the queue came to.
@@ -51,6 +53,7 @@ impl Throttle {
             epoch: AtomicU64::new(0),
             waiting: Padded(AtomicU32::new(0)),
             queue: Mutex::new(Queue::new(limits, supply, workers)),
+            repeats: Repeats::new(),
         })
     }
 
