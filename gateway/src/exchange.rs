@@ -20,6 +20,7 @@ mod linger;
 mod path;
 mod record;
 mod relay;
+mod repeat;
 #[cfg(test)]
 mod tests;
 mod tunnel;
@@ -33,7 +34,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use activator::admission::Slot;
+use activator::admission::{Repeat, Slot};
 use config::revision::Protocol;
 use config::route::Query;
 use config::snapshot::{Action, Redirect, Respond};
@@ -102,6 +103,8 @@ pub struct Exchange<'a> {
     deadline: Option<Instant>,
     routed: Option<Routed>,
     revision: Option<Rc<LocalRevision>>,
+    /// What the attempt to come needs, if it is not the first.
+    repeat: Option<Repeat>,
     edits: &'a mut edits::Edits,
     seen: Seen,
 }
@@ -234,6 +237,7 @@ impl<'a> Exchange<'a> {
             deadline: None,
             routed: None,
             revision: None,
+            repeat: None,
             edits: &mut papers.edits,
             seen: Seen::default(),
         }
@@ -325,6 +329,7 @@ impl Exchange<'_> {
     async fn serve<D: Downstream>(&mut self, revision: Rc<LocalRevision>, down: &mut D) -> End {
         let mut revision = revision;
         let mut rerouted = false;
+        let mut failure = None;
         loop {
             let slot = match self.acquire(&revision, down).await {
                 Ok(slot) => slot,
@@ -344,18 +349,21 @@ impl Exchange<'_> {
                     return End::Cut(upstream::gone(departure));
                 }
             };
+            let admitted = match &mut failure {
+                None => Ok(Some(slot)),
+                Some(failure) => self.admit(&revision, slot, failure, down).await,
+            };
+            let slot = match admitted {
+                Ok(Some(slot)) => slot,
+                Ok(None) => continue,
+                Err(end) => return end,
+            };
             match self.attempt(&revision, slot, down).await {
                 Attempt::Over(end) => return end,
-                Attempt::Again(reason) => {
-                    let fixed = matches!(
-                        revision.revision.backend,
-                        config::revision::Backend::Fixed { .. }
-                    );
-                    let most = self.worker.shared.settings.limits.attempts;
-                    if fixed && self.seen.attempts >= most {
-                        return End::Refused(reason);
-                    }
-                }
+                Attempt::Again(failed) => match self.again(&revision, failed, down).await {
+                    Ok(paused) => failure = Some(paused),
+                    Err(end) => return end,
+                },
             }
         }
     }

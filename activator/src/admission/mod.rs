@@ -20,6 +20,7 @@ mod endpoint;
 mod gate;
 mod holding;
 mod queue;
+mod repeats;
 mod throttle;
 mod waiting;
 
@@ -35,6 +36,7 @@ use std::time::Duration;
 
 pub use gate::{Clock, Gate, Slot};
 pub use holding::{Holding, Namespace};
+pub use repeats::{Pause, Repeat};
 pub use throttle::{HeldBytes, Throttle};
 pub use waiting::Waiting;
 

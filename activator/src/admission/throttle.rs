@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::endpoint::{Counted, Endpoint};
 use super::holding::add_within;
 use super::queue::{Grant, Key, Queue, Room, Wakers};
+use super::repeats::Repeats;
 use super::{AcquireError, EndpointState, EndpointStatus, Holding, Limits, Namespace, Supply};
 use crate::demand::{Reading, Shard, Sums, nanoseconds};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Padded, fence, lock};
@@ -30,6 +31,7 @@ pub struct Throttle {
     /// The most; `u64::MAX` = the share of one throttle.
     bytes_max: AtomicU64,
     queue: Mutex<Queue>,
+    pub(super) repeats: Repeats,
 }
 
 /// Bytes kept for a held request; given back on drop.
@@ -67,6 +69,7 @@ impl Throttle {
             bytes: AtomicU64::new(0),
             bytes_max: AtomicU64::new(limits.queue_bytes.unwrap_or(u64::MAX)),
             queue: Mutex::new(Queue::new(limits, supply, workers)),
+            repeats: Repeats::new(),
         })
     }
 

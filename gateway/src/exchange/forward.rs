@@ -10,6 +10,7 @@ use activator::admission::Slot;
 use config::revision::Backend;
 
 use super::relay::{Relay, Woken, upload};
+use super::repeat::{Broken, Failed};
 use super::upstream::{Connected, Unconnected, until};
 use super::watch::{Progress, Watch};
 use super::{End, Exchange, linger};
@@ -23,8 +24,8 @@ use crate::serve::accept::is_out_of_descriptors;
 #[derive(Debug)]
 pub(super) enum Attempt {
     Over(End),
-    /// Nothing of it can have been done: it may be tried again; the reason, if it may not.
-    Again(Reason),
+    /// Nothing of it can have been done: it may be tried again.
+    Again(Failed),
 }
 
 /// Why the two directions stopped.
@@ -64,14 +65,16 @@ impl Exchange<'_> {
             Err(Unconnected::Failed(error)) => {
                 tracing::debug!(endpoint = %slot.address(), %error, "connect failed");
                 slot.suspect();
-                return Attempt::Again(Reason::ConnectFailed);
+                return Attempt::Again(Failed {
+                    cause: Reason::ConnectFailed,
+                    was_in_use: false,
+                });
             }
         };
         if self.request.expects_continue && !self.say_continue(down).await {
             return Attempt::Over(End::Cut(Reason::ClientGone));
         }
         let whole = down.keep_body(self.pace);
-        let repeatable = whole && self.request.is_idempotent();
         let pace = Pace::new(&self.worker.clock);
         let stop = match &mut up {
             Connected::Http1(up) => self.forward(revision, whole, begun, down, up, &pace).await,
@@ -93,17 +96,15 @@ impl Exchange<'_> {
                 Connected::Http2(up) => self.tunnel(revision, down, up.as_mut(), &pace).await,
             }),
             Stop::Endpoint(error) if pace.bytes_read() == 0 && self.seen.code == 0 => {
+                let broken = Broken {
+                    idempotent: self.request.is_idempotent(),
+                    whole,
+                    unprocessed: matches!(error, StreamError::Refused | StreamError::GoingAway),
+                    written: pace.bytes_written() > 0,
+                };
+                let usual = self.is_usual(&error, &up, revision);
                 tracing::debug!(endpoint = %slot.address(), %error, "closed before an answer");
-                if !self.is_usual(&error, &up, revision) {
-                    slot.suspect();
-                }
-                self.worker.pool.forget(slot.endpoint());
-                let unprocessed = matches!(error, StreamError::Refused | StreamError::GoingAway);
-                let harmless = repeatable || unprocessed || pace.bytes_written() == 0;
-                if harmless && down.rewind_body() {
-                    return Attempt::Again(Reason::UpstreamClosed);
-                }
-                Attempt::Over(End::Refused(Reason::UpstreamClosed))
+                self.unanswered(&slot, usual, broken, up.exchanges() > 1, down)
             }
             stop => {
                 if let (Stop::Timeout(_), Connected::Http2(up)) = (&stop, &up) {
@@ -119,6 +120,26 @@ impl Exchange<'_> {
                 Attempt::Over(end)
             }
         }
+    }
+
+    /// After a connection that ended before the first byte of an answer.
+    fn unanswered<D: Downstream>(
+        &self,
+        slot: &Slot,
+        usual: bool,
+        broken: Broken,
+        was_in_use: bool,
+        down: &mut D,
+    ) -> Attempt {
+        if !usual {
+            slot.suspect();
+        }
+        self.worker.pool.forget(slot.endpoint());
+        let cause = Reason::UpstreamClosed;
+        if broken.is_harmless() && down.rewind_body() {
+            return Attempt::Again(Failed { cause, was_in_use });
+        }
+        Attempt::Over(End::Refused(cause))
     }
 
     /// Whether a connection may end so although its endpoint is well.
@@ -183,7 +204,7 @@ impl Exchange<'_> {
         up: &mut U,
         up_pace: &Pace,
     ) -> Stop {
-        let progress = Progress::new(begun, whole);
+        let progress = Progress::new(begun, whole, self.repeat.take());
         let request = &self.request;
         let watch = Watch {
             talk: request.length == Length::Chunked && request.is_grpc(),

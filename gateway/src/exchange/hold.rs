@@ -78,7 +78,7 @@ impl Exchange<'_> {
         result
     }
 
-    fn wait_deadline(&self, revision: &LocalRevision) -> tokio::time::Instant {
+    pub(super) fn wait_deadline(&self, revision: &LocalRevision) -> tokio::time::Instant {
         let revision = &revision.revision;
         let wait = match revision.max_duration {
             Some(whole) => revision.queue_wait.min(whole),

@@ -121,6 +121,7 @@ impl Relay<'_> {
     fn answered(&self) {
         let now = self.worker.clock.now();
         self.progress.answered.set(Some(now));
+        drop(self.progress.repeat.take());
         // Before the client can know that it was answered, and ask how long the start took.
         if let Some(woken) = self.woken {
             let answer = FirstAnswer {

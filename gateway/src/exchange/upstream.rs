@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use activator::admission::Slot;
 use config::revision::Protocol;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::hold::read_ahead;
@@ -24,6 +26,7 @@ use crate::live::LocalRevision;
 use crate::refusal::Reason;
 use crate::serve::drain::Phase;
 use crate::serve::io::Io;
+use crate::serve::listeners;
 use crate::serve::timers::Timer;
 use crate::serve::worker::Worker;
 
@@ -98,7 +101,7 @@ impl Exchange<'_> {
         let worker = self.worker;
         // Boxed: connecting is rare, and its state would make every idle connection's task larger.
         let io = self
-            .while_there(down, Box::pin(dial(revision, slot.address())))
+            .while_there(down, Box::pin(dial(worker, revision, slot.address())))
             .await?;
         Ok(Box::new(Connection::new(io, &worker.buffers)))
     }
@@ -187,9 +190,22 @@ pub(super) fn gone(departure: Departure) -> Reason {
     }
 }
 
-async fn dial(revision: &LocalRevision, address: SocketAddr) -> Result<Io, StreamError> {
+/// A connection that is found out about when its peer dies while we wait for an answer.
+async fn open(address: SocketAddr, stall: Duration) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    listeners::notice_death(&socket)?;
+    listeners::allow_stall(&socket, stall)?;
+    Ok(stream)
+}
+
+async fn dial(
+    worker: &Worker,
+    revision: &LocalRevision,
+    address: SocketAddr,
+) -> Result<Io, StreamError> {
+    let stream = open(address, worker.shared.settings.limits.write_stall).await?;
     Ok(match (&revision.dialer, &revision.revision.tls) {
         (Some(dialer), _) => {
             let connected = dialer.connect(stream, address).await.inspect_err(|error| {
@@ -208,7 +224,7 @@ async fn link(
     revision: &LocalRevision,
     address: SocketAddr,
 ) -> Result<Rc<Link>, StreamError> {
-    let io = dial(revision, address).await?;
+    let io = dial(worker, revision, address).await?;
     Link::open(io, &worker.clock, worker.timers.timer()).await
 }
 
@@ -222,4 +238,34 @@ pub async fn until<T>(timer: &Timer, future: impl Future<Output = T>) -> Option<
         timer.poll_fired(cx).map(|()| None)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_dies_while_we_wait_for_it_is_found_out() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        for (stall, wanted) in [(1, 60), (60, 60), (300, 300)] {
+            let stream = open(address, Duration::from_secs(stall)).await.unwrap();
+            let socket = SockRef::from(&stream);
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(
+                (
+                    socket.tcp_keepalive_time().unwrap(),
+                    socket.tcp_keepalive_interval().unwrap(),
+                    socket.tcp_keepalive_retries().unwrap(),
+                    socket.tcp_user_timeout().unwrap(),
+                ),
+                (
+                    Duration::from_secs(15),
+                    Duration::from_secs(15),
+                    4,
+                    Some(Duration::from_secs(wanted)),
+                )
+            );
+        }
+    }
 }

@@ -1,8 +1,10 @@
 //! The clock over one attempt.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+
+use activator::admission::Repeat;
 
 use super::Exchange;
 use crate::http::message::Version;
@@ -37,16 +39,20 @@ pub(super) struct Progress {
     pub(super) answered: Cell<Option<Instant>>,
     /// The final head was given to the client's connection.
     pub(super) relayed: Cell<bool>,
+    /// What a second or later attempt needs, until its answer begins: a long answer is no reason to
+    /// let others repeat less.
+    pub(super) repeat: RefCell<Option<Repeat>>,
 }
 
 impl Progress {
-    pub(super) fn new(begun: Instant, whole: bool) -> Progress {
+    pub(super) fn new(begun: Instant, whole: bool, repeat: Option<Repeat>) -> Progress {
         Progress {
             begun,
             whole,
             uploaded: Cell::new(false),
             answered: Cell::new(None),
             relayed: Cell::new(false),
+            repeat: RefCell::new(repeat),
         }
     }
 }

@@ -5,11 +5,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use config::settings::Audience;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::census::Entry;
 use super::connection::{Open, patiently, serve_open};
 use super::io::Io;
+use super::listeners;
 use super::proxy_protocol;
 use super::tls;
 use super::worker::Worker;
@@ -47,6 +49,11 @@ pub(super) async fn arrive(
     let worker = &*worker;
     let settings = &worker.shared.settings;
     let of = settings.listeners.get(listener)?;
+    if let Err(error) = listeners::allow_stall(&SockRef::from(&stream), settings.limits.write_stall)
+    {
+        tracing::debug!(%peer, %error, "a connection failed before it began");
+        return None;
+    }
     let mut address = canonical(peer);
     let proxies = of.proxy_protocol.as_deref().unwrap_or_default();
     // A proxy that speaks for itself looks whether we are there.

@@ -312,6 +312,10 @@ async fn hear(
     by: Option<Instant>,
     head: &mut RequestHead,
 ) -> Heard {
+    if by.is_some_and(|by| Instant::now() >= by) {
+        // Most of a preface can be read as a head, too: late it is all the same.
+        return Heard::Refused(Reason::HeaderTimeout);
+    }
     let limits = &worker.shared.settings.limits;
     let heads = HeadLimits::of(limits);
     let pace = Pace::new(&worker.clock);

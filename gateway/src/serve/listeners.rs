@@ -148,14 +148,35 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Accepted sockets inherit what is set here.
 fn prepare(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
+    notice_death(socket)?;
+    socket.set_nonblocking(true)
+}
+
+/// Has the kernel find out whether the peer of a connection is dead, also while nothing is sent.
+///
+/// # Errors
+/// The kernel knows no such thing.
+pub fn notice_death(socket: &Socket) -> io::Result<()> {
     let (first, between, count) = KEEPALIVE;
     let keepalive = TcpKeepalive::new()
         .with_time(first)
         .with_interval(between)
         .with_retries(count);
     socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    socket.set_nonblocking(true)
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+}
+
+/// For a peer that may take no byte for so long: the kernel, which takes one that keeps its window
+/// shut for dead, must not be the first to lose patience.
+///
+/// # Errors
+/// The kernel knows no such thing.
+pub fn allow_stall(socket: &Socket, stall: Duration) -> io::Result<()> {
+    // Costs accepted sockets nothing unless a limit was raised.
+    if stall <= USER_TIMEOUT {
+        return Ok(());
+    }
+    socket.set_tcp_user_timeout(Some(stall))
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {

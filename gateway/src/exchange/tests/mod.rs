@@ -1,11 +1,14 @@
 //! Exchanges over in-process pipes with paused time: what limits end them, and what is left behind.
 
 mod arrival;
+mod connections;
 mod edge;
 mod ends;
 mod grpc;
 mod limits;
+mod pace;
 mod paths;
+mod repeats;
 mod reuse;
 mod streams;
 mod streams_end;
@@ -75,6 +78,16 @@ impl World {
 
     /// `gateway` are options of the process, in flow style.
     fn of(gateway: &str, endpoint: SocketAddr, revision: &str) -> World {
+        let backend = format!("endpoints: [\"{endpoint}\"]");
+        World::behind(&backend, gateway, endpoint, revision)
+    }
+
+    /// The same, of a revision whose endpoints a scaler would bring.
+    fn scaled(endpoint: SocketAddr, revision: &str) -> World {
+        World::behind("process: { command: [nobody] }", "", endpoint, revision)
+    }
+
+    fn behind(backend: &str, gateway: &str, endpoint: SocketAddr, revision: &str) -> World {
         let text = format!(
             "gateway: {{ {gateway} }}\n\
              routes:\n  - {{ name: a, traffic: [ {{ revision: a }} ] }}\n\
@@ -82,7 +95,7 @@ impl World {
              \x20     {{ path: /set, setHeaders: {{ x-forwarded-proto: https }}, traffic: [ {{ revision: a }} ] }},\n\
              \x20     {{ path: /moved, rewriteHost: inner.test, rewritePath: /else, setResponseHeaders: {{ x-set: '1' }},\n\
              \x20       traffic: [ {{ revision: a }} ] }} ] }}\n\
-             revisions:\n  - {{ name: a, endpoints: [\"{endpoint}\"], {revision} }}\n"
+             revisions:\n  - {{ name: a, {backend}, {revision} }}\n"
         );
         let content = config::parse("test.yaml", &text);
         assert!(matches!(content, Content::Documents { .. }), "{content:?}");

@@ -1,0 +1,129 @@
+//! Attempts after the first: what may be sent twice, how often, how soon, and how many requests at a
+//! time (`docs/decisions/0017-retry-budget.md`).
+
+use std::time::Duration;
+
+use activator::admission::Slot;
+use config::revision::Backend;
+use tokio::time::Instant;
+
+use super::hold::read_ahead;
+use super::upstream::{gone, until};
+use super::{End, Exchange};
+use crate::http::message::{Downstream, Source};
+use crate::live::LocalRevision;
+use crate::refusal::Reason;
+
+/// Milliseconds between an attempt that failed and the next, at least and at most: requests that
+/// failed together are not made again together.
+const PAUSE: std::ops::RangeInclusive<u64> = 5..=25;
+
+/// What is known of an attempt that failed before the first byte of an answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Broken {
+    /// The method's effect is the same when it is done twice (RFC 9110 §9.2.2).
+    pub(super) idempotent: bool,
+    /// The request's body is all here and kept.
+    pub(super) whole: bool,
+    /// The endpoint has said that it has processed nothing.
+    pub(super) unprocessed: bool,
+    /// Bytes of the request were written.
+    pub(super) written: bool,
+}
+
+impl Broken {
+    /// Whether nothing of the request can have been done, or doing it twice is no different.
+    pub(super) fn is_harmless(self) -> bool {
+        self.unprocessed || !self.written || (self.idempotent && self.whole)
+    }
+}
+
+/// Why an attempt is to be made again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failed {
+    /// What the client is told if it is not.
+    pub(super) cause: Reason,
+    /// A connection that had been in use ended: nothing says that a new one would fail, too.
+    pub(super) was_in_use: bool,
+}
+
+/// A request between two attempts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failure {
+    cause: Reason,
+    /// It has paused since.
+    paused: bool,
+}
+
+impl Exchange<'_> {
+    /// After an attempt that failed: whether there may be another. The request goes back to its place
+    /// then, by arrival, if it does not leave.
+    pub(super) async fn again<D: Downstream>(
+        &mut self,
+        revision: &LocalRevision,
+        failed: Failed,
+        down: &mut D,
+    ) -> Result<Failure, End> {
+        self.repeat = None;
+        let most = self.worker.shared.settings.limits.attempts;
+        if is_fixed(revision) && self.seen.attempts >= most {
+            return Err(End::Refused(failed.cause));
+        }
+        let paused = !failed.was_in_use;
+        if paused {
+            self.pause(revision, down).await?;
+        }
+        let cause = failed.cause;
+        Ok(Failure { cause, paused })
+    }
+
+    /// Whether a request that has a slot again may use it, as few repeats are under way. `None`: not
+    /// now, so it has given the slot back and paused.
+    pub(super) async fn admit<D: Downstream>(
+        &mut self,
+        revision: &LocalRevision,
+        slot: Slot,
+        failure: &mut Failure,
+        down: &mut D,
+    ) -> Result<Option<Slot>, End> {
+        self.repeat = revision.gate.throttle().repeat();
+        if self.repeat.is_some() {
+            return Ok(Some(slot));
+        }
+        drop(slot);
+        if is_fixed(revision) && failure.paused {
+            return Err(End::Refused(failure.cause));
+        }
+        failure.paused = true;
+        self.pause(revision, down).await?;
+        if Instant::now() >= self.wait_deadline(revision) {
+            return Err(End::Refused(Reason::StartTimeout));
+        }
+        Ok(None)
+    }
+
+    async fn pause<D: Downstream>(
+        &mut self,
+        revision: &LocalRevision,
+        down: &mut D,
+    ) -> Result<(), End> {
+        let _under_way = revision.gate.throttle().pause();
+        let some = self.worker.random() % (PAUSE.end() - PAUSE.start() + 1);
+        let pause = Duration::from_millis(PAUSE.start() + some);
+        self.timer.set(Some(Instant::now() + pause));
+        let (mut source, _sink) = down.split(self.pace);
+        // Boxed: repeating is rare, and its state would make every request's larger.
+        let departed = Box::pin(source.departed(read_ahead(self.request)));
+        let departed = until(self.timer, departed).await;
+        self.timer.set(None);
+        match departed {
+            Some(departure) => Err(End::Cut(gone(departure))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether there will be no other endpoints, however long a request waits.
+fn is_fixed(revision: &LocalRevision) -> bool {
+    matches!(revision.revision.backend, Backend::Fixed { .. })
+}
