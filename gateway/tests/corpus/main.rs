@@ -1,5 +1,5 @@
-//! What our codec makes of messages, against the corpus in `tests/corpus` and against what others
-//! make of them.
+//! What our codec makes of messages: against the corpus in `tests/corpus`, and against what hyper,
+//! nginx and HAProxy make of them.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +16,13 @@ mod cases;
     reason = "it is public to the end-to-end tests, and some of it is for them alone"
 )]
 mod corpus;
+mod differences;
+mod differential;
+mod hyper_peer;
 mod ours;
+mod proxies;
+mod recorder;
+mod variations;
 
 use std::path::PathBuf;
 
@@ -29,4 +35,14 @@ fn requests() -> Vec<Case> {
 
 fn corpus_directory() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus")
+}
+
+/// `full` with `TIDEGATE_LONG=1`, else `usual`.
+fn sized<T>(usual: T, full: T) -> T {
+    let long = std::env::var_os("TIDEGATE_LONG");
+    if long.is_some_and(|value| !value.is_empty() && value != "0") {
+        full
+    } else {
+        usual
+    }
 }

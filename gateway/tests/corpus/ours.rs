@@ -1,6 +1,5 @@
 //! What our codec reads in the bytes of a connection.
 
-use tidegate::http::field::Name;
 use tidegate::http::h1::body::{Decoder, Step};
 use tidegate::http::h1::{HeadLimits, Parsed, encode, request};
 use tidegate::http::message::{RequestEdits, RequestHead};
@@ -20,6 +19,8 @@ const TRAILER_BYTES: usize = 16_384;
 pub(crate) struct Reading {
     /// Whole requests.
     pub(crate) messages: Vec<Message>,
+    /// Where each of them begins, and then what comes behind them.
+    pub(crate) starts: Vec<usize>,
     pub(crate) end: End,
 }
 
@@ -29,7 +30,7 @@ pub(crate) struct Message {
     pub(crate) method: Vec<u8>,
     pub(crate) target: Vec<u8>,
     pub(crate) host: Vec<u8>,
-    /// Those that go to an endpoint, with `Host`.
+    /// All that came, names in lower case.
     pub(crate) fields: Vec<(Vec<u8>, Vec<u8>)>,
     /// The head as an endpoint gets it, but for what the exchange adds.
     pub(crate) head: Vec<u8>,
@@ -57,6 +58,7 @@ pub(crate) fn read(bytes: &[u8]) -> Reading {
     let mut reading = Reading::default();
     let mut rest = bytes;
     while !rest.is_empty() {
+        reading.starts.push(bytes.len() - rest.len());
         let mut head = RequestHead::default();
         let length = match request::parse(rest, &LIMITS, &mut head) {
             Ok(Parsed::Head(length)) => length,
@@ -92,10 +94,8 @@ pub(crate) fn read(bytes: &[u8]) -> Reading {
 fn message(request: &RequestHead) -> Message {
     let mut head = Vec::new();
     encode::request(&mut head, request, &RequestEdits::default());
-    let all = request.head.fields().iter();
-    let kept = all.filter(|field| !field.dropped && field.id != Name::Host);
-    let fields = kept.map(|field| {
-        let name = field.name.of(&request.head.bytes).to_vec();
+    let fields = request.head.fields().iter().map(|field| {
+        let name = field.name.of(&request.head.bytes).to_ascii_lowercase();
         (name, request.head.value(field).to_vec())
     });
     Message {
