@@ -41,13 +41,45 @@ async fn unless_gone<S: Source>(
     .await
 }
 
+/// Waits until nothing lies in the sink, as [`unless_gone`]; the source gives back its buffer meanwhile.
+async fn flush<S: Source, K: Sink>(source: &mut S, sink: &mut K) -> Result<(), Broken> {
+    let mut flushing = pin!(sink.flush());
+    poll_fn(|cx| match flushing.as_mut().poll(cx) {
+        Poll::Ready(flushed) => Poll::Ready(flushed.map_err(Broken::Sink)),
+        Poll::Pending => {
+            source.rest();
+            let gone = |()| Err(Broken::Source(StreamError::Closed));
+            source.poll_gone(cx).map(gone)
+        }
+    })
+    .await
+}
+
+/// Waits until there is data or the body is over, and fetches no more than the sink has room for, in
+/// which nothing lies that was not flushed.
+async fn fetch<S: Source, K: Sink>(source: &mut S, sink: &mut K) -> Result<Filled, Broken> {
+    poll_fn(|cx| {
+        let Poll::Ready(room) = sink.poll_room(cx) else {
+            source.rest();
+            let gone = |()| Err(Broken::Source(StreamError::Closed));
+            return source.poll_gone(cx).map(gone);
+        };
+        source.limit(room);
+        pin!(source.fill()).poll(cx).map_err(Broken::Source)
+    })
+    .await
+}
+
 /// Moves a body from one side to the other.
 pub(super) async fn pump<S: Source, K: Sink>(source: &mut S, sink: &mut K) -> Result<(), Broken> {
     loop {
-        if !source.is_ready() {
-            unless_gone(source, pin!(sink.flush())).await?;
-        }
-        match source.fill().await.map_err(Broken::Source)? {
+        let filled = if source.is_ready() {
+            source.fill().await.map_err(Broken::Source)?
+        } else {
+            flush(source, sink).await?;
+            fetch(source, sink).await?
+        };
+        match filled {
             Filled::Data => {
                 let data = source.data();
                 let count = data.len();

@@ -220,6 +220,10 @@ pub trait Source {
     /// # Cancel safety
     /// Nothing is lost: what was read stays buffered.
     fn fill(&mut self) -> impl Future<Output = Result<Filled, StreamError>>;
+    /// From now on no more than so many bytes should be fetched at a time.
+    fn limit(&mut self, _bytes: usize) {}
+    /// Gives back what it does not need while nothing can be read.
+    fn rest(&mut self) {}
     /// What is there. Stays until [`consume`](Source::consume).
     fn data(&self) -> &[u8];
     /// Drops the first `count` bytes of `data`; over HTTP/2 this is what returns credit.
@@ -248,6 +252,10 @@ pub trait Sink {
     /// None: part of a piece may have been written. Close the stream.
     fn write(&mut self, data: &[u8]) -> impl Future<Output = Result<(), StreamError>>;
     fn flush(&mut self) -> impl Future<Output = Result<(), StreamError>>;
+    /// How many bytes should be fetched for it, which is something; waits while it holds too much.
+    fn poll_room(&mut self, _cx: &mut Context<'_>) -> Poll<usize> {
+        Poll::Ready(usize::MAX)
+    }
     /// Ends the body and flushes; a tunnel's end is the end of our side of the connection.
     fn finish(
         &mut self,

@@ -117,6 +117,12 @@ impl Buffer {
         self.end - self.start
     }
 
+    /// Bytes of storage it holds.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.storage.len()
+    }
+
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.start == self.end

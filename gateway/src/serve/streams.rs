@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::{Builder, Connection, SendResponse};
 use http::{Request, request};
@@ -20,11 +19,14 @@ use super::timers::Timer;
 use super::worker::Worker;
 use crate::exchange::{self, Client, Papers};
 use crate::http::h1::HeadLimits;
+use crate::http::h2::budget::{Abuse, Peer};
+use crate::http::h2::outbox::{Outbox, Parcel};
 use crate::http::h2::pings::Pings;
 use crate::http::h2::server::{Crowd, Stream};
 use crate::http::h2::wire::{Heard, Wire};
 use crate::http::h2::{HEADER_LIST, SEND_BUFFER, STREAM_WINDOW, heads};
 use crate::http::message::{RequestHead, Version};
+use crate::refusal::Reason;
 
 /// Most unread bytes a client may have sent on all streams of a connection.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
@@ -55,7 +57,7 @@ async fn begin(
     timer: &Timer,
 ) -> Option<Box<Driver>> {
     let limits = &worker.shared.settings.limits;
-    let heard = Heard::new(&worker.clock);
+    let heard = Heard::new(Peer::Client, &worker.clock);
     let wire = Wire::accepted(io, unread, PREFACE.len(), DISCARD_MAX, heard.clone());
     let header_list = u32::try_from(limits.head_bytes.min(HEADER_LIST)).unwrap_or(u32::MAX);
     let handshake = Builder::new()
@@ -73,16 +75,18 @@ async fn begin(
         .await?
         .inspect_err(|error| tracing::debug!(%error, "HTTP/2 did not begin"))
         .ok()?;
+    let outbox = Outbox::new(&heard, limits.http2_streams as usize);
     Some(Box::new(Driver {
         worker: worker.clone(),
         client,
         pings: Pings::new(connection.ping_pong(), heard.clone(), PING_AFTER),
+        crowd: Crowd::new(CONNECTION_WINDOW as usize, outbox),
         heard,
         connection: Some(connection),
         crew: Rc::new(Crew::new(worker)),
-        crowd: Crowd::new(CONNECTION_WINDOW as usize),
         begun: 0,
         told: None,
+        condemned: None,
     }))
 }
 
@@ -91,7 +95,7 @@ struct Driver {
     worker: Rc<Worker>,
     client: Client,
     /// `None` once it has ended.
-    connection: Option<Connection<Wire, Bytes>>,
+    connection: Option<Connection<Wire, Parcel>>,
     crew: Rc<Crew>,
     crowd: Rc<Crowd>,
     pings: Pings,
@@ -100,6 +104,8 @@ struct Driver {
     begun: u32,
     /// When the client was told to leave.
     told: Option<Instant>,
+    /// When it was told to leave at once, for what it did.
+    condemned: Option<Instant>,
 }
 
 impl Driver {
@@ -139,13 +145,28 @@ impl Driver {
                     self.connection = None;
                 }
                 Poll::Ready(None) => self.connection = None,
-                Poll::Pending if self.worker.is_closing() && self.told.is_none() => self.tell(),
-                Poll::Pending => return,
+                Poll::Pending if self.condemned.is_some() => return,
+                Poll::Pending => match self.heard.abuse() {
+                    Some(abuse) => self.condemn(abuse),
+                    None if self.worker.is_closing() && self.told.is_none() => self.tell(),
+                    None => return,
+                },
             }
         }
     }
 
-    fn start(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    /// Ends the connection for what the client did; its streams hear of it.
+    fn condemn(&mut self, abuse: Abuse) {
+        let client = &self.client.address;
+        tracing::debug!(%client, abuse = abuse.word(), "a client is left for what it sends");
+        self.condemned = Some(self.worker.clock.now());
+        if let Some(connection) = &mut self.connection {
+            connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+        }
+    }
+
+    fn start(&mut self, request: Request<RecvStream>, respond: SendResponse<Parcel>) {
+        self.heard.taken(respond.stream_id().as_u32());
         self.begun = self.begun.saturating_add(1);
         let most = self.worker.shared.settings.limits.requests_per_connection;
         if self.begun >= most && self.told.is_none() {
@@ -188,8 +209,20 @@ impl Driver {
             let end = parted + patience;
             return (now < end).then_some(end);
         }
+        if let Some(condemned) = self.condemned {
+            let end = condemned + DISCARD_TIME;
+            return (now < end).then_some(end);
+        }
+        let limits = &self.worker.shared.settings.limits;
+        // What was written is not even taken in: nothing on it can go on.
+        let stuck = self.heard.stuck_since();
+        let stuck = stuck.map(|since| since + limits.write_stall);
+        if stuck.is_some_and(|end| now >= end) {
+            tracing::debug!(client = %self.client.address, "the client reads nothing");
+            return None;
+        }
         let head = self.heard.amid_since();
-        let head = head.map(|since| since + self.worker.shared.settings.limits.head_timeout);
+        let head = head.map(|since| since + limits.head_timeout);
         if head.is_some_and(|end| now >= end) {
             tracing::debug!(client = %self.client.address, "a head over HTTP/2 does not end");
             return None;
@@ -204,7 +237,7 @@ impl Driver {
             self.idle_deadline(now)
         };
         let age = self.client.leaves_at.filter(|_| self.told.is_none());
-        let others = [head, age].into_iter().flatten();
+        let others = [head, stuck, age].into_iter().flatten();
         at.map(|at| others.fold(at, Instant::min))
     }
 
@@ -216,8 +249,7 @@ impl Driver {
         let limits = &self.worker.shared.settings.limits;
         if let Some(since) = self.heard.stuck_since() {
             // The last of what was answered is still here.
-            let end = since + limits.write_stall;
-            return (now < end).then_some(end);
+            return Some(since + limits.write_stall);
         }
         let idle = self.crew.idle_since.get().max(self.heard.freed_at());
         if let Some(told) = self.told {
@@ -292,7 +324,7 @@ pub struct StreamJob {
     client: Client,
     head: request::Parts,
     body: RecvStream,
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Parcel>,
     crowd: Rc<Crowd>,
     _hand: Hand,
 }
@@ -332,6 +364,9 @@ async fn serve_one(job: StreamJob, papers: &mut Papers) {
             version: Version::Http2,
             ..RequestHead::default()
         };
+    }
+    if let Err(Reason::HeadTooLarge) = read {
+        crowd.large_head();
     }
     let body_bytes = limits.body_bytes.unwrap_or(u64::MAX);
     let mut down = Stream::new(&papers.request, body, respond, body_bytes, &crowd);

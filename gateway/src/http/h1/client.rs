@@ -68,6 +68,14 @@ impl Source for EndpointReader<'_> {
         self.reader.fill().await
     }
 
+    fn limit(&mut self, bytes: usize) {
+        self.reader.limit(bytes);
+    }
+
+    fn rest(&mut self) {
+        self.reader.rest();
+    }
+
     fn data(&self) -> &[u8] {
         self.reader.data()
     }

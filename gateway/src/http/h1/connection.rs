@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::body::Decoder;
-use super::reader::Reader;
+use super::reader::{BODY_WINDOW, Reader};
 use super::writer::{Encoder, Writer};
 use crate::http::message::Length;
 use crate::http::pace::Pace;
@@ -60,6 +60,8 @@ impl Connection {
             trailer_bytes: limits.trailer_bytes,
             body_bytes_max: limits.body_bytes,
             body_bytes: 0,
+            limit: BODY_WINDOW,
+            rested: 0,
         };
         let writer = Writer {
             io: write,

@@ -25,11 +25,19 @@ pub struct Reader<'a> {
     pub(super) trailer_bytes: usize,
     pub(super) body_bytes_max: u64,
     pub(super) body_bytes: u64,
+    /// Most bytes of a body to read at once.
+    pub(super) limit: usize,
+    /// Size of the buffer that was given back while nothing could be read.
+    pub(super) rested: usize,
 }
 
 impl Reader<'_> {
     /// Reads once into the buffer, which may hold at most `max` unused bytes; 0 is the end.
     fn poll_read(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<usize, StreamError>> {
+        if self.rested > 0 {
+            self.buffer.widen(self.rested.min(max));
+            self.rested = 0;
+        }
         let room = self.buffer.room(max);
         if room.is_empty() {
             return Poll::Ready(Err(StreamError::Malformed("more framing than fits")));
@@ -147,7 +155,8 @@ impl Reader<'_> {
             if let Some(filled) = self.step()? {
                 return Poll::Ready(Ok(filled));
             }
-            if ready!(self.poll_read(cx, BODY_WINDOW))? > 0 {
+            let max = self.limit.saturating_add(self.buffer.len());
+            if ready!(self.poll_read(cx, max.min(BODY_WINDOW)))? > 0 {
                 continue;
             }
             if self.decoder.ends_with_connection() {
@@ -168,6 +177,17 @@ fn has_empty_line(bytes: &[u8]) -> bool {
 impl Source for Reader<'_> {
     async fn fill(&mut self) -> Result<Filled, StreamError> {
         poll_fn(|cx| self.poll_fill(cx)).await
+    }
+
+    fn limit(&mut self, bytes: usize) {
+        self.limit = bytes;
+    }
+
+    fn rest(&mut self) {
+        if self.buffer.is_empty() {
+            self.rested = self.rested.max(self.buffer.size());
+            self.buffer.release();
+        }
     }
 
     fn data(&self) -> &[u8] {

@@ -177,6 +177,13 @@ impl Sink for CallWriter<'_> {
         poll_fn(|cx| outbound.poll_write(cx, data, self.pace)).await
     }
 
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        match self.outbound {
+            Some(outbound) => outbound.poll_room(cx, self.pace),
+            None => Poll::Ready(usize::MAX),
+        }
+    }
+
     async fn flush(&mut self) -> Result<(), StreamError> {
         let outbound = self.outbound.as_mut().ok_or(StreamError::Closed)?;
         poll_fn(|cx| outbound.poll_flush(cx, self.pace)).await
@@ -213,7 +220,12 @@ impl Requester for CallWriter<'_> {
         })?;
         self.pace
             .write_moved(request.head.bytes.len() + edits.lines.len());
-        *self.outbound = Some(Outbound::new(stream, request.length, ended));
+        *self.outbound = Some(Outbound::new(
+            stream,
+            request.length,
+            ended,
+            self.lease.outbox(),
+        ));
         *self.response.borrow_mut() = Some(response);
         Ok(())
     }

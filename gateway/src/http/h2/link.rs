@@ -9,10 +9,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use activator::admission::Clock;
-use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
 use tokio::sync::Notify;
 
+use super::budget::Peer;
+use super::outbox::{Outbox, Parcel};
 use super::pings::Pings;
 use super::wire::{Heard, Wire};
 use super::{HEADER_LIST, SEND_BUFFER, STREAM_WINDOW, failure};
@@ -38,7 +39,7 @@ const PING_AFTER: Duration = Duration::from_secs(330);
 /// A connection to an endpoint. Dropping the last handle ends it, once its streams are over.
 #[derive(Debug)]
 pub struct Link {
-    requests: RefCell<SendRequest<Bytes>>,
+    requests: RefCell<SendRequest<Parcel>>,
     clock: Rc<Clock>,
     /// Who opened it; `None` = in clear.
     dialer: Option<Arc<Dialer>>,
@@ -50,6 +51,7 @@ pub struct Link {
     gone: Cell<bool>,
     used: Cell<Instant>,
     heard: Rc<Heard>,
+    outbox: Rc<Outbox>,
     /// Told when it was first heard, or has ended.
     settled: Notify,
 }
@@ -65,7 +67,7 @@ impl Link {
     /// The connection is closed.
     pub async fn open(io: Io, clock: &Rc<Clock>, timer: Timer) -> Result<Rc<Link>, StreamError> {
         let dialer = io.dialer().cloned();
-        let heard = Heard::new(clock);
+        let heard = Heard::new(Peer::Endpoint, clock);
         let wire = Wire::opened(io, heard.clone());
         let header_list = u32::try_from(HEADER_LIST).unwrap_or(u32::MAX);
         let (requests, mut connection) = Builder::new()
@@ -87,6 +89,7 @@ impl Link {
             begun: Cell::new(0),
             gone: Cell::new(false),
             used: Cell::new(clock.now()),
+            outbox: Outbox::new(&heard, STREAMS_MAX as usize),
             heard,
             settled: Notify::new(),
         });
@@ -158,7 +161,7 @@ impl Link {
 #[derive(Debug)]
 pub struct Lease {
     link: Rc<Link>,
-    pub(super) requests: SendRequest<Bytes>,
+    pub(super) requests: SendRequest<Parcel>,
 }
 
 impl Lease {
@@ -179,6 +182,11 @@ impl Lease {
         self.link.gone.set(true);
     }
 
+    /// Where bodies wait to be written.
+    pub(super) fn outbox(&self) -> &Rc<Outbox> {
+        &self.link.outbox
+    }
+
     /// When the endpoint last said anything on the connection.
     #[must_use]
     pub fn heard_at(&self) -> Instant {
@@ -195,7 +203,7 @@ impl Drop for Lease {
 
 /// Moves the connection's frames until it ends.
 async fn drive(
-    connection: Connection<Wire, Bytes>,
+    connection: Connection<Wire, Parcel>,
     link: Weak<Link>,
     mut pings: Pings,
     clock: Rc<Clock>,
@@ -217,7 +225,7 @@ async fn drive(
 }
 
 fn poll_driven(
-    mut connection: Pin<&mut Connection<Wire, Bytes>>,
+    mut connection: Pin<&mut Connection<Wire, Parcel>>,
     link: &Weak<Link>,
     pings: &mut Pings,
     clock: &Clock,

@@ -1,12 +1,14 @@
 //! HTTP/2, both sides (RFC 9113), on the h2 crate: this is where its messages take and leave the
 //! form they have inside.
 
+pub mod budget;
 pub mod client;
 pub mod frames;
 pub mod heads;
 pub mod inbound;
 pub mod link;
 pub mod outbound;
+pub mod outbox;
 pub mod pings;
 pub mod server;
 pub mod wire;

@@ -1,30 +1,48 @@
 //! The half of a stream that is sent.
 
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::SendStream;
 
-use super::{failure, heads};
+use super::outbox::{Outbox, Parcel, Part};
+use super::{SEND_BUFFER, failure, heads};
 use crate::http::message::{Length, StreamError, Trailers};
 use crate::http::pace::Pace;
 
-/// A body being sent. What it holds is bounded by the pieces it is given; what the connection holds
-/// of it, by [`SEND_BUFFER`](super::SEND_BUFFER) and by the peer's window.
+/// A part of a piece that is smaller than this, because the peer's window is, makes more work than it
+/// carries.
+const CRUMB: usize = 256;
+
+/// A body being sent. What it holds, and the connection holds of it, is bounded by its part of the
+/// connection's [`Outbox`].
 #[derive(Debug)]
 pub struct Outbound {
-    stream: SendStream<Bytes>,
+    stream: SendStream<Parcel>,
+    outbox: Rc<Outbox>,
+    /// Once there is something to hold.
+    part: Option<Rc<Part>>,
     /// Bytes still owed, where the head said how many.
     left: Option<u64>,
     /// Not given to the connection yet: it may turn out to be the last piece.
     piece: Bytes,
+    /// Bytes of what is being written that were taken already.
+    taken: usize,
+    /// More has to be written before it may take any.
+    full: bool,
     over: bool,
 }
 
 impl Outbound {
     /// `ended`: the head was said to be all.
     #[must_use]
-    pub fn new(stream: SendStream<Bytes>, length: Length, ended: bool) -> Outbound {
+    pub fn new(
+        stream: SendStream<Parcel>,
+        length: Length,
+        ended: bool,
+        outbox: &Rc<Outbox>,
+    ) -> Outbound {
         let left = match length {
             Length::None => Some(0),
             Length::Exactly(bytes) => Some(bytes),
@@ -32,10 +50,18 @@ impl Outbound {
         };
         Outbound {
             stream,
+            outbox: outbox.clone(),
+            part: None,
             left,
             piece: Bytes::new(),
+            taken: 0,
+            full: false,
             over: ended,
         }
+    }
+
+    fn part(&mut self) -> &Rc<Part> {
+        self.part.get_or_insert_with(|| self.outbox.part())
     }
 
     #[must_use]
@@ -48,7 +74,25 @@ impl Outbound {
         self.left = None;
     }
 
-    /// Takes a piece, once the one before is with the connection. `data` is taken when it is ready.
+    /// How many bytes should be fetched for it now: something, or what it holds has to go first.
+    pub fn poll_room(&mut self, cx: &mut Context<'_>, pace: &Pace) -> Poll<usize> {
+        self.poll_part(cx, SEND_BUFFER, pace)
+    }
+
+    fn poll_part(&mut self, cx: &mut Context<'_>, wanted: usize, pace: &Pace) -> Poll<usize> {
+        let room = self.part().poll_room(cx, wanted);
+        if room.is_pending() {
+            self.full = true;
+            pace.write_waits();
+        } else if self.full {
+            self.full = false;
+            pace.write_moved(0);
+        }
+        room
+    }
+
+    /// Takes a piece, once the one before is with the connection. `data` is taken when it is ready,
+    /// and must be the same until then.
     pub fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -61,13 +105,20 @@ impl Outbound {
         if self.over {
             return Poll::Ready(Err(StreamError::Malformed("body after its end")));
         }
-        ready!(self.poll_send(cx, false, pace))?;
-        if let Some(left) = &mut self.left {
-            *left = left
-                .checked_sub(data.len() as u64)
-                .ok_or(StreamError::Malformed("body longer than its length"))?;
+        while self.taken < data.len() {
+            ready!(self.poll_send(cx, false, pace))?;
+            let rest = &data[self.taken..];
+            let count = ready!(self.poll_part(cx, rest.len(), pace));
+            if let Some(left) = &mut self.left {
+                *left = left
+                    .checked_sub(count as u64)
+                    .ok_or(StreamError::Malformed("body longer than its length"))?;
+            }
+            self.part().take(count);
+            self.piece = Bytes::copy_from_slice(&rest[..count]);
+            self.taken += count;
         }
-        self.piece = Bytes::copy_from_slice(data);
+        self.taken = 0;
         Poll::Ready(Ok(()))
     }
 
@@ -99,7 +150,10 @@ impl Outbound {
         ready!(self.poll_send(cx, trailers.is_none(), pace))?;
         match trailers {
             None if self.over => {}
-            None => self.stream.send_data(Bytes::new(), true).map_err(failure)?,
+            None => {
+                let nothing = Parcel::empty();
+                self.stream.send_data(nothing, true).map_err(failure)?;
+            }
             Some(trailers) => {
                 let trailers = heads::write_trailers(trailers)?;
                 self.stream.send_trailers(trailers).map_err(failure)?;
@@ -120,7 +174,11 @@ impl Outbound {
             self.stream.reserve_capacity(self.piece.len());
             let room = self.stream.capacity().min(self.piece.len());
             if room > 0 {
+                if room < CRUMB && room < self.piece.len() {
+                    self.outbox.heard().crumb();
+                }
                 let part = self.piece.split_to(room);
+                let part = Parcel::new(part, self.part());
                 let end = last && self.piece.is_empty();
                 self.stream.send_data(part, end).map_err(failure)?;
                 self.over |= end;
@@ -147,5 +205,13 @@ impl Outbound {
 
     pub fn reset(&mut self, reason: h2::Reason) {
         self.stream.send_reset(reason);
+    }
+}
+
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        if let Some(part) = &self.part {
+            part.free(self.piece.len());
+        }
     }
 }

@@ -5,12 +5,12 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{FlowControl, RecvStream};
 
 use super::inbound::Inbound;
 use super::outbound::Outbound;
+use super::outbox::{Outbox, Parcel};
 use super::{failure, heads};
 use crate::http::message::{
     Departure, Downstream, Filled, RequestHead, Responder, ResponseHead, Sink, Source, StreamError,
@@ -23,13 +23,14 @@ use crate::http::pace::Pace;
 pub struct Stream {
     inbound: Inbound,
     outbound: RefCell<Answer>,
+    outbox: Rc<Outbox>,
     seat: Option<Seat>,
 }
 
 /// How far the answer has come.
 #[derive(Debug)]
 enum Answer {
-    Due(SendResponse<Bytes>),
+    Due(SendResponse<Parcel>),
     Begun(Outbound),
 }
 
@@ -39,7 +40,7 @@ impl Stream {
     pub fn new(
         request: &RequestHead,
         body: RecvStream,
-        respond: SendResponse<Bytes>,
+        respond: SendResponse<Parcel>,
         body_bytes: u64,
         crowd: &Rc<Crowd>,
     ) -> Stream {
@@ -51,6 +52,7 @@ impl Stream {
         Stream {
             inbound,
             outbound: RefCell::new(Answer::Due(respond)),
+            outbox: crowd.outbox.clone(),
             seat,
         }
     }
@@ -90,6 +92,7 @@ impl Downstream for Stream {
         };
         let writer = StreamWriter {
             outbound: &self.outbound,
+            outbox: &self.outbox,
             pace,
         };
         (reader, writer)
@@ -220,6 +223,7 @@ impl Source for StreamReader<'_> {
 #[derive(Debug)]
 pub struct StreamWriter<'a> {
     outbound: &'a RefCell<Answer>,
+    outbox: &'a Rc<Outbox>,
     pace: &'a Pace,
 }
 
@@ -249,7 +253,8 @@ impl StreamWriter<'_> {
             Ok(stream) => {
                 self.pace
                     .write_moved(response.head.bytes.len() + added.len());
-                *answer = Answer::Begun(Outbound::new(stream, response.length, ended));
+                let body = Outbound::new(stream, response.length, ended, self.outbox);
+                *answer = Answer::Begun(body);
             }
             Err(error) => tracing::debug!(%error, "the client's stream has ended"),
         }
@@ -260,6 +265,13 @@ impl Sink for StreamWriter<'_> {
     async fn write(&mut self, data: &[u8]) -> Result<(), StreamError> {
         self.with_body(|body, cx, pace| body.poll_write(cx, data, pace))
             .await
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        match &mut *self.outbound.borrow_mut() {
+            Answer::Begun(outbound) => outbound.poll_room(cx, self.pace),
+            Answer::Due(_) => Poll::Ready(usize::MAX),
+        }
     }
 
     async fn flush(&mut self) -> Result<(), StreamError> {
@@ -305,13 +317,14 @@ impl Responder for StreamWriter<'_> {
     }
 }
 
-/// The requests of one connection that have a body. What their clients have sent and nobody has read
-/// takes up the window that all its streams share.
+/// The requests of one connection. What their client has sent of bodies and nobody has read takes up
+/// the window that all its streams share.
 #[derive(Debug)]
 pub struct Crowd {
+    outbox: Rc<Outbox>,
     /// Bytes of the window.
     window: usize,
-    /// Oldest first; as many as the connection has streams, at most.
+    /// Of those that have a body. Oldest first; as many as the connection has streams, at most.
     places: RefCell<Vec<Rc<Place>>>,
 }
 
@@ -355,13 +368,20 @@ impl Place {
 }
 
 impl Crowd {
-    /// Nobody in it yet. `window`: bytes that all streams of the connection share.
+    /// Nobody in it yet. `window`: bytes that all streams of the connection share; `outbox`: where
+    /// answers wait to be written.
     #[must_use]
-    pub fn new(window: usize) -> Rc<Crowd> {
+    pub fn new(window: usize, outbox: Rc<Outbox>) -> Rc<Crowd> {
         Rc::new(Crowd {
+            outbox,
             window,
             places: RefCell::default(),
         })
+    }
+
+    /// A head was larger than allowed.
+    pub fn large_head(&self) {
+        self.outbox.heard().large_head();
     }
 
     fn join(self: &Rc<Self>, flow: FlowControl) -> Seat {

@@ -1,6 +1,6 @@
 //! The bytes under an HTTP/2 connection.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,10 +10,14 @@ use std::time::Instant;
 use activator::admission::Clock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::budget::{Abuse, Budget, Peer, Tally};
 use super::frames::Frames;
 use crate::serve::io::Io;
 
-/// When the peer was last heard, and whether it reads.
+/// Bytes of what a client says first (RFC 9113 §3.4).
+const PREFACE: usize = 24;
+
+/// When the peer was last heard, whether it reads, and what its frames have cost.
 #[derive(Debug)]
 pub struct Heard {
     clock: Rc<Clock>,
@@ -27,11 +31,12 @@ pub struct Heard {
     amid: Cell<Option<Instant>>,
     /// When our side ended.
     parted: Cell<Option<Instant>>,
+    budget: RefCell<Budget>,
 }
 
 impl Heard {
     #[must_use]
-    pub fn new(clock: &Rc<Clock>) -> Rc<Heard> {
+    pub fn new(peer: Peer, clock: &Rc<Clock>) -> Rc<Heard> {
         Rc::new(Heard {
             clock: clock.clone(),
             at: Cell::new(clock.now()),
@@ -40,6 +45,7 @@ impl Heard {
             freed: Cell::new(clock.now()),
             amid: Cell::new(None),
             parted: Cell::new(None),
+            budget: RefCell::new(Budget::new(peer, clock)),
         })
     }
 
@@ -75,13 +81,38 @@ impl Heard {
         self.freed.get()
     }
 
-    fn walk(&self, frames: &mut Frames, bytes: &[u8]) {
-        let apart = frames.walk(bytes);
+    /// Whether what came may be looked at.
+    fn walk(&self, frames: &mut Frames, bytes: &[u8]) -> bool {
+        let mut budget = self.budget.borrow_mut();
+        let mut tally = Tally::default();
+        let apart = frames.walk(bytes, |frame| budget.count(frame, &mut tally));
         if !frames.is_amid() {
             self.amid.set(None);
         } else if apart || self.amid.get().is_none() {
             self.amid.set(Some(self.clock.now()));
         }
+        budget.admit(tally)
+    }
+
+    /// Why the peer must be left, once it must: nothing more is read from it.
+    #[must_use]
+    pub fn abuse(&self) -> Option<Abuse> {
+        self.budget.borrow().abuse()
+    }
+
+    /// A client's stream was taken up.
+    pub fn taken(&self, stream: u32) {
+        self.budget.borrow_mut().taken(stream);
+    }
+
+    /// A head was larger than allowed.
+    pub fn large_head(&self) {
+        self.budget.borrow_mut().large_head();
+    }
+
+    /// The peer's window let hardly anything through.
+    pub fn crumb(&self) {
+        self.budget.borrow_mut().crumb();
     }
 
     /// Since when a head, or any frame but a body's, has begun and not ended.
@@ -107,11 +138,15 @@ impl Heard {
 #[derive(Debug)]
 pub struct Wire {
     io: Io,
+    peer: Peer,
     prefix: Vec<u8>,
     /// Bytes of the prefix that were given out.
     given: usize,
     heard: Rc<Heard>,
+    /// What comes.
     frames: Frames,
+    /// What goes.
+    ours: Frames,
     /// Most bytes to take in for the sake of an orderly end, once our side has ended.
     discard: usize,
 }
@@ -122,7 +157,9 @@ impl Wire {
     pub fn opened(io: Io, heard: Rc<Heard>) -> Wire {
         Wire {
             frames: Frames::new(0),
+            ours: Frames::new(PREFACE),
             io,
+            peer: Peer::Endpoint,
             prefix: Vec::new(),
             given: 0,
             heard,
@@ -142,10 +179,32 @@ impl Wire {
         heard: Rc<Heard>,
     ) -> Wire {
         Wire {
+            peer: Peer::Client,
             frames: Frames::new(before),
+            ours: Frames::new(0),
             prefix,
             discard,
             ..Wire::opened(io, heard)
+        }
+    }
+
+    /// Nothing more is read. Whoever drives a client's connection says goodbye; one to an endpoint
+    /// has failed.
+    fn refuse(&self) -> Poll<io::Result<()>> {
+        match self.peer {
+            Peer::Client => Poll::Pending,
+            Peer::Endpoint => Poll::Ready(Err(io::Error::other("its frames cost too much"))),
+        }
+    }
+
+    /// Goes on over what was written: the first `count` bytes of these.
+    fn wrote(&mut self, parts: &[IoSlice<'_>], count: usize) {
+        let mut budget = self.heard.budget.borrow_mut();
+        let mut left = count;
+        for part in parts {
+            let written = &part[..part.len().min(left)];
+            left -= written.len();
+            self.ours.walk(written, |frame| budget.sent(frame));
         }
     }
 }
@@ -157,24 +216,31 @@ impl AsyncRead for Wire {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let wire = &mut *self;
+        let before = buffer.filled().len();
+        if wire.heard.abuse().is_some() {
+            return wire.refuse();
+        }
         let left = &wire.prefix[wire.given..];
-        if !left.is_empty() {
+        if left.is_empty() {
+            let (mut read, _write) = wire.io.split();
+            ready!(read.poll_read_buf(cx, buffer))?;
+            wire.heard.note();
+        } else {
             let count = left.len().min(buffer.remaining());
             buffer.put_slice(&left[..count]);
-            wire.heard.walk(&mut wire.frames, &left[..count]);
             wire.given += count;
             if wire.given == wire.prefix.len() {
                 wire.prefix = Vec::new();
                 wire.given = 0;
             }
-            return Poll::Ready(Ok(()));
         }
-        let (mut read, _write) = wire.io.split();
-        let before = buffer.filled().len();
-        ready!(read.poll_read_buf(cx, buffer))?;
-        wire.heard
-            .walk(&mut wire.frames, &buffer.filled()[before..]);
-        wire.heard.note();
+        if !wire
+            .heard
+            .walk(&mut wire.frames, &buffer.filled()[before..])
+        {
+            buffer.set_filled(before);
+            return wire.refuse();
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -195,7 +261,11 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let wire = &mut *self;
         let (_read, mut write) = wire.io.split();
-        wire.heard.note_write(write.poll_write(cx, parts))
+        let written = wire.heard.note_write(write.poll_write(cx, parts));
+        if let Poll::Ready(Ok(count)) = written {
+            wire.wrote(parts, count);
+        }
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

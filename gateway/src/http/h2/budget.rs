@@ -1,0 +1,322 @@
+//! What a peer's frames may cost us (RFC 9113 §10.5): the h2 crate bounds the memory they take and
+//! hardly the work they make.
+//!
+//! Frames that carry nothing cost one each, out of a purse that fills with time and with what we
+//! send: who receives much has windows to give back, pings to measure with and answers to turn down.
+//! Whoever has spent it all is left. So is a client that takes back most of what it asks, or makes us
+//! do so, and one whose heads are too large again and again.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use activator::admission::Clock;
+
+use super::frames::{ACK, DATA, END_STREAM, Frame, HEADERS, PING, RST_STREAM, SETTINGS};
+
+/// Frames that carry nothing, at once.
+const BURST: u32 = 1000;
+
+/// How long it takes to earn one more: 50 in a second.
+const REFILL: Duration = Duration::from_millis(20);
+
+/// What a DATA frame of ours earns: windows of its stream and of the connection given back, and a
+/// ping that measures.
+const FOR_DATA: u32 = 3;
+
+/// What a head of ours earns: its stream ended early, its priority changed.
+const FOR_HEAD: u32 = 2;
+
+/// What a DATA frame costs that the peer's window made tiny: more than it earns.
+const FOR_CRUMB: u32 = FOR_DATA + 1;
+
+/// Streams a client has reset, or made us reset, in [`RECENT`], before their share is looked at.
+const RESETS: u32 = 200;
+
+/// Heads of one connection that were larger than allowed.
+const LARGE_HEADS: u32 = 4;
+
+/// Codes of `RST_STREAM` (RFC 9113 §7) with which we answer a broken protocol: `PROTOCOL_ERROR`,
+/// `FLOW_CONTROL_ERROR`, `STREAM_CLOSED`, `FRAME_SIZE_ERROR`, `COMPRESSION_ERROR`.
+const FAULTS: [u32; 5] = [1, 3, 5, 6, 9];
+
+/// Who the peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    Client,
+    Endpoint,
+}
+
+/// Why a peer is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abuse {
+    /// Too many frames that carry nothing.
+    Frames,
+    /// Most of what it asked was reset.
+    Resets,
+    /// Heads larger than allowed, again and again.
+    Heads,
+}
+
+impl Abuse {
+    pub const ALL: [Abuse; 3] = [Abuse::Frames, Abuse::Resets, Abuse::Heads];
+
+    /// The word for it in metrics and the log.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Abuse::Frames => "frames",
+            Abuse::Resets => "resets",
+            Abuse::Heads => "heads",
+        }
+    }
+}
+
+/// One connection's.
+#[derive(Debug)]
+pub struct Budget {
+    peer: Peer,
+    clock: Rc<Clock>,
+    left: u32,
+    filled: Instant,
+    recent: Recent,
+    /// Highest stream the client has opened.
+    opened: u32,
+    /// Highest stream of the client that we have taken up.
+    taken: u32,
+    /// Streams whose answer has gone whole, or that we have reset.
+    over: Over,
+    /// Answers we are owed: to our SETTINGS and to our PINGs.
+    settings: u32,
+    pings: u32,
+    large_heads: u32,
+    abuse: Option<Abuse>,
+}
+
+/// What some bytes brought.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    cost: u32,
+    streams: u32,
+    resets: u32,
+}
+
+impl Budget {
+    #[must_use]
+    pub fn new(peer: Peer, clock: &Rc<Clock>) -> Budget {
+        Budget {
+            peer,
+            clock: clock.clone(),
+            left: BURST,
+            filled: clock.now(),
+            recent: Recent::new(clock.now()),
+            opened: 0,
+            taken: 0,
+            over: Over::default(),
+            settings: 0,
+            pings: 0,
+            large_heads: 0,
+            abuse: None,
+        }
+    }
+
+    /// Why it must be left, once it must.
+    #[must_use]
+    pub fn abuse(&self) -> Option<Abuse> {
+        self.abuse
+    }
+
+    /// Adds a frame that came.
+    pub(super) fn count(&mut self, frame: Frame, tally: &mut Tally) {
+        tally.cost += match frame.kind {
+            DATA => u32::from(frame.length == 0 && !frame.has(END_STREAM)),
+            HEADERS => {
+                if frame.stream > self.opened {
+                    self.opened = frame.stream;
+                    self.over.set(frame.stream, false);
+                    tally.streams += 1;
+                }
+                // Of an endpoint: an interim answer, or an answer that ours has paid for.
+                let answer = self.peer == Peer::Endpoint && !frame.has(END_STREAM);
+                u32::from(frame.length == 0 || answer)
+            }
+            RST_STREAM => {
+                // Who was answered before it had said all says so.
+                tally.resets += u32::from(!self.over.has(frame.stream));
+                1
+            }
+            SETTINGS if frame.has(ACK) => unasked(&mut self.settings),
+            PING if frame.has(ACK) => unasked(&mut self.pings),
+            // Among them CONTINUATION, PRIORITY, WINDOW_UPDATE, GOAWAY and unknown ones.
+            _ => 1,
+        };
+    }
+
+    /// Takes what came; whether it may be looked at.
+    pub(super) fn admit(&mut self, tally: Tally) -> bool {
+        if tally.cost > 0 {
+            self.spend(tally.cost);
+        }
+        if tally.streams + tally.resets > 0 && self.peer == Peer::Client {
+            self.note(tally.streams, tally.resets);
+        }
+        self.abuse.is_none()
+    }
+
+    /// A frame of ours that went.
+    pub(super) fn sent(&mut self, frame: Frame) {
+        let ends = matches!(frame.kind, DATA | HEADERS) && frame.has(END_STREAM);
+        if ends || frame.kind == RST_STREAM {
+            self.over.set(frame.stream, true);
+        }
+        match frame.kind {
+            DATA if frame.length > 0 => self.earn(FOR_DATA),
+            HEADERS => {
+                self.earn(FOR_HEAD);
+                // The h2 crate itself answers a head that is larger than it may be.
+                if self.peer == Peer::Client && frame.stream > self.taken {
+                    self.large_head();
+                }
+            }
+            RST_STREAM if self.peer == Peer::Client && FAULTS.contains(&frame.code) => {
+                self.note(0, 1);
+            }
+            SETTINGS if !frame.has(ACK) => self.settings += 1,
+            PING if !frame.has(ACK) => self.pings += 1,
+            _ => {}
+        }
+    }
+
+    /// A client's stream was taken up.
+    pub fn taken(&mut self, stream: u32) {
+        self.taken = self.taken.max(stream);
+    }
+
+    /// A head was larger than allowed.
+    pub fn large_head(&mut self) {
+        self.large_heads += 1;
+        if self.large_heads >= LARGE_HEADS {
+            self.abuse.get_or_insert(Abuse::Heads);
+        }
+    }
+
+    /// The peer's window lets so little through that the frame is hardly worth its header.
+    pub fn crumb(&mut self) {
+        self.spend(FOR_CRUMB);
+    }
+
+    fn earn(&mut self, count: u32) {
+        self.left = BURST.min(self.left + count);
+    }
+
+    fn spend(&mut self, cost: u32) {
+        let passed = self.clock.now().saturating_duration_since(self.filled);
+        let earned = u32::try_from(passed.as_millis() / REFILL.as_millis()).unwrap_or(BURST);
+        if earned > 0 {
+            self.earn(earned.min(BURST));
+            self.filled += REFILL * earned;
+        }
+        match self.left.checked_sub(cost) {
+            Some(left) => self.left = left,
+            None => {
+                self.abuse.get_or_insert(Abuse::Frames);
+            }
+        }
+    }
+
+    fn note(&mut self, streams: u32, resets: u32) {
+        self.recent.add(self.clock.now(), streams, resets);
+        if self.recent.is_mostly_reset() {
+            self.abuse.get_or_insert(Abuse::Resets);
+        }
+    }
+}
+
+/// One bit for each of the last streams.
+#[derive(Debug, Default)]
+struct Over([u64; 16]);
+
+impl Over {
+    fn place(&self, stream: u32) -> (usize, u64) {
+        // Clients' streams have odd numbers.
+        let number = stream as usize / 2 % (self.0.len() * 64);
+        (number / 64, 1 << (number % 64))
+    }
+
+    fn set(&mut self, stream: u32, over: bool) {
+        let (word, bit) = self.place(stream);
+        if over {
+            self.0[word] |= bit;
+        } else {
+            self.0[word] &= !bit;
+        }
+    }
+
+    fn has(&self, stream: u32) -> bool {
+        let (word, bit) = self.place(stream);
+        self.0[word] & bit != 0
+    }
+}
+
+/// What an answer nobody asked for costs; one that is owed is free.
+fn unasked(owed: &mut u32) -> u32 {
+    match owed.checked_sub(1) {
+        Some(left) => {
+            *owed = left;
+            0
+        }
+        None => 1,
+    }
+}
+
+/// Parts of the time that is looked back on.
+const PARTS: usize = 7;
+
+/// Each of them: together at least 30 seconds, the one that has just begun left out.
+const PART: Duration = Duration::from_secs(5);
+
+/// Streams of the last half minute.
+#[derive(Debug)]
+struct Recent {
+    /// Begun and reset in each part, in turn.
+    parts: [(u32, u32); PARTS],
+    /// The one that is added to, and when it began.
+    now: usize,
+    since: Instant,
+}
+
+impl Recent {
+    fn new(since: Instant) -> Recent {
+        Recent {
+            parts: [(0, 0); PARTS],
+            now: 0,
+            since,
+        }
+    }
+
+    fn add(&mut self, at: Instant, streams: u32, resets: u32) {
+        let mut turns = 0;
+        while at.saturating_duration_since(self.since) >= PART && turns < PARTS {
+            self.since += PART;
+            self.now = (self.now + 1) % PARTS;
+            self.parts[self.now] = (0, 0);
+            turns += 1;
+        }
+        if turns == PARTS {
+            self.since = at;
+        }
+        let part = &mut self.parts[self.now];
+        part.0 = part.0.saturating_add(streams);
+        part.1 = part.1.saturating_add(resets);
+    }
+
+    fn is_mostly_reset(&self) -> bool {
+        let sum = |all: (u32, u32), part: &(u32, u32)| {
+            (all.0.saturating_add(part.0), all.1.saturating_add(part.1))
+        };
+        let (streams, resets) = self.parts.iter().fold((0, 0), sum);
+        resets > RESETS && resets.saturating_mul(2) > streams
+    }
+}
+
+#[cfg(test)]
+mod tests;
