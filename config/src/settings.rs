@@ -98,7 +98,7 @@ pub enum LogOutput {
     File(PathBuf),
 }
 
-/// Bounds, named as in the file. What the file can only repeat (overload) has no field yet.
+/// Bounds, named as in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub head_timeout: Duration,
@@ -133,6 +133,8 @@ pub struct Limits {
     pub held_bytes: usize,
     /// Concurrent streams of a client's HTTP/2 connection.
     pub http2_streams: u32,
+    /// Bytes. `None` = from the control group.
+    pub memory: Option<u64>,
     pub upstream_idle: Duration,
     pub upstream_idle_per_endpoint: usize,
     pub dot_segments: DotSegments,
@@ -201,6 +203,7 @@ impl Default for Limits {
             held_per_namespace: None,
             held_bytes: 256 * 1024 * 1024,
             http2_streams: 100,
+            memory: None,
             upstream_idle: Duration::from_secs(55),
             upstream_idle_per_endpoint: 8,
             dot_segments: DotSegments::Reject,

@@ -46,6 +46,7 @@ use crate::http::field::Name;
 use crate::http::message::{Downstream, Length, RequestHead, Responder, ResponseHead, Sink};
 use crate::http::pace::Pace;
 use crate::live::{LocalRevision, Routed};
+use crate::memory::Level;
 use crate::refusal::Reason;
 use crate::serve::timers::Timer;
 use crate::serve::worker::Worker;
@@ -289,6 +290,9 @@ impl Exchange<'_> {
 
     /// What a head asks that no route can grant.
     fn check(&mut self) -> Result<(), Reason> {
+        if self.worker.is_short_of_memory(Level::Rejecting) {
+            return Err(Reason::Overloaded);
+        }
         let limits = &self.worker.shared.settings.limits;
         path::check(self.request, limits.dot_segments)?;
         edits::underscores(&mut self.request.head, limits.underscores)?;
@@ -440,7 +444,7 @@ impl Exchange<'_> {
 
     /// Whether the client is to be asked to leave.
     fn is_last(&self) -> bool {
-        self.worker.is_closing() || self.client.is_to_leave(self.worker.clock.now())
+        self.worker.is_parting() || self.client.is_to_leave(self.worker.clock.now())
     }
 
     /// Whether the rest of a body that nobody wants may be read and dropped, so that the connection

@@ -8,6 +8,7 @@ pub mod control;
 pub mod exchange;
 pub mod http;
 pub mod live;
+pub mod memory;
 pub mod observe;
 pub mod refusal;
 pub mod run;

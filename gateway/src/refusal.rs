@@ -161,15 +161,18 @@ pub enum TurnedAway {
     Address,
     /// The process has no descriptor left.
     Descriptors,
+    /// The process has no memory left.
+    Memory,
 }
 
 impl TurnedAway {
     /// In the order of declaration.
-    pub const ALL: [TurnedAway; 4] = [
+    pub const ALL: [TurnedAway; 5] = [
         TurnedAway::Connections,
         TurnedAway::Listener,
         TurnedAway::Address,
         TurnedAway::Descriptors,
+        TurnedAway::Memory,
     ];
 
     #[must_use]
@@ -179,6 +182,7 @@ impl TurnedAway {
             TurnedAway::Listener => "listener",
             TurnedAway::Address => "address",
             TurnedAway::Descriptors => "descriptors",
+            TurnedAway::Memory => "memory",
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::control::Control;
 use crate::control::reconcile::Reconciler;
 use crate::control::world::{Running, Status};
 use crate::live::Published;
+use crate::memory::Watcher;
 use crate::observe::access_log::{self, AccessLog};
 use crate::observe::averages::Averages;
 use crate::observe::metrics::Registry;
@@ -136,18 +137,17 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let published = Arc::new(Published::default());
     let holding = holding(&settings.limits);
     let census = Census::new(&settings, descriptors);
+    let (watcher, pressure) = Watcher::new(settings.limits.memory, registry.clone());
     let shared = Arc::new(Shared {
         settings,
         census,
+        pressure,
         published: published.clone(),
         holding: holding.clone(),
         first_answers: Arc::default(),
         pseudonym: format!("tidegate-{:08x}", fastrand::u32(..)),
     });
-    let local = {
-        let _context = runtime.enter();
-        Arc::new(Local::start(std::env::current_exe()?, &["supervise"])?)
-    };
+    let local = start_local(&runtime)?;
     let mut reconciler = Reconciler::new(
         compiler,
         holding.clone(),
@@ -173,7 +173,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let control = Control::new(reconciler, published, running.status.clone());
     let mut shift = Shift::new(&runtime, running, log);
     let crew = Crew::start(&shared, sockets.workers, &registry, writers, &shift.phase)?;
-    let reread = shift.start(control, source);
+    let reread = shift.start(control, source, watcher);
     let crew = shift.open(crew, sockets.admin, handover)?;
     let signals = {
         // Heard from before anybody knows that we run.
@@ -209,6 +209,12 @@ fn control_runtime() -> io::Result<Runtime> {
         .build()
 }
 
+fn start_local(runtime: &Runtime) -> io::Result<Arc<Local>> {
+    let _context = runtime.enter();
+    let local = Local::start(std::env::current_exe()?, &["supervise"])?;
+    Ok(Arc::new(local))
+}
+
 /// Everything of the control runtime, and the way out.
 struct Shift<'a> {
     runtime: &'a Runtime,
@@ -237,9 +243,10 @@ impl<'a> Shift<'a> {
         }
     }
 
-    /// Starts what keeps the configuration and its endpoints up to date.
-    fn start(&mut self, control: Control, source: FileSource) -> mpsc::Sender<()> {
+    /// Starts what keeps the configuration and its endpoints up to date, and watches memory.
+    fn start(&mut self, control: Control, source: FileSource, memory: Watcher) -> mpsc::Sender<()> {
         let _context = self.runtime.enter();
+        self.tasks.push(tokio::spawn(memory.run()));
         let (sink, offers) = Sink::channel();
         let (reread, rereads) = mpsc::channel(1);
         self.tasks.push(tokio::spawn(control.run(offers)));

@@ -152,6 +152,7 @@ fn a_warm_keep_alive_request_allocates_nothing() {
     published.swap(live);
     let shared = Arc::new(Shared {
         census: Census::new(&settings, None),
+        pressure: tokio::sync::watch::channel(Default::default()).1,
         settings,
         published,
         holding,

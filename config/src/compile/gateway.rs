@@ -18,6 +18,7 @@ const SOME: Duration = Duration::from_millis(1);
 const HEAD_BYTES: std::ops::RangeInclusive<i64> = 1024..=1024 * 1024;
 const FIELDS: std::ops::RangeInclusive<i64> = 8..=1000;
 const STREAMS: std::ops::RangeInclusive<i64> = 1..=1000;
+const MEMORY_MIN: u64 = 16 * 1024 * 1024;
 const COUNT_MAX: i64 = u32::MAX as i64;
 pub(super) const BYTES_MAX: i64 = 1 << 50;
 
@@ -230,7 +231,6 @@ fn access_log(
 }
 
 fn limits(report: &mut Report<'_>, path: &Path<'_>, written: &document::Limits) -> Limits {
-    unsupported_limits(report, path, written);
     let default = Limits::default();
     let (age, at) = (path.key("connectionAge"), written.connection_age.as_ref());
     let age = check::duration(report, &age, at, Duration::ZERO, Duration::ZERO);
@@ -263,6 +263,7 @@ fn limits(report: &mut Report<'_>, path: &Path<'_>, written: &document::Limits) 
     counted.connections_per_address = bound(report, per_address_path, per_address);
     let per_namespace = written.held_per_namespace.as_ref();
     let per_namespace_path = &path.key("heldPerNamespace");
+    counted.memory = memory(report, &path.key("memory"), written.memory.as_ref());
     counted.held_per_namespace = bound(report, per_namespace_path, per_namespace);
     if counted.target_bytes > counted.head_bytes {
         let (name, at) = match (&written.target_bytes, &written.head_bytes) {
@@ -357,12 +358,13 @@ fn bound<T: TryFrom<i64> + Default + PartialEq>(
     (most != T::default()).then_some(most)
 }
 
-/// What has no effect yet may only be written as its default.
-fn unsupported_limits(report: &mut Report<'_>, path: &Path<'_>, written: &document::Limits) {
-    let counts = [("memory", &written.memory, 0)];
-    for (name, at, default) in counts {
-        if let Some(at) = at.as_ref().filter(|at| at.value != default) {
-            report.unsupported(&path.key(name), at.mark, at.value);
-        }
-    }
+fn memory(report: &mut Report<'_>, path: &Path<'_>, written: Option<&At<i64>>) -> Option<u64> {
+    let most = check::integer(report, path, written, 0..=BYTES_MAX, 0);
+    let Some(at) = written.filter(|_| (1..MEMORY_MIN).contains(&most)) else {
+        return (most > 0).then_some(most);
+    };
+    let hint = format!("write at least {MEMORY_MIN}, or 0 for the limit of the control group");
+    let problem = "no process can live within so little";
+    report.add(path, at.mark, at.value, problem, hint);
+    None
 }

@@ -71,9 +71,4 @@ impl Report<'_> {
             hint: String::new(),
         })
     }
-
-    pub(crate) fn unsupported(&mut self, path: &Path<'_>, mark: Mark, value: impl Display) {
-        let problem = "not supported by this version";
-        self.add(path, mark, value, problem, "remove it");
-    }
 }

@@ -206,8 +206,8 @@ pub struct Limits {
     pub held_bytes: Option<At<i64>>,
     /// Concurrent requests of an HTTP/2 connection, 1 to 1000 (100).
     pub http2_streams: Option<At<i64>>,
-    /// Bytes of memory; 0 = from the cgroup, else none (0). Another value is not supported by this
-    /// version.
+    /// Bytes of memory the process should stay within, buffers of its connections in the kernel
+    /// included, at least 16777216; 0 = from the cgroup, else none (0).
     pub memory: Option<At<i64>>,
     /// An idle connection to an endpoint is closed after this (`55s`).
     pub upstream_idle: Option<At<DurationText>>,

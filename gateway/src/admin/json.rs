@@ -15,6 +15,14 @@ struct Ready<'a> {
     draining: bool,
     version: u64,
     problems: &'a [serde_json::Value],
+    memory: Memory,
+}
+
+#[derive(Serialize)]
+struct Memory {
+    bytes: u64,
+    limit: u64,
+    level: &'static str,
 }
 
 #[derive(Serialize)]
@@ -118,6 +126,11 @@ pub(super) fn readiness(readiness: &Readiness) -> String {
         draining: readiness.draining,
         version: readiness.version,
         problems: &readiness.problems,
+        memory: Memory {
+            bytes: readiness.memory.used,
+            limit: readiness.memory.limit,
+            level: readiness.memory.level.word(),
+        },
     })
 }
 

@@ -11,13 +11,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::memory::Level;
 use crate::observe::averages::Average;
 use crate::observe::facts::{Phases, Start};
 use crate::observe::metrics::Registry;
 use crate::observe::world::{self};
 use crate::observe::world::{
-    EndpointState, EndpointView, Explanation, Readiness, RevisionView, RouteView, RuleView,
-    TargetView, World,
+    EndpointState, EndpointView, Explanation, MemoryView, Readiness, RevisionView, RouteView,
+    RuleView, TargetView, World,
 };
 use crate::refusal::Reason;
 
@@ -208,11 +209,17 @@ async fn readyz_follows_the_first_snapshot_draining_and_rejected_changes() {
             version,
             draining,
             problems: problems.as_array().unwrap().clone(),
+            memory: MemoryView {
+                used: 900,
+                limit: 1000,
+                level: Level::Shrinking,
+            },
         };
         let got = get(address, "/readyz").await;
         assert_eq!(got.status.as_u16(), status);
         let expected = json!({
             "ready": status == 200, "draining": draining, "version": version, "problems": problems,
+            "memory": { "bytes": 900, "limit": 1000, "level": "shrinking" },
         });
         assert_eq!(got.json(), expected);
     }

@@ -282,6 +282,7 @@ impl view::World for Running {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone(),
+            memory: self.registry.memory(),
         }
     }
 

@@ -174,6 +174,7 @@ impl Exchange<'_> {
                     | StreamError::GoingAway => End::Refused(Reason::UpstreamClosed),
                 }
             }
+            Stop::Timeout(Reason::Overloaded) if head_sent => End::Cut(Reason::Overloaded),
             Stop::Timeout(_) if head_sent => End::Cut(Reason::StreamTimeout),
             Stop::Timeout(reason) => End::Refused(*reason),
             Stop::Done | Stop::Upgraded => End::Answered,

@@ -10,6 +10,7 @@ use config::revision::Backend;
 use super::Exchange;
 use crate::http::message::{Departure, Downstream, Length, RequestHead, Source};
 use crate::live::LocalRevision;
+use crate::memory::Level;
 use crate::refusal::Reason;
 use crate::serve::drain::Phase;
 
@@ -45,6 +46,9 @@ impl Exchange<'_> {
         revision: &LocalRevision,
         down: &mut D,
     ) -> Result<Slot, Denied> {
+        if self.worker.is_short_of_memory(Level::NotHolding) {
+            return Err(Denied::Refused(Reason::Overloaded));
+        }
         let begun = self.worker.clock.now();
         let deadline = self.wait_deadline(revision);
         let charge = match (down.body_here(self.pace), self.request.length) {
@@ -69,7 +73,7 @@ impl Exchange<'_> {
         self.seen.held = true;
         self.timer.set(Some(deadline));
         down.rest();
-        let result = self.wait(waiting, down).await;
+        let result = self.wait(waiting, charge, down).await;
         down.wake();
         self.timer.set(None);
         let granted = self.worker.clock.now();
@@ -92,6 +96,7 @@ impl Exchange<'_> {
     async fn wait<D: Downstream>(
         &mut self,
         mut waiting: Waiting,
+        pinned: u64,
         down: &mut D,
     ) -> Result<Slot, Denied> {
         let Exchange {
@@ -115,6 +120,9 @@ impl Exchange<'_> {
             }
             if worker.phase.get() == Phase::Ended {
                 return Poll::Ready(Err(Denied::Refused(Reason::ShuttingDown)));
+            }
+            if worker.pressure.get().cuts(pinned) {
+                return Poll::Ready(Err(Denied::Refused(Reason::Overloaded)));
             }
             Poll::Pending
         })

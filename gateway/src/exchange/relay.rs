@@ -203,7 +203,7 @@ impl Relay<'_> {
                 Err(_) => Stop::Left,
             };
         }
-        let last = self.worker.is_closing() || self.client.is_to_leave(self.worker.clock.now());
+        let last = self.worker.is_parting() || self.client.is_to_leave(self.worker.clock.now());
         sink.respond(response, self.edits, last);
         match pump(source, sink).await {
             Ok(()) => Stop::Done,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::relay::pump;
 use super::watch::BEHIND_MAX;
+use super::watch::must_go;
 use super::{End, Exchange};
 use crate::http::message::{Downstream, Sink, Source, Upstream};
 use crate::http::pace::Pace;
@@ -56,6 +57,9 @@ impl Exchange<'_> {
             }
             if (up_done && down_done) || self.worker.phase.get() == Phase::Ended {
                 return Poll::Ready(End::Answered);
+            }
+            if must_go(self.worker, self.pace, up_pace) {
+                return Poll::Ready(End::Cut(Reason::Overloaded));
             }
             let idle = if up_done || down_done {
                 most.min(HALF_CLOSED)

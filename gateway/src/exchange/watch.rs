@@ -57,6 +57,9 @@ impl Progress {
     }
 }
 
+/// Bytes of a body that are here on their way, in one direction, at most.
+const IN_FLIGHT_MAX: u64 = 64 * 1024;
+
 impl Exchange<'_> {
     /// Slot → response head.
     pub(super) fn timeout(&self, revision: &LocalRevision) -> Option<Duration> {
@@ -69,6 +72,18 @@ impl Exchange<'_> {
             });
         rule.or(revision.revision.timeout)
     }
+}
+
+/// Whether there is no memory for what an exchange pins: in our buffers, and in the kernel's for a
+/// peer that takes nothing.
+pub(super) fn must_go(worker: &Worker, down: &Pace, up: &Pace) -> bool {
+    let pressure = worker.pressure.get();
+    let here = |from: &Pace, to: &Pace| {
+        let bytes = from.bytes_read().saturating_sub(to.bytes_written());
+        bytes.min(IN_FLIGHT_MAX)
+    };
+    pressure.cut.is_some()
+        && pressure.cuts(down.stuck_bytes() + up.stuck_bytes() + here(down, up) + here(up, down))
 }
 
 /// The time limits over one attempt.
@@ -92,6 +107,9 @@ impl Watch<'_> {
     pub(super) fn poll(&self, cx: &mut Context<'_>, timer: &Timer) -> Poll<Reason> {
         if self.worker.phase.get() == Phase::Ended {
             return Poll::Ready(Reason::ShuttingDown);
+        }
+        if must_go(self.worker, self.down, self.up) {
+            return Poll::Ready(Reason::Overloaded);
         }
         let Some((at, reason)) = self.nearest() else {
             timer.set(None);

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use activator::admission::Clock;
 
+/// What the kernel keeps of one connection's bytes at most: the usual `net.ipv4.tcp_wmem`.
+const SEND_QUEUE_MAX: u64 = 4 * 1024 * 1024;
+
 /// Progress of one connection during one exchange.
 #[derive(Debug)]
 pub struct Pace {
@@ -113,6 +116,15 @@ impl Pace {
     /// From now on the peer must take so many bytes per second while it keeps us waiting.
     pub fn expect_rate(&self, bytes_per_second: u64) {
         self.send_rate.set(bytes_per_second);
+    }
+
+    /// Bytes that lie in the kernel for a peer that takes none now, at most.
+    #[must_use]
+    pub fn stuck_bytes(&self) -> u64 {
+        match self.blocked_since.get() {
+            Some(_) => self.written.get().min(SEND_QUEUE_MAX),
+            None => 0,
+        }
     }
 
     /// When the last byte moved either way.

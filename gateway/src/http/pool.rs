@@ -123,6 +123,15 @@ impl Pool {
         unused.is_some_and(|since| now.saturating_duration_since(since) >= self.age_max)
     }
 
+    /// Closes every idle connection.
+    pub fn shrink(&self) {
+        drop(self.idle.take());
+        self.links.borrow_mut().retain(|_, links| {
+            links.retain(|link| link.unused_since().is_none());
+            !links.is_empty()
+        });
+    }
+
     /// Closes every idle connection to an endpoint that failed: they share its fate.
     pub fn forget(&self, endpoint: EndpointId) {
         self.idle.borrow_mut().remove(&endpoint);
@@ -341,6 +350,11 @@ mod tests {
         let (mut spent, _end) = connection(&listener).await;
         spent.exchanges = EXCHANGES_MAX;
         pool.put(HERE, spent, later);
+        assert!(pool.take(HERE, None).is_none());
+
+        let (idle, _end) = connection(&listener).await;
+        pool.put(HERE, idle, later);
+        pool.shrink();
         assert!(pool.take(HERE, None).is_none());
 
         let (forgotten, _end) = connection(&listener).await;

@@ -279,6 +279,12 @@ impl Scrape<'_> {
                     number(family, &[&i.to_string()], ratio)
                 })
                 .collect(),
+            families::MEMORY_BYTES => vec![number(family, &[], registry.memory().used as f64)],
+            families::MEMORY_LIMIT => vec![number(family, &[], registry.memory().limit as f64)],
+            families::MEMORY_LEVEL => {
+                let level = registry.memory().level as u8;
+                vec![number(family, &[], f64::from(level))]
+            }
             families::ACCESS_LOG_DROPPED => {
                 let dropped: u64 = workers.iter().map(|w| w.dropped.get()).sum();
                 let lost = dropped + registry.unwritten.load(Relaxed);

@@ -99,6 +99,13 @@ families! {
         "Configuration changes that were rejected.";
     WORKER_BUSY Gauge "tidegate_worker_busy_ratio" &["worker"],
         "Share of the last period that a worker was not waiting for events.";
+    MEMORY_BYTES Gauge "tidegate_memory_bytes" &[],
+        "Memory that counts against the limit, buffers of connections in the kernel included.";
+    MEMORY_LIMIT Gauge "tidegate_memory_limit_bytes" &[],
+        "The limit of memory; 0 when none is known.";
+    MEMORY_LEVEL Gauge "tidegate_memory_level" &[],
+        "What is given up for want of memory: 0 nothing, 1 what lies idle, 2 holding requests, \
+         3 new requests, 4 new connections and the largest exchanges.";
     REQUEST_BYTES Counter "tidegate_request_bytes_total" REVISION,
         "Bytes of requests received from clients.";
     RESPONSE_BYTES Counter "tidegate_response_bytes_total" REVISION,

@@ -15,6 +15,7 @@ use crate::refusal::{Reason, TurnedAway};
 
 use super::facts::{Facts, Names, Phases, Start, is_answer};
 use super::histogram::{Counter, Histogram, LATENCY, OVERHEAD, Totals, WAIT};
+use super::world::MemoryView;
 
 pub use super::families::{FAMILIES, Family, Kind};
 
@@ -35,6 +36,7 @@ pub struct Registry {
     pub(super) rejected: Mutex<BTreeMap<String, u64>>,
     pub(super) starts: Mutex<BTreeMap<(String, String), Starts>>,
     pub(super) unwritten: AtomicU64,
+    memory: Mutex<MemoryView>,
     born: Instant,
 }
 
@@ -137,6 +139,7 @@ impl Registry {
             rejected: Mutex::new(BTreeMap::from([("file".to_owned(), 0)])),
             starts: Mutex::default(),
             unwritten: AtomicU64::new(0),
+            memory: Mutex::default(),
             born: Instant::now(),
         })
     }
@@ -166,6 +169,17 @@ impl Registry {
     /// The configuration in force; 0 before the first.
     pub fn set_version(&self, version: u64) {
         self.version.store(version, Relaxed);
+    }
+
+    /// What memory is used now.
+    pub fn set_memory(&self, memory: MemoryView) {
+        *lock(&self.memory) = memory;
+    }
+
+    /// What [`set_memory`](Registry::set_memory) said last.
+    #[must_use]
+    pub fn memory(&self) -> MemoryView {
+        *lock(&self.memory)
     }
 
     /// Counts a rejected change. `source` is the kind of source: `file`, `kubernetes`, `xds`.

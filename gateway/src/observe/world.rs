@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 
+use crate::memory::Level;
 use crate::refusal::Reason;
 
 use super::averages::Average;
@@ -111,6 +112,17 @@ pub struct TargetView {
     pub tag: Option<String>,
 }
 
+/// Memory that counts against the limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemoryView {
+    /// Bytes.
+    pub used: u64,
+    /// Bytes; 0 = none is known.
+    pub limit: u64,
+    /// What is given up for want of it.
+    pub level: Level,
+}
+
 /// Whether new traffic should come here.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
@@ -119,6 +131,7 @@ pub struct Readiness {
     pub draining: bool,
     /// Of the last change, when it was rejected; each as `validate --format json` prints it.
     pub problems: Vec<serde_json::Value>,
+    pub memory: MemoryView,
 }
 
 impl Readiness {

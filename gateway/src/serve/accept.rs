@@ -18,6 +18,7 @@ use super::arrival::welcome;
 use super::drain::Phase;
 use super::takeover::HandedOver;
 use super::worker::Worker;
+use crate::memory::Level;
 use crate::refusal::TurnedAway;
 
 /// How long an accept loop rests after an error that more accepting would only repeat.
@@ -105,7 +106,11 @@ impl Door {
     }
 
     fn admit(&self, stream: TcpStream, address: SocketAddr, listener: usize) {
-        match self.worker.shared.census.enter(listener) {
+        let entered = match self.worker.is_short_of_memory(Level::Cutting) {
+            true => Err(TurnedAway::Memory),
+            false => self.worker.shared.census.enter(listener),
+        };
+        match entered {
             Ok(entry) => {
                 let serving = welcome(self.worker.clone(), stream, address, listener, entry);
                 spawn_local(serving);

@@ -52,6 +52,12 @@ impl Buffers {
         }
     }
 
+    /// Frees what is spare.
+    pub fn shrink(&self) {
+        drop(self.spare.take());
+        drop(self.spare_out.take());
+    }
+
     /// Storage for at least `size` bytes.
     fn take(&self, size: usize) -> Box<[u8]> {
         let class = SIZES.iter().position(|class| *class >= size);
@@ -320,6 +326,19 @@ mod tests {
         assert_eq!(buffer.len(), most);
         drop(buffer);
         assert!(buffers.spare.borrow().iter().all(|spare| spare.len() <= 1));
+    }
+
+    #[test]
+    fn spare_storage_is_freed_when_that_is_asked_for() {
+        let buffers = Buffers::new();
+        let mut buffer = Buffer::new(&buffers);
+        fill(&mut buffer, b"x");
+        buffer.consume(1);
+        buffer.release();
+        buffers.give_out(buffers.take_out());
+        buffers.shrink();
+        assert!(buffers.spare.borrow().iter().all(Vec::is_empty));
+        assert!(buffers.spare_out.borrow().is_empty());
     }
 
     #[test]

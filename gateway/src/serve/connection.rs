@@ -216,6 +216,11 @@ async fn serve_one(
     // Who said that this request is the last should have nothing more to send that could meet a
     // closed socket and cost it the answer. Some send an empty line all the same.
     let is_over = down.is_over();
+    if worker.pressure.get().cut.is_some() && !connection.sent_all() {
+        // What the client does not take is not kept for it any longer.
+        connection.io().abort();
+        return false;
+    }
     let silent = connection.unread().is_empty() && !connection.io().is_stirred();
     // A TLS client must be told that nothing follows, however long its socket takes nothing.
     let parted = leaves && is_over && silent && !matches!(connection.io(), Io::Tls(_));
@@ -293,7 +298,7 @@ async fn patiently_until<T>(
         if let Poll::Ready(result) = future.as_mut().poll(cx) {
             return Poll::Ready(Some(result));
         }
-        if !closing && worker.is_closing() {
+        if !closing && worker.is_parting() {
             closing = true;
             timer.set_idle(deadline.min(Instant::now() + IDLE_WHILE_CLOSING));
         }

@@ -108,6 +108,19 @@ impl Io {
         }
     }
 
+    /// What was written and has not been taken is dropped with the connection, and the peer hears that
+    /// it was reset.
+    pub fn abort(&self) {
+        let socket = match self {
+            Io::Plain(stream) => stream,
+            Io::Tls(stream) => stream.socket(),
+            Io::Memory { .. } => return,
+        };
+        if let Err(error) = socket.set_zero_linger() {
+            tracing::debug!(%error, "a connection cannot be reset");
+        }
+    }
+
     /// Gives back memory that is not needed while nothing is read or written.
     pub fn rest(&mut self) {
         match self {

@@ -13,6 +13,9 @@ const BACKLOG: i32 = 4096;
 /// Dead peers are found during long waits: first probe, between probes, how many.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(15), 4);
 
+/// Bytes that the kernel takes before they can be sent: enough for the next round trip to find some.
+const UNSENT_MAX: u32 = 128 * 1024;
+
 /// How long sent data may stay unacknowledged before the peer counts as dead.
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -149,7 +152,16 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 fn prepare(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     notice_death(socket)?;
+    bound_queue(socket)?;
     socket.set_nonblocking(true)
+}
+
+/// Has the kernel keep little for a peer that takes nothing: otherwise it is megabytes for each.
+///
+/// # Errors
+/// The kernel knows no such thing.
+pub fn bound_queue(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_notsent_lowat(UNSENT_MAX)
 }
 
 /// Has the kernel find out whether the peer of a connection is dead, also while nothing is sent.

@@ -72,6 +72,11 @@ impl<J, R> Default for Runners<J, R> {
 }
 
 impl<J, R> Runners<J, R> {
+    /// Frees the spare ones.
+    pub fn shrink(&self) {
+        drop(self.spare.take());
+    }
+
     /// Has a runner do the job. `make` makes one where none is spare; it must take one job after
     /// the other from the desk, and hand over a result for each before it takes the next.
     pub fn run<F: Future<Output = ()> + 'static>(
@@ -156,6 +161,14 @@ mod tests {
         let both = tokio::join!(one, two);
         assert_eq!(both, (2, 4));
         assert_eq!(runners.spare.borrow().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn spare_ones_are_freed_when_that_is_asked_for() {
+        let runners = Runners::default();
+        assert_eq!(runners.run(1, double).await, 2);
+        runners.shrink();
+        assert!(runners.spare.borrow().is_empty());
     }
 
     #[test]

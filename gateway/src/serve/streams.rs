@@ -148,7 +148,7 @@ impl Driver {
                 Poll::Pending if self.condemned.is_some() => return,
                 Poll::Pending => match self.heard.abuse() {
                     Some(abuse) => self.condemn(abuse),
-                    None if self.worker.is_closing() && self.told.is_none() => self.tell(),
+                    None if self.worker.is_parting() && self.told.is_none() => self.tell(),
                     None => return,
                 },
             }

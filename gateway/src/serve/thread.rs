@@ -15,6 +15,7 @@ use super::accept::Door;
 use super::drain::{LAST_WORDS, Phase};
 use super::takeover::HandedOver;
 use super::worker::{Shared, Worker};
+use crate::memory::Level;
 use crate::observe::access_log::AccessWriter;
 use crate::observe::metrics::WorkerMetrics;
 
@@ -63,6 +64,7 @@ async fn work(seat: Seat) -> std::io::Result<()> {
     let timers = worker.timers.clone();
     spawn_local(async move { timers.drive().await });
     spawn_local(follow(worker.clone()));
+    spawn_local(heed(worker.clone()));
     spawn_local(keep_house(worker.clone()));
     let door = Rc::new(Door::new(worker.clone(), handed_over));
     let mut accepting = Vec::new();
@@ -114,6 +116,15 @@ async fn follow(worker: Rc<Worker>) {
     }
 }
 
+/// Gives up what there is no memory for.
+async fn heed(worker: Rc<Worker>) {
+    let mut pressure = worker.shared.pressure.clone();
+    while pressure.changed().await.is_ok() {
+        let now = *pressure.borrow_and_update();
+        worker.heed(now);
+    }
+}
+
 async fn keep_house(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     let mut wall = Instant::now();
@@ -122,6 +133,9 @@ async fn keep_house(worker: Rc<Worker>) {
         ticks.tick().await;
         worker.pool.sweep(worker.tick());
         worker.live.sweep();
+        if worker.is_short_of_memory(Level::Shrinking) {
+            worker.shrink();
+        }
         let (now, spent) = (Instant::now(), cpu_time());
         worker.metrics.busy(
             spent.saturating_sub(busy),

@@ -12,7 +12,7 @@ use std::time::{Instant, SystemTime};
 use activator::admission::{Clock, Holding};
 use config::settings::Settings;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::buffers::Buffers;
 use super::census::Census;
@@ -24,6 +24,7 @@ use super::timers::Timers;
 use super::tls::accept::HANDSHAKES_MAX;
 use crate::http::pool::Pool;
 use crate::live::{LocalLive, Published};
+use crate::memory::{Level, Pressure};
 use crate::observe::access_log::AccessWriter;
 use crate::observe::cold::FirstAnswers;
 use crate::observe::facts::{Facts, Names};
@@ -37,6 +38,7 @@ pub struct Shared {
     pub holding: Arc<Holding>,
     pub first_answers: Arc<FirstAnswers>,
     pub census: Arc<Census>,
+    pub pressure: watch::Receiver<Pressure>,
     /// How this process calls itself in `Via`; tells a request that came round to us.
     pub pseudonym: String,
 }
@@ -56,6 +58,8 @@ pub struct Worker {
     pub live: LocalLive,
     pub metrics: WorkerMetrics,
     pub phase: Cell<Phase>,
+    /// What must be given up for want of memory.
+    pub pressure: Cell<Pressure>,
     /// Places of TLS handshakes.
     pub handshakes: Semaphore,
     /// Connections being served.
@@ -99,6 +103,7 @@ impl Worker {
             unmatched: metrics.series(Names::default()),
             metrics,
             phase: Cell::new(Phase::Serving),
+            pressure: Cell::default(),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
             connections: Cell::new(0),
             emptied: Notify::new(),
@@ -171,9 +176,43 @@ impl Worker {
         .await
     }
 
-    /// Whether answers should ask clients to leave.
+    /// Whether we are on our way out.
     #[must_use]
     pub fn is_closing(&self) -> bool {
         self.phase.get() >= Phase::Closing
+    }
+
+    /// Whether clients should leave: answers ask them to, idle connections end soon.
+    #[must_use]
+    pub fn is_parting(&self) -> bool {
+        self.is_closing() || self.is_short_of_memory(Level::Shrinking)
+    }
+
+    /// Whether memory is so short that what `level` names must be given up.
+    #[must_use]
+    pub fn is_short_of_memory(&self, level: Level) -> bool {
+        self.pressure.get().level >= level
+    }
+
+    /// Takes up how short memory is.
+    pub fn heed(&self, pressure: Pressure) {
+        let before = self.pressure.replace(pressure);
+        if pressure.level > Level::Normal {
+            self.shrink();
+        }
+        if before.level == Level::Normal && pressure.level > Level::Normal {
+            self.timers.wake_idle();
+        }
+        if pressure.cut.is_some() && pressure.cut != before.cut {
+            self.timers.wake_all();
+        }
+    }
+
+    /// Frees what is kept for later.
+    pub fn shrink(&self) {
+        self.pool.shrink();
+        self.buffers.shrink();
+        self.runners.shrink();
+        self.stream_runners.shrink();
     }
 }

@@ -39,6 +39,7 @@ mod http2_tls;
 mod http2_websocket;
 mod kill;
 mod metrics;
+mod overload;
 mod processes;
 mod refusals;
 mod reload;

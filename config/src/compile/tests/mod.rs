@@ -720,12 +720,16 @@ fn the_domain_is_checked() {
 }
 
 #[test]
-fn features_of_later_versions_are_refused_as_such() {
-    let problems = refused("gateway: { limits: { memory: 1 } }");
-    let wanted = "f.yaml:1:30: gateway.limits.memory: not supported by this version";
-    assert!(problems[0].starts_with(wanted), "{problems:?}");
-    assert_eq!(problems.len(), 1);
-    compiled("gateway: { limits: { memory: 0 } }");
+fn memory_is_a_number_of_bytes_one_can_live_with() {
+    let memory = |bytes: &str| format!("gateway: {{ limits: {{ memory: {bytes} }} }}");
+    let limit = |bytes: &str| compiled(&memory(bytes)).settings.limits.memory;
+    assert_eq!(limit("0"), None);
+    assert_eq!(limit("268435456"), Some(268_435_456));
+    for bytes in ["1", "16777215", "-1", "9000000000000000000"] {
+        let problems = refused(&memory(bytes));
+        assert!(problems[0].starts_with("f.yaml:1:30: gateway.limits.memory: "));
+        assert_eq!(problems.len(), 1, "{bytes}");
+    }
 }
 
 #[test]

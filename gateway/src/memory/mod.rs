@@ -1,0 +1,219 @@
+//! Watches what memory is used, and says when workers must give something up.
+//!
+//! Against `limits.memory` counts what this process has in memory and what its connections have in
+//! the kernel; without that, against the limit of its control group, what the group is charged for.
+
+mod cgroup;
+mod ladder;
+mod sockets;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use self::cgroup::Group;
+use self::ladder::Ladder;
+pub use self::ladder::{Level, Pressure};
+use self::sockets::Sockets;
+use crate::observe::metrics::Registry;
+use crate::observe::world::MemoryView;
+
+/// How often memory is looked at.
+const SAMPLE: Duration = Duration::from_millis(100);
+
+/// While less than this share of the limit is used (in percent), all TCP memory of the network
+/// namespace counts as ours: to know better would change nothing.
+const CALM_PERCENT: u64 = 80;
+
+/// What is counted, against which limit.
+#[derive(Debug)]
+enum Against {
+    /// `limits.memory`.
+    Process(u64),
+    Group(Group),
+    /// Nothing: it is told and no more.
+    Nothing,
+}
+
+/// Looks at memory.
+#[derive(Debug)]
+pub struct Watcher {
+    against: Against,
+    sockets: Sockets,
+    ladder: Ladder,
+    start: Instant,
+    registry: Arc<Registry>,
+    sender: watch::Sender<Pressure>,
+}
+
+impl Watcher {
+    /// `limit`: bytes, as configured. Says what it found in the log.
+    #[must_use]
+    pub fn new(
+        limit: Option<u64>,
+        registry: Arc<Registry>,
+    ) -> (Watcher, watch::Receiver<Pressure>) {
+        let against = match limit {
+            Some(bytes) => Against::Process(bytes),
+            None => Group::find().map_or(Against::Nothing, Against::Group),
+        };
+        if let Against::Group(group) = &against {
+            let directory = group.directory().display();
+            tracing::info!(group = %directory, "memory is bounded by the control group");
+        }
+        let (sender, receiver) = watch::channel(Pressure::default());
+        let watcher = Watcher {
+            against,
+            sockets: Sockets::default(),
+            ladder: Ladder::default(),
+            start: Instant::now(),
+            registry,
+            sender,
+        };
+        (watcher, receiver)
+    }
+
+    /// Watches for ever.
+    ///
+    /// # Cancel safety
+    /// Nobody hears of pressure any more; what was said last holds.
+    pub async fn run(self) {
+        let mut ticks = tokio::time::interval(SAMPLE);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut watcher = Some(self);
+        while let Some(mut this) = watcher.take() {
+            ticks.tick().await;
+            // The kernel's tables may take long to read.
+            let looked = tokio::task::spawn_blocking(move || {
+                this.look();
+                this
+            });
+            match looked.await {
+                Ok(this) => watcher = Some(this),
+                Err(error) => tracing::error!(%error, "memory is not watched any more"),
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let now = self.start.elapsed();
+        let Some((used, limit)) = self.read(now) else {
+            return;
+        };
+        let before = *self.sender.borrow();
+        let pressure = match limit {
+            Some(limit) => self.ladder.read(used, limit, now),
+            None => Pressure::default(),
+        };
+        self.registry.set_memory(MemoryView {
+            used,
+            limit: limit.unwrap_or(0),
+            level: pressure.level,
+        });
+        if pressure != before {
+            self.sender.send_replace(pressure);
+            tell(before, pressure, used, limit.unwrap_or(0));
+        }
+    }
+
+    /// Bytes that are used, and the limit.
+    fn read(&mut self, now: Duration) -> Option<(u64, Option<u64>)> {
+        match &self.against {
+            Against::Process(limit) => {
+                let limit = *limit;
+                let resident = resident()?;
+                let sockets = self.with_sockets(resident, limit, now);
+                Some((resident.saturating_add(sockets), Some(limit)))
+            }
+            Against::Group(group) => {
+                let usage = group.read()?;
+                let sockets = match usage.sockets {
+                    Some(_) => 0,
+                    None => self.with_sockets(usage.used, usage.limit, now),
+                };
+                Some((usage.used.saturating_add(sockets), Some(usage.limit)))
+            }
+            Against::Nothing => Some((resident()?, None)),
+        }
+    }
+
+    fn with_sockets(&mut self, used: u64, limit: u64, now: Duration) -> u64 {
+        let calm = limit / 100 * CALM_PERCENT;
+        let enough = |sockets: u64| used >= limit || used.saturating_add(sockets) < calm;
+        self.sockets.read(now, enough)
+    }
+}
+
+fn tell(before: Pressure, now: Pressure, used: u64, limit: u64) {
+    let level = now.level.word();
+    if now.level > before.level {
+        tracing::warn!(level, used, limit, "memory is short");
+    } else if now.level < before.level {
+        tracing::info!(level, used, limit, "memory is less short");
+    }
+    if let Some(bytes) = now.cut.filter(|_| now.cut != before.cut) {
+        tracing::warn!(bytes, used, limit, "exchanges that pin so much end");
+    }
+}
+
+/// What this process has in memory.
+fn resident() -> Option<u64> {
+    resident_of(&std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// `VmRSS:     1234 kB`
+fn resident_of(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let number: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    number.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_process_has_in_memory_is_read() {
+        assert_eq!(
+            resident_of("Name:\tx\nVmRSS:\t    1234 kB\n"),
+            Some(1_263_616)
+        );
+        for text in [
+            "",
+            "VmRSS: x kB",
+            "VmRSS: 5",
+            "VmRSS: 99999999999999999999 kB",
+        ] {
+            assert_eq!(resident_of(text), None, "{text:?}");
+        }
+        assert!(resident().unwrap() > 100_000);
+    }
+
+    #[tokio::test]
+    async fn pressure_is_published_while_it_lasts() {
+        let registry = Registry::new(1, Vec::new());
+        let (watcher, mut pressure) = Watcher::new(Some(1), registry.clone());
+        assert_eq!(pressure.borrow().level, Level::Normal);
+        let watching = tokio::spawn(watcher.run());
+        let level = pressure.wait_for(|it| it.level == Level::Cutting).await;
+        assert!(level.unwrap().cut.is_some());
+        assert!(registry.scrape(&[]).contains("tidegate_memory_level 4"));
+        watching.abort();
+
+        let (mut watcher, pressure) = Watcher::new(Some(1 << 40), registry.clone());
+        watcher.look();
+        assert_eq!(*pressure.borrow(), Pressure::default());
+        let (mut watcher, pressure) = Watcher::new(None, registry.clone());
+        watcher.against = Against::Nothing;
+        watcher.look();
+        assert_eq!(*pressure.borrow(), Pressure::default());
+        assert!(
+            registry
+                .scrape(&[])
+                .contains("tidegate_memory_limit_bytes 0")
+        );
+    }
+}
