@@ -10,7 +10,7 @@ use activator::admission::Slot;
 use config::revision::Backend;
 
 use super::relay::{Relay, Woken, upload};
-use super::repeat::{Broken, Failed};
+use super::repeat::{Broken, Failed, How};
 use super::upstream::{Connected, Unconnected, until};
 use super::watch::{Progress, Watch};
 use super::{End, Exchange, linger};
@@ -67,7 +67,7 @@ impl Exchange<'_> {
                 slot.suspect();
                 return Attempt::Again(Failed {
                     cause: Reason::ConnectFailed,
-                    was_in_use: false,
+                    how: How::Failed,
                 });
             }
         };
@@ -103,8 +103,13 @@ impl Exchange<'_> {
                     written: pace.bytes_written() > 0,
                 };
                 let usual = self.is_usual(&error, &up, revision);
+                let how = match error {
+                    _ if up.exchanges() <= 1 => How::Failed,
+                    StreamError::GoingAway => How::Left,
+                    _ => How::Ended,
+                };
                 tracing::debug!(endpoint = %slot.address(), %error, "closed before an answer");
-                self.unanswered(&slot, usual, broken, up.exchanges() > 1, down)
+                self.unanswered(&slot, usual, broken, how, down)
             }
             stop => {
                 if let (Stop::Timeout(_), Connected::Http2(up)) = (&stop, &up) {
@@ -128,7 +133,7 @@ impl Exchange<'_> {
         slot: &Slot,
         usual: bool,
         broken: Broken,
-        was_in_use: bool,
+        how: How,
         down: &mut D,
     ) -> Attempt {
         if !usual {
@@ -137,7 +142,7 @@ impl Exchange<'_> {
         self.worker.pool.forget(slot.endpoint());
         let cause = Reason::UpstreamClosed;
         if broken.is_harmless() && down.rewind_body() {
-            return Attempt::Again(Failed { cause, was_in_use });
+            return Attempt::Again(Failed { cause, how });
         }
         Attempt::Over(End::Refused(cause))
     }

@@ -43,14 +43,25 @@ impl Broken {
 pub(super) struct Failed {
     /// What the client is told if it is not.
     pub(super) cause: Reason,
-    /// A connection that had been in use ended: nothing says that a new one would fail, too.
-    pub(super) was_in_use: bool,
+    pub(super) how: How,
+}
+
+/// What a failure says of the attempt after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// The endpoint asked to go on elsewhere with what it has not processed: no failure at all.
+    Left,
+    /// A connection that had been in use ended: nothing says that a new one would.
+    Ended,
+    /// It cannot be reached, or ended a new connection.
+    Failed,
 }
 
 /// A request between two attempts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Failure {
     cause: Reason,
+    how: How,
     /// It has paused since.
     paused: bool,
 }
@@ -69,12 +80,12 @@ impl Exchange<'_> {
         if is_fixed(revision) && self.seen.attempts >= most {
             return Err(End::Refused(failed.cause));
         }
-        let paused = !failed.was_in_use;
+        let Failed { cause, how } = failed;
+        let paused = how == How::Failed;
         if paused {
             self.pause(revision, down).await?;
         }
-        let cause = failed.cause;
-        Ok(Failure { cause, paused })
+        Ok(Failure { cause, how, paused })
     }
 
     /// Whether a request that has a slot again may use it, as few repeats are under way. `None`: not
@@ -86,8 +97,10 @@ impl Exchange<'_> {
         failure: &mut Failure,
         down: &mut D,
     ) -> Result<Option<Slot>, End> {
-        self.repeat = revision.gate.throttle().repeat();
-        if self.repeat.is_some() {
+        if failure.how != How::Left {
+            self.repeat = revision.gate.throttle().repeat();
+        }
+        if self.repeat.is_some() || failure.how == How::Left {
             return Ok(Some(slot));
         }
         drop(slot);
