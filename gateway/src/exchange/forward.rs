@@ -96,20 +96,9 @@ impl Exchange<'_> {
                 Connected::Http2(up) => self.tunnel(revision, down, up.as_mut(), &pace).await,
             }),
             Stop::Endpoint(error) if pace.bytes_read() == 0 && self.seen.code == 0 => {
-                let broken = Broken {
-                    idempotent: self.request.is_idempotent(),
-                    whole,
-                    unprocessed: matches!(error, StreamError::Refused | StreamError::GoingAway),
-                    written: pace.bytes_written() > 0,
-                };
-                let usual = self.is_usual(&error, &up, revision);
-                let how = match error {
-                    _ if up.exchanges() <= 1 => How::Failed,
-                    StreamError::GoingAway => How::Left,
-                    _ => How::Ended,
-                };
                 tracing::debug!(endpoint = %slot.address(), %error, "closed before an answer");
-                self.unanswered(&slot, usual, broken, how, down)
+                let broken = Broken::new(self.request, &error, whole, &pace);
+                self.unanswered(revision, &slot, &error, &up, broken, down)
             }
             stop => {
                 if let (Stop::Timeout(_), Connected::Http2(up)) = (&stop, &up) {
@@ -130,18 +119,24 @@ impl Exchange<'_> {
     /// After a connection that ended before the first byte of an answer.
     fn unanswered<D: Downstream>(
         &self,
+        revision: &LocalRevision,
         slot: &Slot,
-        usual: bool,
+        error: &StreamError,
+        up: &Connected,
         broken: Broken,
-        how: How,
         down: &mut D,
     ) -> Attempt {
-        if !usual {
+        if !self.is_usual(error, up, revision) {
             slot.suspect();
         }
         self.worker.pool.forget(slot.endpoint());
         let cause = Reason::UpstreamClosed;
         if broken.is_harmless() && down.rewind_body() {
+            let how = match error {
+                _ if up.exchanges() <= 1 => How::Failed,
+                StreamError::GoingAway => How::Left,
+                _ => How::Ended,
+            };
             return Attempt::Again(Failed { cause, how });
         }
         Attempt::Over(End::Refused(cause))
