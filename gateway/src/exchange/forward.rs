@@ -10,7 +10,7 @@ use activator::admission::Slot;
 use config::revision::Backend;
 
 use super::relay::{Relay, Woken, upload};
-use super::repeat::{Broken, Failed};
+use super::repeat::{Broken, Failed, How};
 use super::upstream::{Connected, Unconnected, until};
 use super::watch::{Progress, Watch};
 use super::{End, Exchange, linger};
@@ -67,7 +67,7 @@ impl Exchange<'_> {
                 slot.suspect();
                 return Attempt::Again(Failed {
                     cause: Reason::ConnectFailed,
-                    was_in_use: false,
+                    how: How::Failed,
                 });
             }
         };
@@ -96,15 +96,9 @@ impl Exchange<'_> {
                 Connected::Http2(up) => self.tunnel(revision, down, up.as_mut(), &pace).await,
             }),
             Stop::Endpoint(error) if pace.bytes_read() == 0 && self.seen.code == 0 => {
-                let broken = Broken {
-                    idempotent: self.request.is_idempotent(),
-                    whole,
-                    unprocessed: matches!(error, StreamError::Refused | StreamError::GoingAway),
-                    written: pace.bytes_written() > 0,
-                };
-                let usual = self.is_usual(&error, &up, revision);
                 tracing::debug!(endpoint = %slot.address(), %error, "closed before an answer");
-                self.unanswered(&slot, usual, broken, up.exchanges() > 1, down)
+                let broken = Broken::new(self.request, &error, whole, &pace);
+                self.unanswered(revision, &slot, &error, &up, broken, down)
             }
             stop => {
                 if let (Stop::Timeout(_), Connected::Http2(up)) = (&stop, &up) {
@@ -125,19 +119,25 @@ impl Exchange<'_> {
     /// After a connection that ended before the first byte of an answer.
     fn unanswered<D: Downstream>(
         &self,
+        revision: &LocalRevision,
         slot: &Slot,
-        usual: bool,
+        error: &StreamError,
+        up: &Connected,
         broken: Broken,
-        was_in_use: bool,
         down: &mut D,
     ) -> Attempt {
-        if !usual {
+        if !self.is_usual(error, up, revision) {
             slot.suspect();
         }
         self.worker.pool.forget(slot.endpoint());
         let cause = Reason::UpstreamClosed;
         if broken.is_harmless() && down.rewind_body() {
-            return Attempt::Again(Failed { cause, was_in_use });
+            let how = match error {
+                _ if up.exchanges() <= 1 => How::Failed,
+                StreamError::GoingAway => How::Left,
+                _ => How::Ended,
+            };
+            return Attempt::Again(Failed { cause, how });
         }
         Attempt::Over(End::Refused(cause))
     }

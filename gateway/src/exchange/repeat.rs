@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use super::hold::read_ahead;
 use super::upstream::{gone, until};
 use super::{End, Exchange};
-use crate::http::message::{Downstream, Source};
+use crate::http::message::{Downstream, RequestHead, Source, StreamError};
+use crate::http::pace::Pace;
 use crate::live::LocalRevision;
 use crate::refusal::Reason;
 
@@ -22,16 +23,31 @@ const PAUSE: std::ops::RangeInclusive<u64> = 5..=25;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Broken {
     /// The method's effect is the same when it is done twice (RFC 9110 §9.2.2).
-    pub(super) idempotent: bool,
+    idempotent: bool,
     /// The request's body is all here and kept.
-    pub(super) whole: bool,
+    whole: bool,
     /// The endpoint has said that it has processed nothing.
-    pub(super) unprocessed: bool,
+    unprocessed: bool,
     /// Bytes of the request were written.
-    pub(super) written: bool,
+    written: bool,
 }
 
 impl Broken {
+    /// `pace` is the endpoint's side.
+    pub(super) fn new(
+        request: &RequestHead,
+        error: &StreamError,
+        whole: bool,
+        pace: &Pace,
+    ) -> Broken {
+        Broken {
+            idempotent: request.is_idempotent(),
+            whole,
+            unprocessed: matches!(error, StreamError::Refused | StreamError::GoingAway),
+            written: pace.bytes_written() > 0,
+        }
+    }
+
     /// Whether nothing of the request can have been done, or doing it twice is no different.
     pub(super) fn is_harmless(self) -> bool {
         self.unprocessed || !self.written || (self.idempotent && self.whole)
@@ -43,14 +59,25 @@ impl Broken {
 pub(super) struct Failed {
     /// What the client is told if it is not.
     pub(super) cause: Reason,
-    /// A connection that had been in use ended: nothing says that a new one would fail, too.
-    pub(super) was_in_use: bool,
+    pub(super) how: How,
+}
+
+/// What a failure says of the attempt after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// The endpoint asked to go on elsewhere with what it has not processed: no failure at all.
+    Left,
+    /// A connection that had been in use ended: nothing says that a new one would.
+    Ended,
+    /// It cannot be reached, or ended a new connection.
+    Failed,
 }
 
 /// A request between two attempts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Failure {
     cause: Reason,
+    how: How,
     /// It has paused since.
     paused: bool,
 }
@@ -69,12 +96,12 @@ impl Exchange<'_> {
         if is_fixed(revision) && self.seen.attempts >= most {
             return Err(End::Refused(failed.cause));
         }
-        let paused = !failed.was_in_use;
+        let Failed { cause, how } = failed;
+        let paused = how == How::Failed;
         if paused {
             self.pause(revision, down).await?;
         }
-        let cause = failed.cause;
-        Ok(Failure { cause, paused })
+        Ok(Failure { cause, how, paused })
     }
 
     /// Whether a request that has a slot again may use it, as few repeats are under way. `None`: not
@@ -86,8 +113,10 @@ impl Exchange<'_> {
         failure: &mut Failure,
         down: &mut D,
     ) -> Result<Option<Slot>, End> {
-        self.repeat = revision.gate.throttle().repeat();
-        if self.repeat.is_some() {
+        if failure.how != How::Left {
+            self.repeat = revision.gate.throttle().repeat();
+        }
+        if self.repeat.is_some() || failure.how == How::Left {
             return Ok(Some(slot));
         }
         drop(slot);
@@ -126,4 +155,26 @@ impl Exchange<'_> {
 /// Whether there will be no other endpoints, however long a request waits.
 fn is_fixed(revision: &LocalRevision) -> bool {
     matches!(revision.revision.backend, Backend::Fixed { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_and_cannot_be_done_twice_is_not_repeated_whatever_else_is_known() {
+        let each = || [false, true].into_iter();
+        for (idempotent, whole) in each().flat_map(|one| each().map(move |other| (one, other))) {
+            let broken = |unprocessed, written| Broken {
+                idempotent,
+                whole,
+                unprocessed,
+                written,
+            };
+            // The endpoint knows best; so do we of what never left.
+            assert!(broken(true, true).is_harmless() && broken(true, false).is_harmless());
+            assert!(broken(false, false).is_harmless());
+            assert_eq!(broken(false, true).is_harmless(), idempotent && whole);
+        }
+    }
 }

@@ -102,6 +102,7 @@ async fn conversations_move_message_by_message_and_end_in_any_order() {
             assert_eq!(end, None);
         } else {
             drop(answers);
+            drop(sender);
         }
         eventually(PATIENCE, "the endpoint sees the end", async || {
             (backend.held() == 0).then_some(())

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hyper::body::Frame;
 use tests::body::channel;
 use tests::client::carrying;
+use tests::frames::{self, Frames, Outcome};
 use tests::websocket::WebSocket;
 use tests::{Backend, Gateway, Raw, RawBackend, eventually, request, within};
 
@@ -60,6 +61,44 @@ async fn idle_connection_is_closed_without_a_word() {
         .await;
     assert_eq!(client.answer().await.status(), 200);
     assert_eq!(client.rest().await, b"");
+}
+
+#[tokio::test]
+async fn half_a_preface_is_answered_as_a_late_head() {
+    let gateway = Gateway::start(&limits("headTimeout: 200ms")).await;
+    let mut client = gateway.raw().await;
+    client.send("PRI * HTTP/2.0\r\n\r\nSM").await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status(), answer.reason()), (408, "header_timeout"));
+    client.rest().await;
+}
+
+#[tokio::test]
+async fn old_connections_are_asked_to_end() {
+    let backend = Backend::start("one");
+    let gateway = Gateway::start(&(limits("connectionAge: 200ms") + &hello(&backend))).await;
+    let mut client = gateway.raw().await;
+    within("a last answer", async {
+        loop {
+            client
+                .send(format!("GET / HTTP/1.1\r\nHost: {HELLO}\r\n\r\n"))
+                .await;
+            let answer = client.answer().await;
+            assert_eq!(answer.status(), 200);
+            if answer.head.contains("connection: close") {
+                return;
+            }
+        }
+    })
+    .await;
+    assert_eq!(client.rest().await, b"");
+    // Over HTTP/2 by GOAWAY, and what runs finishes.
+    let mut client = Frames::connect(gateway.public()).await;
+    client.get(1, HELLO, "/?hold").await;
+    assert_eq!(client.goaway().await.1, frames::NO_ERROR);
+    backend.open_gate();
+    assert_eq!(client.outcome(1).await, Outcome::Status(200));
+    within("the end", client.end()).await;
 }
 
 #[tokio::test]
@@ -211,6 +250,29 @@ async fn quiet_tunnel_is_closed() {
         (backend.running() == 0).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn tunnel_whose_client_stops_reading_is_closed() {
+    let backend = RawBackend::scripted(|_, mut connection| async move {
+        connection.head().await;
+        let answer =
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+        connection.send(answer).await;
+        // More than all buffers between us.
+        connection.send(vec![b'x'; 60_000_000]).await;
+    });
+    let gateway = Gateway::start(&(limits("writeStall: 300ms") + &hello(&backend))).await;
+    let mut client = gateway.raw().await;
+    client
+        .send(format!(
+            "GET / HTTP/1.1\r\nHost: {HELLO}\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        ))
+        .await;
+    client.head().await;
+    gateway.until_idle().await;
+    assert!(client.rest().await.len() < 60_000_000);
 }
 
 #[tokio::test]

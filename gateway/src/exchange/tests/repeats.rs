@@ -140,10 +140,8 @@ proptest! {
         });
         prop_assert!(status == "200" || status == "502", "{}", status);
         prop_assert!(seen.len() <= 3, "{:?}", seen);
-        // A body may come whole while a request pauses after an attempt that came to nothing.
-        let paused = stale || seen.first() == Some(&0);
-        let kept = asked.first == asked.body || paused;
-        if !asked.is_idempotent() || !kept {
+        // Of others a body that was not whole at first may come whole before the next attempt.
+        if !asked.is_idempotent() {
             let read = seen.iter().filter(|bytes| **bytes > 0);
             prop_assert!(read.count() <= 1, "{:?}", seen);
         }
