@@ -335,3 +335,60 @@ async fn no_answer_reaches_another_request_whatever_endpoints_say() {
     );
     gateway.until_idle().await;
 }
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// what an endpoint says on an idle connection is nobody's answer.
+#[tokio::test]
+async fn answer_that_nobody_asked_for_is_not_the_next_ones() {
+    let idle = Arc::new(tokio::sync::Notify::new());
+    let said = Arc::new(tokio::sync::Notify::new());
+    let (is_idle, has_said) = (idle.clone(), said.clone());
+    let backend = RawBackend::scripted(move |_, mut connection| {
+        let (idle, said) = (is_idle.clone(), has_said.clone());
+        async move {
+            while let Some(head) = connection.next_head().await {
+                connection.send(OK).await;
+                if head.contains("/first") {
+                    idle.notified().await;
+                    let poison = OK.replace("ok", "no");
+                    connection.send(poison).await;
+                    said.notify_one();
+                }
+            }
+        }
+    });
+    let one = ["--workers", "1"];
+    let gateway = Launch::new(&hello(&backend)).arguments(one).start().await;
+    let mut client = gateway.connect().await;
+    for _ in 0..sized(50, 1000) {
+        let answer = client.get(HELLO, "/first").await;
+        assert_eq!((answer.status, answer.text()), (200, "ok".to_owned()));
+        idle.notify_one();
+        said.notified().await;
+        let answer = client.get(HELLO, "/next").await;
+        assert_eq!((answer.status, answer.text()), (200, "ok".to_owned()));
+    }
+}
+
+/// crumbs do not extend the time there is for a head, nor is one ever passed on in part.
+#[tokio::test]
+async fn head_that_comes_in_crumbs_is_waited_for_no_longer_than_any() {
+    let backend = RawBackend::scripted(|_, mut connection| async move {
+        connection.head().await;
+        for byte in b"HTTP/1.1 200 OK\r\nX: "
+            .iter()
+            .chain(std::iter::repeat(&b'y'))
+        {
+            let pause = std::time::Duration::from_millis(5);
+            let gone = !connection.silent_for(pause).await;
+            if gone || connection.try_send([*byte]).await.is_err() {
+                return;
+            }
+        }
+    });
+    let gateway = Gateway::start(&(hello(&backend) + "    timeout: 300ms\n")).await;
+    let answer = gateway.get(HELLO, "/").await;
+    answer.refused(504, "response_timeout");
+    gateway.until_idle().await;
+}
