@@ -207,7 +207,12 @@ impl Relay<'_> {
         sink.respond(response, self.edits, last);
         match pump(source, sink).await {
             Ok(()) => Stop::Done,
-            Err(Broken::Source(error)) => Stop::Endpoint(error),
+            Err(Broken::Source(error)) => {
+                // Behind no answer at all the client could take its connection for one that was
+                // closed unused, and ask again: it is to see that there was one and it broke off.
+                let _gone_too = sink.flush().await;
+                Stop::Endpoint(error)
+            }
             Err(Broken::Sink(_)) => Stop::Left,
         }
     }

@@ -100,7 +100,7 @@ const HEAD: &str = r"\A(?:\r\n)*[^\r\n]*(?:\r\n[^\r\n]+)*?\r\n";
 struct Entry {
     name: String,
     peers: Vec<String>,
-    kind: Kind,
+    kinds: Vec<Kind>,
     /// How the bytes of the request look.
     when: Regex,
     /// How they do not look.
@@ -129,7 +129,7 @@ impl Allowed {
     /// Whether the file explains that these bytes are read differently.
     pub(crate) fn explain(&self, peer: &str, kind: Kind, bytes: &[u8]) -> bool {
         let fits = |entry: &&Entry| {
-            entry.kind == kind
+            entry.kinds.contains(&kind)
                 && entry.peers.iter().any(|it| it == peer)
                 && bytes.len() >= entry.least
                 && entry.when.is_match(bytes)
@@ -168,17 +168,21 @@ fn entry(block: &str) -> Entry {
     Entry {
         name: name.to_owned(),
         peers: said("peers").split(' ').map(str::to_owned).collect(),
-        kind: match said("kind") {
-            "stricter" => Kind::Stricter,
-            "laxer" => Kind::Laxer,
-            "longer" => Kind::Longer,
-            "other" => Kind::Other,
-            other => panic!("{name}: {other} is no kind of difference"),
-        },
+        kinds: said("kind").split(' ').map(|it| kind(name, it)).collect(),
         when: regex(said("when")),
         unless: perhaps("unless").map(regex),
         least: perhaps("least").map_or(0, |count| count.parse().unwrap()),
         used: Cell::new(false),
+    }
+}
+
+fn kind(entry: &str, word: &str) -> Kind {
+    match word {
+        "stricter" => Kind::Stricter,
+        "laxer" => Kind::Laxer,
+        "longer" => Kind::Longer,
+        "other" => Kind::Other,
+        word => panic!("{entry}: {word} is no kind of difference"),
     }
 }
 

@@ -25,11 +25,10 @@ pub(crate) struct Proxy {
 }
 
 fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let places = path.split(':').chain(["/usr/sbin", "/usr/local/sbin"]);
-    places
-        .map(|place| PathBuf::from(place).join(name))
-        .find(|path| path.is_file())
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let more = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    let mut places = std::env::split_paths(&path).chain(more);
+    places.find_map(|place| Some(place.join(name)).filter(|path| path.is_file()))
 }
 
 /// Where one runs, and for whom.

@@ -1,5 +1,7 @@
 //! Requests of the corpus with bytes put in, taken out and moved about.
 
+use std::fmt;
+
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::{Config, TestRng, TestRunner};
@@ -107,6 +109,16 @@ fn apply(bytes: &mut Vec<u8>, change: &Change) {
     }
 }
 
+/// Shown as text.
+#[derive(Clone)]
+struct Bytes(Vec<u8>);
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.escape_ascii())
+    }
+}
+
 /// Calls `test` with as many variations, always the same ones unless `TIDEGATE_LONG` is set. A
 /// failing one is made as simple as it can be before it is shown.
 pub(crate) fn run(count: u32, test: impl Fn(&[u8]) -> Result<(), String>) {
@@ -117,7 +129,7 @@ pub(crate) fn run(count: u32, test: impl Fn(&[u8]) -> Result<(), String>) {
         for change in &changes {
             apply(&mut bytes, change);
         }
-        bytes
+        Bytes(bytes)
     });
     let config = Config {
         cases: count,
@@ -129,9 +141,8 @@ pub(crate) fn run(count: u32, test: impl Fn(&[u8]) -> Result<(), String>) {
         true => TestRunner::new_with_rng(config, random),
         false => TestRunner::new(config),
     };
-    let result = runner.run(&variations, |bytes| {
-        test(&bytes)
-            .map_err(|problem| TestCaseError::fail(format!("{}\n{problem}", bytes.escape_ascii())))
+    let result = runner.run(&variations, |Bytes(bytes)| {
+        test(&bytes).map_err(TestCaseError::fail)
     });
     if let Err(error) = result {
         panic!("{error}");

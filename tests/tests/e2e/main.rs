@@ -20,6 +20,7 @@ mod connections;
 mod corpus;
 mod demo;
 mod edge;
+mod endpoints;
 mod examples;
 mod explain;
 mod failures;
