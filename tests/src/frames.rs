@@ -13,6 +13,7 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
@@ -30,13 +31,17 @@ pub const END_HEADERS: u8 = 4;
 pub const MAX_CONCURRENT_STREAMS: u16 = 3;
 pub const ENABLE_CONNECT_PROTOCOL: u16 = 8;
 const HEADER_TABLE_SIZE: u16 = 1;
-const INITIAL_WINDOW_SIZE: u16 = 4;
+pub const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// Codes of RST_STREAM and GOAWAY (RFC 9113 §7).
 pub const NO_ERROR: u32 = 0;
 pub const PROTOCOL_ERROR: u32 = 1;
+pub const FLOW_CONTROL_ERROR: u32 = 3;
+pub const STREAM_CLOSED: u32 = 5;
+pub const FRAME_SIZE_ERROR: u32 = 6;
 pub const REFUSED_STREAM: u32 = 7;
 pub const CANCEL: u32 = 8;
+pub const COMPRESSION_ERROR: u32 = 9;
 pub const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// Larger parts of a head go into CONTINUATION.

@@ -61,7 +61,7 @@ impl Connection {
             body_bytes_max: limits.body_bytes,
             body_bytes: 0,
             limit: BODY_WINDOW,
-            rested: 0,
+            wide: 0,
         };
         let writer = Writer {
             io: write,

@@ -27,16 +27,16 @@ pub struct Reader<'a> {
     pub(super) body_bytes: u64,
     /// Most bytes of a body to read at once.
     pub(super) limit: usize,
-    /// Size of the buffer that was given back while nothing could be read.
-    pub(super) rested: usize,
+    /// Size the buffer should have for the next read, if it should be larger.
+    pub(super) wide: usize,
 }
 
 impl Reader<'_> {
     /// Reads once into the buffer, which may hold at most `max` unused bytes; 0 is the end.
     fn poll_read(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<usize, StreamError>> {
-        if self.rested > 0 {
-            self.buffer.widen(self.rested.min(max));
-            self.rested = 0;
+        if self.wide > 0 {
+            self.buffer.widen(self.wide.min(max));
+            self.wide = 0;
         }
         let room = self.buffer.room(max);
         if room.is_empty() {
@@ -52,7 +52,7 @@ impl Reader<'_> {
         self.pace.read_moved(count);
         if count == wanted && wanted < BODY_WINDOW && self.buffer.len() == wanted {
             // The peer sends faster than we take it: the next read may take more at once.
-            self.buffer.widen(SIZES[2]);
+            self.wide = SIZES[2];
         }
         Poll::Ready(Ok(count))
     }
@@ -185,7 +185,7 @@ impl Source for Reader<'_> {
 
     fn rest(&mut self) {
         if self.buffer.is_empty() {
-            self.rested = self.rested.max(self.buffer.size());
+            self.wide = self.wide.max(self.buffer.size());
             self.buffer.release();
         }
     }
