@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::census::{Entry, Origin};
-use super::drain::{IDLE_WHILE_CLOSING, Phase};
+use super::drain::Phase;
 use super::io::Io;
 use super::runners::Desk;
 use super::timers::Timer;
@@ -300,7 +300,8 @@ async fn patiently_until<T>(
         }
         if !closing && worker.is_parting() {
             closing = true;
-            timer.set_idle(deadline.min(Instant::now() + IDLE_WHILE_CLOSING));
+            let silent = worker.idle_while_closing.get();
+            timer.set_idle(deadline.min(Instant::now() + silent));
         }
         timer.poll_fired(cx).map(|()| None)
     })

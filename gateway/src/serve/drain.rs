@@ -19,5 +19,9 @@ pub enum Phase {
 /// How long an idle connection may stay silent once the listeners are closed.
 pub const IDLE_WHILE_CLOSING: Duration = Duration::from_millis(500);
 
+/// The same when another process has taken over: nobody waits for the end of this one, and whoever
+/// had just come to it, or is amid a handshake, should not have to come again.
+pub const IDLE_AFTER_TAKEOVER: Duration = Duration::from_secs(5);
+
 /// How long exchanges may take to say that they were cut, once `drain.timeout` is over.
 pub const LAST_WORDS: Duration = Duration::from_millis(500);

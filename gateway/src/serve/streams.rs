@@ -253,7 +253,7 @@ impl Driver {
         }
         let idle = self.crew.idle_since.get().max(self.heard.freed_at());
         if let Some(told) = self.told {
-            let end = told.max(idle) + IDLE_WHILE_CLOSING;
+            let end = told.max(idle) + self.worker.idle_while_closing.get();
             return (now < end).then_some(end);
         }
         let end = idle + limits.http2_idle;

@@ -12,7 +12,7 @@ use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::accept::Door;
-use super::drain::{LAST_WORDS, Phase};
+use super::drain::{IDLE_AFTER_TAKEOVER, LAST_WORDS, Phase};
 use super::takeover::HandedOver;
 use super::worker::{Shared, Worker};
 use crate::memory::Level;
@@ -66,7 +66,7 @@ async fn work(seat: Seat) -> std::io::Result<()> {
     spawn_local(follow(worker.clone()));
     spawn_local(heed(worker.clone()));
     spawn_local(keep_house(worker.clone()));
-    let door = Rc::new(Door::new(worker.clone(), handed_over));
+    let door = Rc::new(Door::new(worker.clone(), handed_over.clone()));
     let mut accepting = Vec::new();
     for (index, listener) in listeners {
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -77,6 +77,9 @@ async fn work(seat: Seat) -> std::io::Result<()> {
     let _heard = poised.send(());
     // The sender outlives the workers; were it gone, draining is the right thing too.
     drop(phase.wait_for(|phase| *phase >= Phase::Closing).await);
+    if handed_over.get().is_some() {
+        worker.idle_while_closing.set(IDLE_AFTER_TAKEOVER);
+    }
     worker.phase.set(Phase::Closing);
     for task in accepting {
         let _ended = task.await;

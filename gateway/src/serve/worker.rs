@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use activator::admission::{Clock, Holding};
 use config::settings::Settings;
@@ -17,7 +17,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use super::buffers::Buffers;
 use super::census::Census;
 use super::connection::{Job, Rested};
-use super::drain::Phase;
+use super::drain::{IDLE_WHILE_CLOSING, Phase};
 use super::runners::Runners;
 use super::streams::StreamJob;
 use super::timers::Timers;
@@ -60,6 +60,8 @@ pub struct Worker {
     pub phase: Cell<Phase>,
     /// What must be given up for want of memory.
     pub pressure: Cell<Pressure>,
+    /// How long an idle connection may stay silent while we drain.
+    pub idle_while_closing: Cell<Duration>,
     /// Places of TLS handshakes.
     pub handshakes: Semaphore,
     /// Connections being served.
@@ -104,6 +106,7 @@ impl Worker {
             metrics,
             phase: Cell::new(Phase::Serving),
             pressure: Cell::default(),
+            idle_while_closing: Cell::new(IDLE_WHILE_CLOSING),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
             connections: Cell::new(0),
             emptied: Notify::new(),
