@@ -115,8 +115,8 @@ fn best(routes: &[&Route], query: &Query<'_>) -> Option<Rank> {
     };
     let widest = routes.iter().filter_map(|route| covers(route)).max()?;
     let of_host = routes.iter().filter(|route| {
-        let here = |pattern: &Box<str>| cover(pattern, host) == Some(widest);
-        route.hosts.iter().any(here)
+        let mut covers = route.hosts.iter().map(|pattern| cover(pattern, host));
+        covers.any(|cover| cover == Some(widest))
     });
     let rules = of_host.flat_map(|route| route.rules.iter());
     rules.filter(|rule| matches(rule, query)).map(rank).min()

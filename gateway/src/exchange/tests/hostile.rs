@@ -156,6 +156,8 @@ async fn is_clean(world: &World) {
     }
     assert_eq!(world.throttle.waiting(), 0);
     assert_eq!(world.worker.connections.get(), 0);
+    // A fuzzer ends at any panic; here they are caught.
+    #[cfg(test)]
     assert_eq!(world.counted(500, "internal"), 0);
 }
 

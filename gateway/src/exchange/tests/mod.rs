@@ -1,5 +1,6 @@
 //! Exchanges over in-process pipes with paused time: what limits end them, and what is left behind.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 #![cfg_attr(
     fuzzing,
     allow(dead_code, unused_imports, reason = "fuzzing uses a part of it")
@@ -12,6 +13,8 @@ mod edge;
 #[cfg(test)]
 mod ends;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod grpc;
 pub(crate) mod hostile;
 #[cfg(test)]
@@ -20,6 +23,8 @@ mod limits;
 mod paths;
 #[cfg(test)]
 mod reuse;
+#[cfg(test)]
+mod series;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
