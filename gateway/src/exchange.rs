@@ -13,16 +13,16 @@
 
 mod edits;
 mod forward;
-mod grpc;
+pub(crate) mod grpc;
 mod hold;
 mod https;
 mod linger;
-mod path;
+pub(crate) mod path;
 mod record;
 mod relay;
 mod repeat;
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod tests;
 mod tunnel;
 mod upstream;
 mod watch;

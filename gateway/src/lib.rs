@@ -6,6 +6,8 @@ pub mod admin;
 pub mod cli;
 pub mod control;
 pub mod exchange;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod http;
 pub mod live;
 pub mod memory;

@@ -289,6 +289,7 @@ impl<'a> Shift<'a> {
         reread: mpsc::Sender<()>,
     ) -> Result<(), RunError> {
         systemd::ready();
+        let mut failed = None;
         let handed_over = loop {
             tokio::select! {
                 told = signals.next() => match told {
@@ -302,7 +303,9 @@ impl<'a> Shift<'a> {
                 handed_over = self.successor.takes_over() => break Some(handed_over),
                 ended = crew.next() => {
                     let why = ended.and_then(Result::err).unwrap_or_else(|| "it left".to_owned());
-                    return Err(RunError::Worker(why));
+                    tracing::error!(why, "a worker failed: the others drain");
+                    failed = Some(RunError::Worker(why));
+                    break None;
                 }
             }
         };
@@ -310,7 +313,8 @@ impl<'a> Shift<'a> {
         let spared = usize::from(handed_over.is_some());
         let ending = async move {
             self.drain(&mut crew, settings, handed_over).await;
-            self.end(crew).await
+            let ended = self.end(crew).await;
+            failed.map_or(ended, Err)
         };
         tokio::select! {
             ended = ending => ended,

@@ -225,6 +225,46 @@ fn every_crate_inherits_the_lints() {
 }
 
 #[test]
+fn only_allocators_of_tests_are_unsafe() {
+    let word = concat!("un", "safe");
+    let counting = [
+        "config/tests/memory.rs",
+        "gateway/tests/observe_alloc.rs",
+        "gateway/tests/warm_path.rs",
+    ];
+    let mut found = Vec::new();
+    for path in rust_files() {
+        let text = text(&path);
+        let code = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        let marks = [
+            format!("{word} {{"),
+            format!("{word} impl"),
+            format!("{word} fn"),
+            format!("allow({word}"),
+        ];
+        if code
+            .clone()
+            .any(|line| marks.iter().any(|mark| line.contains(mark)))
+        {
+            found.push(path);
+        }
+    }
+    assert_eq!(found, counting);
+    assert!(text("Cargo.toml").contains(&format!("{word}_code = \"deny\"")));
+}
+
+#[test]
+fn dependencies_are_checked_for_advisories_licences_and_sources() {
+    let config = text("deny.toml");
+    for section in ["[advisories]", "[licenses]", "[bans]", "[sources]"] {
+        assert!(config.contains(section), "{section}");
+    }
+    assert!(text(".ci/run").contains("cargo deny"));
+}
+
+#[test]
 fn files_stay_small() {
     for path in rust_files() {
         let text = text(&path);

@@ -8,7 +8,7 @@ use crate::observe::world::Request;
 ///
 /// # Errors
 /// A sentence for whoever asked.
-pub(super) fn parse(query: &str) -> Result<Request, &'static str> {
+pub(crate) fn parse(query: &str) -> Result<Request, &'static str> {
     let mut request = None;
     let mut method = "GET".to_owned();
     let mut headers = Vec::new();

@@ -12,7 +12,7 @@
 //! Nothing here changes anything. What takes time is rendered on blocking threads, so that
 //! probes stay prompt.
 
-mod explain;
+pub(crate) mod explain;
 mod json;
 mod server;
 

@@ -1,8 +1,8 @@
 //! The HTTP server of the admin address.
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -14,14 +14,15 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
-use crate::observe::metrics::Registry;
+use crate::observe::metrics::{Registry, lock};
 use crate::observe::world::World;
 
 use super::{explain, json};
 
-/// Open connections; a further one is closed at once.
+/// Open connections. A further one takes the place of the one that has been idle for longest, so
+/// that connections which say nothing keep nobody out.
 const CONNECTIONS: usize = 64;
 
 /// Most time for a request head, and most idle time between requests.
@@ -73,18 +74,15 @@ pub async fn serve(
         registry,
         renders: Arc::new(Semaphore::new(RENDERS)),
     });
-    let mut connections = JoinSet::new();
+    let mut places = Places::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = leaving.wait_for(|leaving| *leaving) => break,
         };
-        while connections.try_join_next().is_some() {}
         match accepted {
-            Ok((stream, _)) if connections.len() < CONNECTIONS => {
-                connections.spawn(connection(stream, Arc::clone(&admin), leaving.clone()));
-            }
-            Ok(_) => tracing::warn!("an admin connection was refused: {CONNECTIONS} are open"),
+            Ok((stream, _)) if places.make_room() => places.fill(stream, &admin, &leaving),
+            Ok(_) => tracing::warn!("an admin connection was refused: {CONNECTIONS} are busy"),
             Err(error) => {
                 tracing::warn!(%error, "the admin address cannot accept");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -92,13 +90,76 @@ pub async fn serve(
         }
     }
     drop(listener);
-    while connections.join_next().await.is_some() {}
+    while places.tasks.join_next().await.is_some() {}
 }
 
-async fn connection(stream: TcpStream, admin: Arc<Admin>, mut leaving: watch::Receiver<bool>) {
+/// The connections that are open. Dropping it closes them.
+#[derive(Default)]
+struct Places {
+    tasks: JoinSet<()>,
+    open: Vec<Place>,
+}
+
+struct Place {
+    task: AbortHandle,
+    idle: Arc<Idle>,
+}
+
+/// Since when a connection has had no request to answer; `None` while it has one.
+struct Idle(Mutex<Option<Instant>>);
+
+impl Idle {
+    fn set(&self, since: Option<Instant>) {
+        *lock(&self.0) = since;
+    }
+}
+
+impl Places {
+    /// Whether there is a place now: a free one, or one that an idle connection had to give up.
+    fn make_room(&mut self) -> bool {
+        while self.tasks.try_join_next().is_some() {}
+        self.open.retain(|place| !place.task.is_finished());
+        if self.open.len() < CONNECTIONS {
+            return true;
+        }
+        let idle = self.open.iter().enumerate().filter_map(|(at, place)| {
+            let since = *lock(&place.idle.0);
+            Some((since?, at))
+        });
+        let Some((_, longest)) = idle.min() else {
+            return false;
+        };
+        self.open.swap_remove(longest).task.abort();
+        true
+    }
+
+    fn fill(&mut self, stream: TcpStream, admin: &Arc<Admin>, leaving: &watch::Receiver<bool>) {
+        let idle = Arc::new(Idle(Mutex::new(Some(Instant::now()))));
+        let serving = connection(
+            stream,
+            Arc::clone(admin),
+            Arc::clone(&idle),
+            leaving.clone(),
+        );
+        let task = self.tasks.spawn(serving);
+        self.open.push(Place { task, idle });
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    admin: Arc<Admin>,
+    idle: Arc<Idle>,
+    mut leaving: watch::Receiver<bool>,
+) {
     let service = service_fn(move |request| {
-        let admin = Arc::clone(&admin);
-        async move { Ok::<_, Infallible>(admin.answer(&request).await) }
+        let (admin, idle) = (Arc::clone(&admin), Arc::clone(&idle));
+        async move {
+            idle.set(None);
+            let answer = admin.answer(&request).await;
+            idle.set(Some(Instant::now()));
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -208,4 +269,29 @@ fn page(content_type: &'static str, body: &'static str) -> Answer {
     let policy = HeaderValue::from_static(POLICY);
     answer.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_connections_without_a_request_give_up_their_places() {
+        let mut places = Places::default();
+        for _ in 0..CONNECTIONS {
+            assert!(places.make_room());
+            let task = places.tasks.spawn(std::future::pending());
+            let idle = Arc::new(Idle(Mutex::new(None)));
+            places.open.push(Place { task, idle });
+        }
+        assert!(!places.make_room());
+        let now = Instant::now();
+        places.open[7].idle.set(Some(now));
+        places.open[5].idle.set(Some(now + Duration::from_secs(1)));
+        let longest = places.open[7].task.clone();
+        assert!(places.make_room());
+        assert_eq!(places.open.len(), CONNECTIONS - 1);
+        places.tasks.join_next().await;
+        assert!(longest.is_finished());
+    }
 }

@@ -386,31 +386,42 @@ async fn alive(stream: &mut TcpStream) -> bool {
     asked.is_ok()
 }
 
-#[tokio::test]
-async fn the_65th_connection_is_closed_and_a_place_is_free_again_afterwards() {
-    let address = admin(Told::ready()).await;
+/// Connections that have said this and nothing more.
+async fn begun(address: SocketAddr, count: usize, beginning: &str) -> Vec<TcpStream> {
     let mut open = Vec::new();
-    for _ in 0..64 {
+    for _ in 0..count {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        assert!(alive(&mut stream).await);
+        stream.write_all(beginning.as_bytes()).await.unwrap();
         open.push(stream);
     }
-    let mut further = TcpStream::connect(address).await.unwrap();
-    assert!(!alive(&mut further).await);
-    assert!(alive(&mut open[0]).await, "the others are not disturbed");
+    open
+}
 
-    drop(open.pop());
-    let again = async {
-        loop {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            if alive(&mut stream).await {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), again)
-        .await
-        .expect("a closed connection gives its place back");
+#[tokio::test]
+async fn a_65th_connection_takes_the_place_of_the_one_idle_for_longest() {
+    let address = admin(Told::ready()).await;
+    let mut open = begun(address, 64, "").await;
+    for stream in &mut open[..2] {
+        // Now others have been idle for longer.
+        assert!(alive(stream).await);
+    }
+    let mut further = TcpStream::connect(address).await.unwrap();
+    assert!(alive(&mut further).await);
+    let closed = open[2].read(&mut [0]).await;
+    assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+    for at in [0, 1, 3, 63] {
+        assert!(alive(&mut open[at]).await, "the others are not disturbed");
+    }
+}
+
+#[tokio::test]
+async fn livez_answers_however_many_heads_do_not_end() {
+    let address = admin(Told::ready()).await;
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        slow.extend(begun(address, 50, "GET /metrics HTTP/1.1\r\nhost: a").await);
+        assert_eq!(get(address, "/livez").await.status, StatusCode::OK);
+    }
 }
 
 #[tokio::test(start_paused = true)]

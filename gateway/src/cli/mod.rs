@@ -92,7 +92,9 @@ impl LogArgs {
             Format::Text => observe::log::Format::Text,
             Format::Json => observe::log::Format::Json,
         };
-        observe::log::init(format, self.filter.as_deref().unwrap_or(filter))
+        observe::log::init(format, self.filter.as_deref().unwrap_or(filter))?;
+        observe::panics::watch();
+        Ok(())
     }
 }
 

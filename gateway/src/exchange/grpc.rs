@@ -21,7 +21,7 @@ pub(super) fn deadline(request: &RequestHead, arrived: Instant) -> Option<Instan
 }
 
 /// Digits and a unit.
-fn timeout(value: &[u8]) -> Option<Duration> {
+pub(crate) fn timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     if digits.is_empty() || digits.len() > DIGITS_MAX || !digits.iter().all(u8::is_ascii_digit) {
         return None;

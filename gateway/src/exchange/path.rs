@@ -8,7 +8,7 @@ use crate::refusal::Reason;
 
 /// Refuses, or rewrites for matching and forwarding alike, what `limits.dotSegments` says.
 /// `%00` is always refused.
-pub(super) fn check(request: &mut RequestHead, policy: DotSegments) -> Result<(), Reason> {
+pub(crate) fn check(request: &mut RequestHead, policy: DotSegments) -> Result<(), Reason> {
     let path = request.path();
     if path.windows(3).any(|window| window == b"%00") {
         return Err(Reason::BadRequest);

@@ -1,7 +1,7 @@
 //! Authorities: who a request is for (RFC 3986 §3.2), and whether two spellings mean the same.
 
 /// A host, perhaps with a port, and nothing else (RFC 3986 §3.2; no user part, no zone).
-pub(super) fn is_authority(authority: &[u8]) -> bool {
+pub(crate) fn is_authority(authority: &[u8]) -> bool {
     let name_end = match authority.first() {
         Some(b'[') => memchr::memchr(b']', authority).map_or(0, |close| close + 1),
         _ => memchr::memchr(b':', authority).unwrap_or(authority.len()),
@@ -52,7 +52,7 @@ const HOST_BYTES: [bool; 256] = {
 };
 
 /// Case-insensitive, the default port of the scheme (`http://` or `https://`) stripped.
-pub(super) fn same_authority(one: &[u8], other: &[u8], scheme: &[u8]) -> bool {
+pub(crate) fn same_authority(one: &[u8], other: &[u8], scheme: &[u8]) -> bool {
     let port: &[u8] = if scheme.len() == b"http://".len() {
         b":80"
     } else {

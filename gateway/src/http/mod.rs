@@ -1,7 +1,7 @@
 //! Messages inside the gateway and the protocols at its edges.
 
 pub mod answer;
-mod authority;
+pub(crate) mod authority;
 pub mod field;
 pub mod h1;
 pub mod h2;

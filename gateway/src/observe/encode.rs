@@ -11,6 +11,7 @@ use super::facts::{Names, Phases, is_answer};
 use super::families::{self, FAMILIES, Family};
 use super::histogram::{DURATION, KNATIVE, LATENCY, OVERHEAD, Totals, Unit, WAIT};
 use super::metrics::{Cells, Registry, Series, lock};
+use super::panics::{self, Thread};
 use super::world::{EndpointState, RevisionView};
 
 /// Content type of what [`Registry::scrape`] renders.
@@ -121,6 +122,11 @@ impl Merged {
                 .add(&outcome.latency);
         }
     }
+}
+
+fn panics(family: &Family) -> Vec<proto::Metric> {
+    let counted = |thread: Thread| number(family, &[thread.word()], panics::count(thread) as f64);
+    Thread::ALL.map(counted).into()
 }
 
 struct Scrape<'a> {
@@ -265,6 +271,7 @@ impl Scrape<'_> {
                 self.per_listener(family, |cells, i| cells.accept_errors[i].get())
             }
             families::CONNECTIONS_REFUSED => self.connections_refused(),
+            families::PANICS => panics(family),
             families::CONFIG_VERSION => {
                 vec![number(family, &[], registry.version.load(Relaxed) as f64)]
             }

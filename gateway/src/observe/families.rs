@@ -114,6 +114,8 @@ families! {
         "Requests in flight, summed over time: what metering bills.";
     ACCESS_LOG_DROPPED Counter "tidegate_access_log_dropped_total" &[],
         "Access log records lost because the log could not keep up.";
+    PANICS Counter "tidegate_panics_total" &["thread"],
+        "Panics, each a fault of the gateway's own.";
     ACTIVATOR_COUNT Counter "activator_request_count" KNATIVE_RESPONSE,
         "Finished requests that reached a revision.";
     ACTIVATOR_LATENCIES Histogram "activator_request_latencies" KNATIVE_RESPONSE,

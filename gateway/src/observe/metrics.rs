@@ -483,7 +483,7 @@ impl From<Names<'_>> for Owned {
     }
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic elsewhere leaves counters as good as they were.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

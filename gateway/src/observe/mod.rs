@@ -12,6 +12,7 @@ pub mod families;
 mod histogram;
 pub mod log;
 pub mod metrics;
+pub mod panics;
 pub mod world;
 
 pub use encode::CONTENT_TYPE;

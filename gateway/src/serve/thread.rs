@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{oneshot, watch};
-use tokio::task::spawn_local;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::accept::Door;
@@ -62,28 +62,31 @@ async fn work(seat: Seat) -> std::io::Result<()> {
     } = seat;
     let worker = Worker::new(index, &shared, metrics, log);
     let timers = worker.timers.clone();
-    spawn_local(async move { timers.drive().await });
-    spawn_local(follow(worker.clone()));
-    spawn_local(heed(worker.clone()));
-    spawn_local(keep_house(worker.clone()));
+    let mut duties = JoinSet::new();
+    duties.spawn_local(async move { timers.drive().await });
+    duties.spawn_local(follow(worker.clone()));
+    duties.spawn_local(heed(worker.clone()));
+    duties.spawn_local(keep_house(worker.clone()));
     let door = Rc::new(Door::new(worker.clone(), handed_over.clone()));
-    let mut accepting = Vec::new();
+    let mut accepting = JoinSet::new();
     for (index, listener) in listeners {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let accept = door.clone().accept(listener, index, phase.clone());
-        accepting.push(spawn_local(accept));
+        accepting.spawn_local(accept);
     }
     // Nobody listens when the process ends at once.
     let _heard = poised.send(());
-    // The sender outlives the workers; were it gone, draining is the right thing too.
-    drop(phase.wait_for(|phase| *phase >= Phase::Closing).await);
+    tokio::select! {
+        biased;
+        // The sender outlives the workers; were it gone, draining is the right thing too.
+        _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {}
+        error = lost(&mut duties, &mut accepting) => return Err(error),
+    }
     if handed_over.get().is_some() {
         worker.idle_while_closing.set(IDLE_AFTER_TAKEOVER);
     }
     worker.phase.set(Phase::Closing);
-    for task in accepting {
-        let _ended = task.await;
-    }
+    while accepting.join_next().await.is_some() {}
     worker.timers.wake_idle();
     tokio::select! {
         () = emptied(&worker) => {}
@@ -102,6 +105,20 @@ async fn work(seat: Seat) -> std::io::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Returns when a task has ended that should live as long as its worker: without it the worker
+/// would seem to live and serve nobody.
+async fn lost(duties: &mut JoinSet<()>, accepting: &mut JoinSet<()>) -> std::io::Error {
+    let ended = tokio::select! {
+        Some(ended) = duties.join_next() => ended,
+        Some(ended) = accepting.join_next() => ended,
+        else => std::future::pending().await,
+    };
+    let why = ended
+        .err()
+        .map_or_else(|| "it left".to_owned(), |error| error.to_string());
+    std::io::Error::other(format!("a task of its own ended: {why}"))
 }
 
 /// Returns when no connection is being served.
@@ -126,6 +143,8 @@ async fn heed(worker: Rc<Worker>) {
         let now = *pressure.borrow_and_update();
         worker.heed(now);
     }
+    // Nobody looks at memory any more: what was said last holds, and requests go on.
+    std::future::pending().await
 }
 
 async fn keep_house(worker: Rc<Worker>) {
@@ -154,4 +173,28 @@ fn cpu_time() -> Duration {
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
     Duration::new(seconds, nanos)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_duty_that_panics_is_noticed_whichever_it_is() {
+        for in_duties in [true, false] {
+            let (mut duties, mut accepting) = (JoinSet::new(), JoinSet::new());
+            let local = tokio::task::LocalSet::new();
+            for tasks in [&mut duties, &mut accepting] {
+                tasks.spawn_local_on(std::future::pending(), &local);
+            }
+            let faulty = if in_duties {
+                &mut duties
+            } else {
+                &mut accepting
+            };
+            faulty.spawn_local_on(async { panic!("a fault") }, &local);
+            let error = local.run_until(lost(&mut duties, &mut accepting)).await;
+            assert!(error.to_string().contains("panicked"), "{error}");
+        }
+    }
 }

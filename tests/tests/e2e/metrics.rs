@@ -61,6 +61,7 @@ const FAMILIES: &[(&str, &str, &[&str])] = &[
         &["namespace", "revision"],
     ),
     ("tidegate_access_log_dropped_total", "counter", &[]),
+    ("tidegate_panics_total", "counter", &["thread"]),
     ("activator_request_count", "counter", KNATIVE),
     ("activator_request_latencies", "histogram", KNATIVE),
     (

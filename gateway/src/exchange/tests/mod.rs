@@ -1,16 +1,39 @@
 //! Exchanges over in-process pipes with paused time: what limits end them, and what is left behind.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+#![cfg_attr(
+    fuzzing,
+    allow(dead_code, unused_imports, reason = "fuzzing uses a part of it")
+)]
+
+#[cfg(test)]
 mod arrival;
+#[cfg(test)]
 mod connections;
+#[cfg(test)]
 mod edge;
+#[cfg(test)]
 mod ends;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod grpc;
+pub(crate) mod hostile;
+#[cfg(test)]
 mod limits;
+#[cfg(test)]
 mod pace;
+#[cfg(test)]
 mod paths;
+#[cfg(test)]
 mod repeats;
+#[cfg(test)]
 mod reuse;
+#[cfg(test)]
+mod series;
+#[cfg(test)]
 mod streams;
+#[cfg(test)]
 mod streams_end;
 
 use std::net::SocketAddr;
@@ -186,15 +209,7 @@ impl World {
     }
 
     fn serve_as(&self, io: Io, change: impl FnOnce(&mut Client)) -> JoinHandle<()> {
-        let mut client = Client {
-            address: "192.0.2.7:4321".parse().unwrap(),
-            listener: 0,
-            internal: false,
-            trusted: false,
-            secure: false,
-            identity: None,
-            leaves_at: None,
-        };
+        let mut client = world_client();
         change(&mut client);
         spawn_local(serve(self.worker.clone(), io, client))
     }
@@ -219,6 +234,19 @@ impl World {
             .find(|line| wanted.iter().all(|part| line.contains(part.as_str())));
         let count = line.and_then(|line| line.rsplit(' ').next());
         count.map_or(0, |count| count.parse().unwrap())
+    }
+}
+
+/// Whom clients are taken for.
+fn world_client() -> Client {
+    Client {
+        address: "192.0.2.7:4321".parse().unwrap(),
+        listener: 0,
+        internal: false,
+        trusted: false,
+        secure: false,
+        identity: None,
+        leaves_at: None,
     }
 }
 

@@ -117,7 +117,20 @@ fn line_too_long(bytes: &[u8], limits: &HeadLimits) -> Option<Reason> {
     };
     let rest = &line[method_end + 1..];
     let target = memchr::memchr(b' ', rest).unwrap_or(rest.len());
-    (target > limits.target).then_some(Reason::UriTooLong)
+    if target <= limits.target {
+        return None;
+    }
+    // What may not stand there is found first where it comes first.
+    let is_legal = rest[..=limits.target].iter().all(is_target_byte);
+    Some(if is_legal {
+        Reason::UriTooLong
+    } else {
+        Reason::BadRequest
+    })
+}
+
+fn is_target_byte(byte: &u8) -> bool {
+    matches!(byte, 0x21..=0x7e) && *byte != b'#'
 }
 
 fn check(limits: &HeadLimits, out: &mut RequestHead) -> Result<(), Reason> {
@@ -127,11 +140,7 @@ fn check(limits: &HeadLimits, out: &mut RequestHead) -> Result<(), Reason> {
     if out.target().len() > limits.target {
         return Err(Reason::UriTooLong);
     }
-    if !out
-        .target()
-        .iter()
-        .all(|byte| matches!(byte, 0x21..=0x7e) && *byte != b'#')
-    {
+    if !out.target().iter().all(is_target_byte) {
         return Err(Reason::BadRequest);
     }
     // RFC 9112 §6.1: a coding that HTTP/1.0 does not know is faulty framing, whichever it is.

@@ -142,6 +142,9 @@ fn read_fields(headers: &HeaderMap, head: &mut Head) -> Result<(), Reason> {
         if blank(value.first()) || blank(value.last()) {
             return Err(Reason::BadRequest);
         }
+        if !is_field_name(name) {
+            return Err(Reason::BadRequest);
+        }
         if *name == header::HOST || (crumbled && *name == header::COOKIE) {
             continue;
         }
@@ -153,6 +156,12 @@ fn read_fields(headers: &HeaderMap, head: &mut Head) -> Result<(), Reason> {
         head.append(b"cookie", &crumbs.join(&b"; "[..]));
     }
     Ok(())
+}
+
+/// RFC 9110 §5.1: a token. The http crate lets a quote into names that come by HTTP/2, which
+/// HTTP/1.1 has no way to say.
+fn is_field_name(name: &HeaderName) -> bool {
+    memchr::memchr(b'"', name.as_str().as_bytes()).is_none()
 }
 
 /// RFC 9110 §10.1.1.
@@ -290,6 +299,9 @@ pub fn read_response(
     out.head.bytes.extend_from_slice(phrase);
     out.phrase = Span::new(0, phrase.len());
     for (name, value) in headers {
+        if !is_field_name(name) {
+            return Err(StreamError::Malformed("a field name is no token"));
+        }
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes().trim_ascii());
         out.head.append(name, value);
     }
@@ -338,13 +350,16 @@ pub fn write_response(response: &ResponseHead, added: &[u8]) -> Result<Response<
 }
 
 /// # Errors
-/// `Malformed`: too many.
+/// `Malformed`: too many, or one whose name is no token.
 pub fn read_trailers(trailers: &HeaderMap) -> Result<Trailers, StreamError> {
     if trailers.len() > TRAILERS_MAX {
         return Err(StreamError::Malformed("too many trailers"));
     }
     let mut lines = Vec::new();
     for (name, value) in trailers {
+        if !is_field_name(name) {
+            return Err(StreamError::Malformed("a field name is no token"));
+        }
         let name = name.as_str().as_bytes();
         if may_trail(name) {
             lines.extend_from_slice(name);

@@ -270,5 +270,26 @@ impl Sampler {
     }
 }
 
+/// As the log's thread would write it, having arrived then.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn line(
+    facts: &Facts<'_>,
+    weight: u32,
+    format: Format,
+    arrived: std::time::SystemTime,
+) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    record::encode(&mut bytes, facts, weight, facts.arrived);
+    let mut rest = bytes.as_slice();
+    let mut out = Vec::new();
+    let record = record::decode(&mut rest).filter(|_| rest.is_empty());
+    match (record, format) {
+        (None, _) => {}
+        (Some(record), Format::Text) => format::text(&mut out, &record, arrived),
+        (Some(record), Format::Json) => format::json(&mut out, &record, arrived),
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests;

@@ -7,17 +7,7 @@ use super::*;
 
 /// As the log's thread would write it, having arrived at the epoch.
 fn line(facts: &Facts<'_>, weight: u32, format: Format) -> String {
-    let mut bytes = Vec::new();
-    record::encode(&mut bytes, facts, weight, facts.arrived);
-    let mut rest = bytes.as_slice();
-    let record = record::decode(&mut rest).unwrap();
-    assert!(rest.is_empty());
-    let mut out = Vec::new();
-    match format {
-        Format::Text => format::text(&mut out, &record, SystemTime::UNIX_EPOCH),
-        Format::Json => format::json(&mut out, &record, SystemTime::UNIX_EPOCH),
-    }
-    String::from_utf8(out).unwrap()
+    String::from_utf8(super::line(facts, weight, format, SystemTime::UNIX_EPOCH)).unwrap()
 }
 
 fn parsed(facts: &Facts<'_>) -> serde_json::Value {

@@ -34,6 +34,7 @@ const CONTRACT: &[(&str, &str)] = &[
     ("tidegate_response_bytes_total", "namespace,revision"),
     ("tidegate_concurrency_seconds_total", "namespace,revision"),
     ("tidegate_access_log_dropped_total", ""),
+    ("tidegate_panics_total", "thread"),
     (
         "activator_request_count",
         "namespace_name,service_name,configuration_name,revision_name,response_code,\

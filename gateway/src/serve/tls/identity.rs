@@ -15,7 +15,7 @@ const BYTES_MAX: usize = 4096;
 /// Envoy's value for this certificate: `Hash=…;Subject="…";URI=…;DNS=…`. Printable ASCII whatever
 /// the certificate says, and nothing in it can look like an element of its own. `None` when the
 /// certificate is not valid now: a session that is taken up again may be older than that.
-pub(super) fn of(certificate: &CertificateDer<'_>, now: SystemTime) -> Option<Rc<[u8]>> {
+pub(crate) fn of(certificate: &CertificateDer<'_>, now: SystemTime) -> Option<Rc<[u8]>> {
     let parsed = x509::parse(certificate)?;
     if x509::validity(&parsed, now) != Validity::Now {
         return None;

@@ -3,13 +3,13 @@
 pub mod accept;
 pub mod endpoint;
 mod files;
-mod identity;
+pub(crate) mod identity;
 mod names;
 pub mod server;
 pub mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
-mod x509;
+pub(crate) mod x509;
 
 use std::sync::{Arc, OnceLock};
 

@@ -10,18 +10,18 @@ use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 /// When a certificate is valid, against the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Validity {
+pub(crate) enum Validity {
     NotYet,
     Now,
     Over,
 }
 
-pub(super) fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
+pub(crate) fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
     let (rest, certificate) = X509Certificate::from_der(der).ok()?;
     rest.is_empty().then_some(certificate)
 }
 
-pub(super) fn validity(certificate: &X509Certificate<'_>, now: SystemTime) -> Validity {
+pub(crate) fn validity(certificate: &X509Certificate<'_>, now: SystemTime) -> Validity {
     let now = now
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
@@ -37,13 +37,13 @@ pub(super) fn validity(certificate: &X509Certificate<'_>, now: SystemTime) -> Va
 }
 
 /// The alternative names of the certificate, in its order.
-pub(super) fn alternative_names<'a>(certificate: &'a X509Certificate<'_>) -> &'a [GeneralName<'a>] {
+pub(crate) fn alternative_names<'a>(certificate: &'a X509Certificate<'_>) -> &'a [GeneralName<'a>] {
     let found = certificate.subject_alternative_name().ok().flatten();
     found.map_or(&[], |found| &found.value.general_names)
 }
 
 /// Hosts that a server's certificate is for, in lower case.
-pub(super) fn hosts(certificate: &X509Certificate<'_>) -> Vec<String> {
+pub(crate) fn hosts(certificate: &X509Certificate<'_>) -> Vec<String> {
     let names = alternative_names(certificate).iter();
     let hosts = names.filter_map(|name| match name {
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
@@ -54,7 +54,7 @@ pub(super) fn hosts(certificate: &X509Certificate<'_>) -> Vec<String> {
 
 /// A name as RFC 4514 writes it, most specific part first, in printable ASCII: what is not, and what
 /// would mean something, is escaped.
-pub(super) fn distinguished(name: &X509Name<'_>) -> String {
+pub(crate) fn distinguished(name: &X509Name<'_>) -> String {
     let mut text = String::new();
     let parts: Vec<_> = name.iter().collect();
     for part in parts.into_iter().rev() {
@@ -122,7 +122,7 @@ fn push_escaped(text: &mut String, value: &str) {
     }
 }
 
-pub(super) fn push_hex(text: &mut String, bytes: &[u8]) {
+pub(crate) fn push_hex(text: &mut String, bytes: &[u8]) {
     for byte in bytes {
         // Writing to a string cannot fail.
         let _written = write!(text, "{byte:02x}");

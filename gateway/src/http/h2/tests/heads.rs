@@ -1,7 +1,7 @@
 //! What is read of heads and what is said in them.
 
 use h2::ext::Protocol;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use proptest::prelude::*;
 
 use super::super::heads::{
@@ -310,6 +310,20 @@ fn an_open_websocket_is_a_success_without_proof() {
     assert_eq!(said.status(), 200);
     let names: Vec<_> = said.headers().keys().map(|name| name.as_str()).collect();
     assert_eq!(names, ["sec-websocket-protocol"]);
+}
+
+#[test]
+fn a_name_that_is_no_token_goes_no_further() {
+    let mut fields = HeaderMap::new();
+    // What the h2 crate reads names with.
+    let name = HeaderName::from_lowercase(b"x\"y").unwrap();
+    fields.append(name, HeaderValue::from_static("1"));
+    let mut request = get().body(()).unwrap();
+    *request.headers_mut() = fields.clone();
+    assert_eq!(read(request, true).unwrap_err(), Reason::BadRequest);
+    let mut head = ResponseHead::default();
+    assert!(read_response(StatusCode::OK, &fields, true, false, &mut head).is_err());
+    assert!(read_trailers(&fields).is_err());
 }
 
 #[test]
