@@ -29,8 +29,18 @@ fn is_host(name: &[u8]) -> bool {
         [] => false,
         [b'[', address @ .., b']'] => std::str::from_utf8(address)
             .is_ok_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok()),
-        name => name.iter().all(|byte| HOST_BYTES[usize::from(*byte)]),
+        name => is_name(name),
     }
+}
+
+/// Labels with a dot between each two, and perhaps one behind the last.
+fn is_name(name: &[u8]) -> bool {
+    let mut before = b'.';
+    name.iter().all(|byte| {
+        let empty_label = *byte == b'.' && before == b'.';
+        before = *byte;
+        HOST_BYTES[usize::from(*byte)] && !empty_label
+    })
 }
 
 /// What a registered name is made of (RFC 3986 §3.2.2), but for encoded octets: no name needs one,

@@ -96,9 +96,14 @@ impl Peer<'_> {
         let Some((kind, at)) = compare(&ours, &theirs) else {
             return Ok(());
         };
-        let start = ours::read(&all).starts.get(at).copied();
-        let about = &all[start.unwrap_or_default()..];
-        if allowed.explain(self.name, kind, about) {
+        // The request itself, or the one before: it may be about whether that one was the last.
+        let starts = ours::read(&all).starts;
+        let mut suspects = [Some(at), at.checked_sub(1)].into_iter().flatten();
+        let explained = suspects.any(|suspect| {
+            let start = starts.get(suspect);
+            start.is_some_and(|start| allowed.explain(self.name, kind, &all[*start..]))
+        });
+        if explained {
             return Ok(());
         }
         let name = self.name;

@@ -29,7 +29,7 @@ const ADDED: [&str; 5] = [
     "x-forwarded-proto: ",
     "x-forwarded-host: ",
     "x-request-id: ",
-    "via: 1.1 tidegate",
+    "via: 1.",
 ];
 
 fn without_added(head: &[u8]) -> Vec<u8> {
