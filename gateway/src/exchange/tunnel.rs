@@ -6,11 +6,10 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::relay::pump;
-use super::watch::BEHIND_MAX;
 use super::watch::must_go;
 use super::{End, Exchange};
 use crate::http::message::{Downstream, Sink, Source, Upstream};
-use crate::http::pace::Pace;
+use crate::http::pace::{BEHIND_MAX, Pace};
 use crate::live::LocalRevision;
 use crate::refusal::Reason;
 use crate::serve::drain::Phase;

@@ -8,7 +8,7 @@ use activator::admission::Repeat;
 
 use super::Exchange;
 use crate::http::message::Version;
-use crate::http::pace::Pace;
+use crate::http::pace::{BEHIND_MAX, Pace, SEND_RATE};
 use crate::live::LocalRevision;
 use crate::refusal::Reason;
 use crate::serve::drain::Phase;
@@ -17,15 +17,6 @@ use crate::serve::worker::Worker;
 
 /// Before this much waiting for a body's bytes, its rate is not judged.
 const RATE_GRACE: Duration = Duration::from_secs(5);
-
-/// Bytes per second a client must take of its answer while it keeps us waiting. Streams of one HTTP/2
-/// connection share them.
-const SEND_RATE: u64 = 1024;
-
-/// How far it may fall behind that: what 256 KiB are worth. A client is waited for only while as
-/// much lies ready for it as its kernel, ours and its window take, so how much that is need not be
-/// asked: whatever it takes then makes room for as much.
-pub(super) const BEHIND_MAX: Duration = Duration::from_secs(256 * 1024 / SEND_RATE);
 
 /// How far an attempt has come; shared by both directions and the watch over them.
 #[derive(Debug)]

@@ -10,6 +10,15 @@ use activator::admission::Clock;
 /// What the kernel keeps of one connection's bytes at most: the usual `net.ipv4.tcp_wmem`.
 const SEND_QUEUE_MAX: u64 = 4 * 1024 * 1024;
 
+/// Bytes per second a client must take of its answer while it keeps us waiting. Streams of one HTTP/2
+/// connection share them.
+pub const SEND_RATE: u64 = 1024;
+
+/// How far it may fall behind that: what 256 KiB are worth. A client is waited for only while as
+/// much lies ready for it as its kernel, ours and its window take, so how much that is need not be
+/// asked: whatever it takes then makes room for as much.
+pub const BEHIND_MAX: Duration = Duration::from_secs(256 * 1024 / SEND_RATE);
+
 /// Progress of one connection during one exchange.
 #[derive(Debug)]
 pub struct Pace {
@@ -88,6 +97,12 @@ impl Pace {
         if self.blocked_since.get().is_none() {
             self.blocked_since.set(Some(self.clock.now()));
         }
+    }
+
+    /// Whether a write waits for the peer.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.blocked_since.get().is_some()
     }
 
     pub fn write_moved(&self, bytes: usize) {

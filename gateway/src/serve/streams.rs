@@ -215,10 +215,9 @@ impl Driver {
         }
         let limits = &self.worker.shared.settings.limits;
         // What was written is not even taken in: nothing on it can go on.
-        let stuck = self.heard.stuck_since();
-        let stuck = stuck.map(|since| since + limits.write_stall);
+        let stuck = self.heard.stuck_until(limits.write_stall);
         if stuck.is_some_and(|end| now >= end) {
-            tracing::debug!(client = %self.client.address, "the client reads nothing");
+            tracing::debug!(client = %self.client.address, "the client reads nothing, or too little");
             return None;
         }
         let head = self.heard.amid_since();
@@ -247,9 +246,9 @@ impl Driver {
             return None;
         }
         let limits = &self.worker.shared.settings.limits;
-        if let Some(since) = self.heard.stuck_since() {
+        if let Some(stuck) = self.heard.stuck_until(limits.write_stall) {
             // The last of what was answered is still here.
-            return Some(since + limits.write_stall);
+            return Some(stuck);
         }
         let idle = self.crew.idle_since.get().max(self.heard.freed_at());
         if let Some(told) = self.told {

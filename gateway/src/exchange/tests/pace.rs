@@ -329,8 +329,7 @@ fn a_tunnel_without_a_byte_lives_for_an_hour() {
 }
 
 /// An HTTP/2 client that lets a stream of `window` bytes begin, and its endpoint.
-async fn by_hand(world: &World, window: u32) -> DuplexStream {
-    let mut client = world.client();
+async fn by_hand(mut client: DuplexStream, window: u32) -> DuplexStream {
     say(&mut client, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
     // SETTINGS_INITIAL_WINDOW_SIZE.
     say(&mut client, [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4]).await;
@@ -378,7 +377,7 @@ fn a_stream_whose_window_stays_shut_for_a_minute_is_reset() {
         for window in [0, 100] {
             let world = World::new("", "protocol: h2c, concurrency: 1");
             let mut endpoint = Answerer::new(&world).await;
-            let client = by_hand(&world, window).await;
+            let client = by_hand(world.client(), window).await;
             let (_request, mut respond) = endpoint.next().await;
             let mut body = respond.send_response(Response::new(()), false).unwrap();
             body.send_data(Bytes::from(vec![0; 10_000]), true).unwrap();
@@ -399,7 +398,7 @@ fn a_stream_whose_window_opens_a_crack_now_and_then_is_reset() {
     run(async {
         let world = World::new("", "protocol: h2c, concurrency: 1");
         let mut endpoint = Answerer::new(&world).await;
-        let client = by_hand(&world, 0).await;
+        let client = by_hand(world.client(), 0).await;
         let (_request, mut respond) = endpoint.next().await;
         let mut body = respond.send_response(Response::new(()), false).unwrap();
         body.send_data(Bytes::from(vec![0; 10_000]), true).unwrap();
@@ -410,6 +409,28 @@ fn a_stream_whose_window_opens_a_crack_now_and_then_is_reset() {
         // A byte is worth a tenth of a second where a hundred streams share a connection.
         took_between(start, 256, 258);
         world.in_flight(0).await;
+    });
+}
+
+#[test]
+fn a_connection_that_takes_a_little_now_and_then_of_what_is_left_is_ended() {
+    run(async {
+        let world = World::new("", "protocol: h2c, concurrency: 1");
+        let mut endpoint = Answerer::new(&world).await;
+        let (client, _served) = world.client_holding(1024);
+        let client = by_hand(client, 65_535).await;
+        let (_request, mut respond) = endpoint.next().await;
+        let mut body = respond.send_response(Response::new(()), false).unwrap();
+        body.send_data(Bytes::from(vec![0; 50_000]), true).unwrap();
+        let start = Instant::now();
+        // Its stream has ended: the connection has the answer, and its client takes its time.
+        world.in_flight(0).await;
+        let sipping = spawn_local(sip(client, 1, seconds(5)));
+        while world.worker.connections.get() > 0 {
+            tokio::time::sleep(TICK).await;
+        }
+        took_between(start, 256, 258);
+        sipping.abort();
     });
 }
 

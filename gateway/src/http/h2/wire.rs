@@ -5,13 +5,14 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use activator::admission::Clock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::budget::{Abuse, Budget, Peer, Tally};
 use super::frames::Frames;
+use crate::http::pace::{BEHIND_MAX, Pace, SEND_RATE};
 use crate::serve::io::Io;
 
 /// Bytes of what a client says first (RFC 9113 §3.4).
@@ -23,8 +24,8 @@ pub struct Heard {
     clock: Rc<Clock>,
     at: Cell<Instant>,
     ever: Cell<bool>,
-    /// Since when a write has been waiting for the peer.
-    stuck: Cell<Option<Instant>>,
+    /// How it takes what is written, over all its streams.
+    pace: Pace,
     /// When the last write that had to wait went on.
     freed: Cell<Instant>,
     /// Since when something other than a body has begun and not ended.
@@ -37,11 +38,15 @@ pub struct Heard {
 impl Heard {
     #[must_use]
     pub fn new(peer: Peer, clock: &Rc<Clock>) -> Rc<Heard> {
+        let pace = Pace::new(clock);
+        if peer == Peer::Client {
+            pace.expect_rate(SEND_RATE);
+        }
         Rc::new(Heard {
+            pace,
             clock: clock.clone(),
             at: Cell::new(clock.now()),
             ever: Cell::new(false),
-            stuck: Cell::new(None),
             freed: Cell::new(clock.now()),
             amid: Cell::new(None),
             parted: Cell::new(None),
@@ -59,20 +64,27 @@ impl Heard {
         self.at.get()
     }
 
-    fn note_write<T>(&self, written: Poll<T>) -> Poll<T> {
+    /// `bytes`: how many were written, if it did not have to wait.
+    fn note_write<T>(&self, written: &Poll<T>, bytes: usize) {
         if written.is_pending() {
-            let since = self.stuck.get().unwrap_or_else(|| self.clock.now());
-            self.stuck.set(Some(since));
-        } else if self.stuck.take().is_some() {
+            self.pace.write_waits();
+            return;
+        }
+        if self.pace.is_blocked() {
             self.freed.set(self.clock.now());
         }
-        written
+        self.pace.write_moved(bytes);
     }
 
-    /// Since when it has read nothing of what waits for it, if something does.
+    /// When it will have read nothing for `stall` of what waits for it, or too little all the time
+    /// it kept us waiting; `None` if nothing waits.
     #[must_use]
-    pub fn stuck_since(&self) -> Option<Instant> {
-        self.stuck.get()
+    pub fn stuck_until(&self, stall: Duration) -> Option<Instant> {
+        let ends = [
+            self.pace.stall_deadline(stall),
+            self.pace.slow_deadline(BEHIND_MAX),
+        ];
+        ends.into_iter().flatten().min()
     }
 
     /// When it last read something that had to wait.
@@ -261,8 +273,13 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let wire = &mut *self;
         let (_read, mut write) = wire.io.split();
-        let written = wire.heard.note_write(write.poll_write(cx, parts));
-        if let Poll::Ready(Ok(count)) = written {
+        let written = write.poll_write(cx, parts);
+        let count = match written {
+            Poll::Ready(Ok(count)) => count,
+            Poll::Ready(Err(_)) | Poll::Pending => 0,
+        };
+        wire.heard.note_write(&written, count);
+        if count > 0 {
             wire.wrote(parts, count);
         }
         written
@@ -275,7 +292,9 @@ impl AsyncWrite for Wire {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let wire = &mut *self;
         let (_read, mut write) = wire.io.split();
-        wire.heard.note_write(write.poll_flush(cx))
+        let flushed = write.poll_flush(cx);
+        wire.heard.note_write(&flushed, 0);
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
