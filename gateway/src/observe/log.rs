@@ -30,13 +30,15 @@ pub enum InitError {
 }
 
 /// Sends events to standard error from now on, one line each. `filter` is in the syntax of
-/// `tracing_subscriber::EnvFilter`: `info`, or `info,tidegate=debug`.
+/// `tracing_subscriber::EnvFilter`: `info`, or `info,tidegate=debug`. The h2 crate may only speak of
+/// errors unless the filter names it.
 ///
 /// # Errors
 /// When the filter is malformed, or the process has a log already.
 pub fn init(format: Format, filter: &str) -> Result<(), InitError> {
+    // It warns of what clients do, once for each time they do it.
     let parsed = EnvFilter::builder()
-        .parse(filter)
+        .parse(format!("h2=error,{filter}"))
         .map_err(|source| InitError::Filter {
             filter: filter.to_owned(),
             source,

@@ -94,6 +94,11 @@ pub(super) async fn serve_open(worker: &Rc<Worker>, io: Io, mut client: Client) 
                 None => head_by = Some(spoken_by),
             }
         }
+        if connection.exchanges == 0 && connection.io().agreed_on_http2() {
+            tracing::debug!(client = %client.address, "no HTTP/2, which was agreed on");
+            connection.part();
+            return;
+        }
         let job = Job {
             worker: worker.clone(),
             connection,

@@ -58,6 +58,15 @@ impl Io {
         }
     }
 
+    /// Whether the handshake ended with HTTP/2 (ALPN).
+    #[must_use]
+    pub fn agreed_on_http2(&self) -> bool {
+        match self {
+            Io::Plain(_) | Io::Memory { .. } => false,
+            Io::Tls(stream) => stream.agreed_on_http2(),
+        }
+    }
+
     /// Whether it was opened by this dialer, or in clear for `None`.
     #[must_use]
     pub fn is_of(&self, dialer: Option<&Arc<Dialer>>) -> bool {

@@ -38,6 +38,7 @@ mod http2_floods;
 mod http2_hold;
 mod http2_memory;
 mod http2_resets;
+mod http2_spec;
 mod http2_tls;
 mod http2_websocket;
 mod kill;

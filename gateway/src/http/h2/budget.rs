@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use activator::admission::Clock;
 
-use super::frames::{ACK, DATA, END_STREAM, Frame, HEADERS, PING, RST_STREAM, SETTINGS};
+use super::HEADER_LIST;
+use super::frames::{
+    ACK, CONTINUATION, DATA, END_STREAM, Frame, HEADERS, PING, RST_STREAM, SETTINGS,
+};
 
 /// Frames that carry nothing, at once.
 const BURST: u32 = 1000;
@@ -34,6 +37,10 @@ const RESETS: u32 = 200;
 
 /// Heads of one connection that were larger than allowed.
 const LARGE_HEADS: u32 = 4;
+
+/// Bytes of one head as it comes, in all its frames: more is too large however it unfolds, and until
+/// it can be read it takes memory.
+const BLOCK_MAX: usize = 2 * HEADER_LIST;
 
 /// Codes of `RST_STREAM` (RFC 9113 §7) with which we answer a broken protocol: `PROTOCOL_ERROR`,
 /// `FLOW_CONTROL_ERROR`, `STREAM_CLOSED`, `FRAME_SIZE_ERROR`, `COMPRESSION_ERROR`.
@@ -89,6 +96,8 @@ pub struct Budget {
     settings: u32,
     pings: u32,
     large_heads: u32,
+    /// Bytes of the last head so far.
+    block: usize,
     abuse: Option<Abuse>,
 }
 
@@ -115,6 +124,7 @@ impl Budget {
             settings: 0,
             pings: 0,
             large_heads: 0,
+            block: 0,
             abuse: None,
         }
     }
@@ -127,6 +137,14 @@ impl Budget {
 
     /// Adds a frame that came.
     pub(super) fn count(&mut self, frame: Frame, tally: &mut Tally) {
+        match frame.kind {
+            HEADERS => self.block = frame.length,
+            CONTINUATION => self.block += frame.length,
+            _ => {}
+        }
+        if self.block > BLOCK_MAX {
+            self.abuse.get_or_insert(Abuse::Heads);
+        }
         tally.cost += match frame.kind {
             DATA => u32::from(frame.length == 0 && !frame.has(END_STREAM)),
             HEADERS => {

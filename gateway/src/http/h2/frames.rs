@@ -13,7 +13,7 @@ pub const HEADERS: u8 = 1;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
-const CONTINUATION: u8 = 9;
+pub const CONTINUATION: u8 = 9;
 
 /// On SETTINGS and PING.
 pub const ACK: u8 = 1;

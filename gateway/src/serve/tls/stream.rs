@@ -91,6 +91,12 @@ impl TlsStream {
         )
     }
 
+    /// Whether the handshake ended with HTTP/2.
+    #[must_use]
+    pub fn agreed_on_http2(&self) -> bool {
+        self.shared.borrow().session.alpn_protocol() == Some(b"h2")
+    }
+
     /// As [`Io::is_stirred`](crate::serve::io::Io::is_stirred). What the peer's session says by
     /// itself, most often tickets to come back with, is read in and is no stir.
     pub fn is_stirred(&self) -> bool {

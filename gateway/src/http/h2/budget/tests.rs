@@ -219,6 +219,25 @@ fn the_fourth_head_that_is_too_large_is_the_last() {
 }
 
 #[test]
+fn a_head_of_many_frames_is_heard_as_far_as_any_could_go() {
+    let part = |kind, length| Frame {
+        length,
+        ..frame(kind, 1)
+    };
+    let (mut budget, _clock) = budget();
+    for _ in 0..10 {
+        let parts = [
+            part(HEADERS, 16_384),
+            part(CONTINUATION, 16_384),
+            part(CONTINUATION, BLOCK_MAX - 32_768),
+        ];
+        assert!(receive(&mut budget, parts), "each for itself");
+    }
+    assert!(!receive(&mut budget, [part(CONTINUATION, 1)]));
+    assert_eq!(budget.abuse(), Some(Abuse::Heads));
+}
+
+#[test]
 fn interim_answers_without_end_use_up_what_requests_have_paid() {
     let clock = Clock::new(Instant::now());
     let mut budget = Budget::new(Peer::Endpoint, &clock);
