@@ -28,9 +28,11 @@ pub const ACK: u8 = 1;
 /// On HEADERS and CONTINUATION.
 pub const END_HEADERS: u8 = 4;
 
+pub const MAX_FRAME_SIZE: u16 = 5;
+pub const MAX_HEADER_LIST_SIZE: u16 = 6;
 pub const MAX_CONCURRENT_STREAMS: u16 = 3;
 pub const ENABLE_CONNECT_PROTOCOL: u16 = 8;
-const HEADER_TABLE_SIZE: u16 = 1;
+pub const HEADER_TABLE_SIZE: u16 = 1;
 pub const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// Codes of RST_STREAM and GOAWAY (RFC 9113 §7).

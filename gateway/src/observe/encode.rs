@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus::{TextEncoder, proto};
 
+use crate::http::h2::budget::Abuse;
 use crate::refusal::{Reason, TurnedAway};
 
 use super::facts::{Names, Phases, is_answer};
@@ -267,6 +268,13 @@ impl Scrape<'_> {
             families::HANDSHAKES_FAILED => {
                 self.per_listener(family, |cells, i| cells.handshakes_failed[i].get())
             }
+            families::HTTP2_CLOSED => Abuse::ALL
+                .iter()
+                .map(|why| {
+                    let count = workers.iter().map(|w| w.http2_closed[*why as usize].get());
+                    number(family, &[why.word()], count.sum::<u64>() as f64)
+                })
+                .collect(),
             families::ACCEPT_ERRORS => {
                 self.per_listener(family, |cells, i| cells.accept_errors[i].get())
             }

@@ -93,6 +93,8 @@ families! {
         "Times that accepting connections failed: mostly for want of file descriptors.";
     HANDSHAKES_FAILED Counter "tidegate_tls_handshakes_failed_total" &["listener"],
         "TLS handshakes with clients that failed or took too long.";
+    HTTP2_CLOSED Counter "tidegate_http2_closed_total" &["why"],
+        "HTTP/2 connections of clients that were ended for what was sent on them.";
     CONFIG_VERSION Gauge "tidegate_config_version" &[],
         "Version of the configuration in force: 1 at first, one more with every swap.";
     CONFIG_REJECTED Counter "tidegate_config_rejected_total" &["source"],

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hashbrown::{Equivalent, HashMap};
 
+use crate::http::h2::budget::Abuse;
 use crate::refusal::{Reason, TurnedAway};
 
 use super::facts::{Facts, Names, Phases, Start, is_answer};
@@ -50,6 +51,7 @@ pub(super) struct Cells {
     pub(super) connections: Vec<Counter>,
     /// By listener.
     pub(super) handshakes_failed: Vec<Counter>,
+    pub(super) http2_closed: [Counter; Abuse::ALL.len()],
     /// By listener and why.
     pub(super) connections_refused: Vec<[Counter; TurnedAway::ALL.len()]>,
     /// By listener.
@@ -276,6 +278,7 @@ impl Cells {
             refused: std::array::from_fn(|_| Counter::default()),
             connections: per_listener(),
             handshakes_failed: per_listener(),
+            http2_closed: Default::default(),
             connections_refused: (0..listeners).map(|_| <[Counter; _]>::default()).collect(),
             accept_errors: per_listener(),
             busy: AtomicU64::new(0),
@@ -440,6 +443,11 @@ impl WorkerMetrics {
         if let Some(failed) = self.cells.handshakes_failed.get(listener) {
             failed.add(1);
         }
+    }
+
+    /// A client's HTTP/2 connection is ended for what was sent on it.
+    pub fn http2_closed(&self, why: Abuse) {
+        self.cells.http2_closed[why as usize].add(1);
     }
 
     /// A connection was closed as soon as it was accepted; `listener` as for

@@ -159,6 +159,7 @@ impl Driver {
     fn condemn(&mut self, abuse: Abuse) {
         let client = &self.client.address;
         tracing::debug!(%client, abuse = abuse.word(), "a client is left for what it sends");
+        self.worker.metrics.http2_closed(abuse);
         self.condemned = Some(self.worker.clock.now());
         if let Some(connection) = &mut self.connection {
             connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);

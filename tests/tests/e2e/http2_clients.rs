@@ -21,6 +21,32 @@ async fn frames(gateway: &Gateway) -> Frames {
 }
 
 #[tokio::test]
+async fn bounds_are_announced() {
+    let backend = Backend::start("one");
+    let gateway = Gateway::start(&hello(&backend)).await;
+    let mut client = Frames::connect(gateway.public()).await;
+    client.settled().await;
+    assert_eq!(client.set(frames::MAX_CONCURRENT_STREAMS), Some(100));
+    assert_eq!(client.set(frames::INITIAL_WINDOW_SIZE), Some(64 * 1024));
+    assert_eq!(client.set(frames::MAX_HEADER_LIST_SIZE), Some(32 * 1024));
+    // As it is where nothing else is said: 16 KiB and 4 KiB.
+    let usual = [
+        (frames::MAX_FRAME_SIZE, 16_384),
+        (frames::HEADER_TABLE_SIZE, 4096),
+    ];
+    for (name, value) in usual {
+        assert!(client.set(name).is_none_or(|said| said == value));
+    }
+    let window = loop {
+        let frame = client.any().await.unwrap();
+        if frame.kind == frames::WINDOW_UPDATE {
+            break 65_535 + frame.number(0);
+        }
+    };
+    assert_eq!(window, 1024 * 1024);
+}
+
+#[tokio::test]
 async fn as_many_streams_are_taken_as_are_announced() {
     let backend = Backend::start("one");
     for (config, most) in [(String::new(), 100), (limits("http2Streams: 3"), 3)] {

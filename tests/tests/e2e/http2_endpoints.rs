@@ -311,6 +311,34 @@ async fn endpoint_that_closes_without_a_word_costs_no_safe_request() {
 }
 
 #[tokio::test]
+async fn answer_that_is_not_as_long_as_it_says_is_broken_off() {
+    for (length, data) in [("10", &b"short"[..]), ("3", b"longer")] {
+        let backend = RawBackend::scripted(move |_, raw| async move {
+            let mut server = Frames::accept(raw).await;
+            while let Some(stream) = server.asked().await {
+                let head = frames::block(&[(":status", "200"), ("content-length", length)]);
+                let mut answer =
+                    frames::encode(frames::HEADERS, frames::END_HEADERS, stream, &head);
+                answer.extend(frames::encode(
+                    frames::DATA,
+                    frames::END_STREAM,
+                    stream,
+                    data,
+                ));
+                server.flood(&answer).await;
+            }
+        });
+        let gateway = Gateway::start(&hello_h2c(&backend)).await;
+        for wire in [Wire::Http1, Wire::Http2] {
+            let mut client = Client::speaking(wire, gateway.public()).await;
+            let answer = client.try_send(request("GET", HELLO, "/")).await;
+            let whole = answer.is_ok_and(|answer| answer.status == 200);
+            assert!(!whole, "{length}: passed on as if it were whole");
+        }
+    }
+}
+
+#[tokio::test]
 async fn malformed_answers_are_not_passed_on() {
     for fields in [
         &[(":status", "abc")][..],

@@ -43,14 +43,14 @@ async fn held(gateway: &Gateway, before: u64) -> u64 {
 }
 
 /// Each worker has connections of its own, and keeps spare buffers.
-fn one_worker(yaml: String) -> String {
-    "gateway: { workers: 1 }\n".to_owned() + &yaml
+fn one_worker(yaml: &str) -> String {
+    "gateway: { workers: 1 }\n".to_owned() + yaml
 }
 
 /// Two connections with 100 large answers each, of which nothing is read.
 async fn stalled(window: u32) {
     let backend = Backend::start("one");
-    let gateway = Gateway::start(&one_worker(hello(&backend))).await;
+    let gateway = Gateway::start(&one_worker(&hello(&backend))).await;
     others_are_served(&gateway).await;
     let before = resident(gateway.pid());
     let mut clients = Vec::new();
@@ -154,7 +154,7 @@ async fn endpoint_that_reads_nothing_makes_us_hold_little() {
         server.settled().await;
         std::future::pending::<()>().await;
     });
-    let gateway = Gateway::start(&one_worker(hello_h2c(&backend))).await;
+    let gateway = Gateway::start(&one_worker(&hello_h2c(&backend))).await;
     let mut clients = Vec::new();
     let post = format!("POST / HTTP/1.1\r\nhost: {HELLO}\r\ncontent-length: 300000\r\n\r\nx");
     for _ in 0..100 {
@@ -278,6 +278,9 @@ async fn client_whose_heads_are_too_large_is_left_after_the_fourth() {
         assert_eq!(client.goaway().await.1, frames::ENHANCE_YOUR_CALM);
         client.end().await;
     }
+    let heads = [("why", "heads")];
+    let left = gateway.metric("tidegate_http2_closed_total", &heads).await;
+    assert_eq!(left, 3.0);
     assert_eq!(backend.total(), 3);
     others_are_served(&gateway).await;
 }

@@ -87,6 +87,11 @@ async fn client_that_resets_one_by_one_is_left_too() {
             }
         }
         assert_eq!(resets, RESETS + 1);
+        let why = [("why", "resets")];
+        assert_eq!(
+            gateway.metric("tidegate_http2_closed_total", &why).await,
+            1.0
+        );
         client.end().await;
         gateway.until_idle().await;
         assert_eq!(backend.total(), u64::from(resets));

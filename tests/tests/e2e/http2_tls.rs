@@ -12,6 +12,7 @@ use tests::python::{call_everything, interpreter};
 use tests::tls::{Authority, protocol};
 use tests::websocket::WebSocket;
 use tests::{Backend, Client, Gateway, Launch, PATIENCE, Wire, request, sized, within};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{HELLO, hello, hello_h2c};
 
@@ -50,6 +51,24 @@ async fn protocol_is_agreed_on_in_the_handshake() {
             assert_eq!(answer.seen("x-forwarded-proto"), "https");
         }
     }
+}
+
+#[tokio::test]
+async fn what_was_agreed_on_is_spoken() {
+    let backend = Backend::start("one");
+    let (gateway, authority) = behind_tls(&hello(&backend)).await;
+    for said in [
+        "GET / HTTP/1.1\r\nhost: h\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nNO\r\n\r\n",
+    ] {
+        let mut stream = authority.connect(gateway.public(), HELLO, &["h2"]).await;
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let mut heard = Vec::new();
+        // However it is ended.
+        drop(within("the end", stream.read_to_end(&mut heard)).await);
+        assert_eq!(String::from_utf8_lossy(&heard), "");
+    }
+    assert_eq!(backend.total(), 0);
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ const CONTRACT: &[(&str, &str)] = &[
     ("tidegate_connections_refused_total", "listener,why"),
     ("tidegate_accept_errors_total", "listener"),
     ("tidegate_tls_handshakes_failed_total", "listener"),
+    ("tidegate_http2_closed_total", "why"),
     ("tidegate_config_version", ""),
     ("tidegate_config_rejected_total", "source"),
     ("tidegate_worker_busy_ratio", "worker"),
