@@ -9,7 +9,9 @@ use ipnet::IpNet;
 
 use crate::problem::Place;
 
-pub use crate::document::{AccessLogMode, Audience, DotSegments, LogFormat, Underscores};
+pub use crate::document::{
+    AccessLogMode, Audience, DotSegments, LogFormat, Underscores, UnknownName,
+};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -46,6 +48,9 @@ pub struct Tls {
     /// Never empty; the first is for names that no other is for.
     pub certificates: Vec<Certificate>,
     pub client_ca: Option<ClientCa>,
+    /// Keys of session tickets, the first for new ones. Empty: keys of our own.
+    pub ticket_keys: Vec<FileRef>,
+    pub unknown_name: UnknownName,
 }
 
 /// A certificate of a listener.

@@ -12,6 +12,8 @@ use crate::revision::EndpointTls;
 use crate::settings::{Certificate, ClientCa, FileRef, Tls};
 
 const CERTIFICATES_MAX: usize = 4096;
+/// The one in use, the ones before it, and the next.
+const TICKET_KEYS_MAX: usize = 8;
 /// Names of one certificate.
 const HOSTS_MAX: usize = 256;
 
@@ -41,7 +43,23 @@ pub(super) fn listener(report: &mut Report<'_>, path: &Path<'_>, written: &docum
     Tls {
         certificates,
         client_ca: client_ca(report, path, written),
+        ticket_keys: ticket_keys(report, &path.key("ticketKeys"), written),
+        unknown_name: written.unknown_name.unwrap_or_default(),
     }
+}
+
+fn ticket_keys(report: &mut Report<'_>, path: &Path<'_>, written: &document::Tls) -> Vec<FileRef> {
+    let Some(all) = &written.ticket_keys else {
+        return Vec::new();
+    };
+    if all.value.is_empty() {
+        let hint = "write at least one file, or remove the key";
+        report.add(path, all.mark, "[]", "there is no ticket key", hint);
+    }
+    check::at_most(report, path, all.mark, all.value.len(), TICKET_KEYS_MAX);
+    let all = all.value.iter().enumerate();
+    all.map(|(index, at)| file(report, &path.item(index), at))
+        .collect()
 }
 
 fn client_ca(
@@ -158,7 +176,7 @@ pub(super) fn unprobed(report: &mut Report<'_>, path: &Path<'_>, written: &docum
 /// A file that is read by whoever needs what it holds.
 fn file(report: &mut Report<'_>, path: &Path<'_>, at: &At<Text>) -> FileRef {
     if at.value.is_empty() || at.value.contains('\0') {
-        let hint = "write the path of a PEM file";
+        let hint = "write the path of a file";
         report.add(
             path,
             at.mark,

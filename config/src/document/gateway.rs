@@ -79,6 +79,24 @@ pub struct Tls {
     pub client_ca: Option<At<Text>>,
     /// Whether a client without a certificate is served (`required`). Needs `clientCa`.
     pub client_auth: Option<At<ClientAuth>>,
+    /// Files of 32 to 4096 random bytes, with which session tickets are made, so that other processes
+    /// with the same files take them: the first makes new ones, all open them (keys of this process
+    /// alone, changed every 6 h).
+    pub ticket_keys: Option<At<Vec<At<Text>>>>,
+    /// What becomes of clients that ask for a name that no certificate is for (`default`). Those that
+    /// ask for none get the first certificate.
+    pub unknown_name: Option<UnknownName>,
+}
+
+/// What a client gets that asks for a name nobody knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownName {
+    /// The first certificate: the client finds out by itself that it is not for it.
+    #[default]
+    Default,
+    /// The alert `unrecognized_name`, and no connection.
+    Reject,
 }
 
 /// Whether clients must show a certificate. One that is shown is always checked.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::at::{At, Mark, Pair, Pairs};
 pub use gateway::{
     AccessLog, AccessLogMode, Audience, Certificate, ClientAuth, DotSegments, Drain, Gateway,
-    Limits, Listener, LogFormat, ProxyProtocol, Tls, Underscores,
+    Limits, Listener, LogFormat, ProxyProtocol, Tls, Underscores, UnknownName,
 };
 
 pub(crate) type Text = Box<str>;

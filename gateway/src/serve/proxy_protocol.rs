@@ -104,11 +104,12 @@ fn v2(bytes: &[u8]) -> Option<Parsed> {
         _ => return Some(Parsed::Malformed),
     };
     let family = *bytes.get(V2_BEGIN.len() + 1)?;
+    // What a proxy says beside `LOCAL`, or of a family that it does not name, means nothing, its length
+    // apart (§2.2).
+    let is_empty = is_local || family <= 0x02;
     let addresses = match (family >> 4, family & 0xf) {
-        // What a proxy says beside `LOCAL` means nothing, its length apart.
-        _ if is_local => 0,
+        _ if is_empty => 0,
         (_, 3..) => return Some(Parsed::Malformed),
-        (0, _) => 0,
         (1, _) => 12,
         (2, _) => 36,
         (3, _) => V2_UNIX,
@@ -116,7 +117,7 @@ fn v2(bytes: &[u8]) -> Option<Parsed> {
     };
     let rest = u16::from_be_bytes(bytes.get(14..V2_FIXED)?.try_into().ok()?);
     let rest = usize::from(rest);
-    let extensions = match is_local {
+    let extensions = match is_empty {
         true => rest.saturating_sub(V2_UNIX),
         false => match rest.checked_sub(addresses) {
             Some(extensions) => extensions,
@@ -128,7 +129,7 @@ fn v2(bytes: &[u8]) -> Option<Parsed> {
     }
     let length = V2_FIXED + rest;
     let said = bytes.get(V2_FIXED..length)?;
-    if is_local {
+    if is_empty {
         let source = None;
         return Some(Parsed::Header { length, source });
     }

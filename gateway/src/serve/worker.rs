@@ -22,6 +22,7 @@ use super::runners::Runners;
 use super::streams::StreamJob;
 use super::timers::Timers;
 use super::tls::accept::HANDSHAKES_MAX;
+use super::tls::share::Share;
 use crate::http::pool::Pool;
 use crate::live::{LocalLive, Published};
 use crate::memory::{Level, Pressure};
@@ -62,8 +63,11 @@ pub struct Worker {
     pub pressure: Cell<Pressure>,
     /// How long an idle connection may stay silent while we drain.
     pub idle_while_closing: Cell<Duration>,
-    /// Places of TLS handshakes.
+    /// Places of TLS handshakes, and their share of our time.
     pub handshakes: Semaphore,
+    pub share: Share,
+    /// How often the clock was read: it goes on whenever a request does.
+    pub ticks: Cell<u64>,
     /// Connections being served.
     pub connections: Cell<usize>,
     /// Told when the last of them has ended.
@@ -108,6 +112,8 @@ impl Worker {
             pressure: Cell::default(),
             idle_while_closing: Cell::new(IDLE_WHILE_CLOSING),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
+            share: Share::default(),
+            ticks: Cell::new(0),
             connections: Cell::new(0),
             emptied: Notify::new(),
             log: RefCell::new(log),
@@ -129,6 +135,7 @@ impl Worker {
     pub fn tick(&self) -> Instant {
         let now = Worker::now();
         self.clock.set(now);
+        self.ticks.set(self.ticks.get().wrapping_add(1));
         now
     }
 

@@ -10,17 +10,20 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rustix::process::Signal;
+use rustls::HandshakeKind;
 use tempfile::TempDir;
 use tests::client::with;
 use tests::http2::Http2;
 use tests::load::{Reconnect, Tally, assert_only_200};
+use tests::tls::{Authority, connect};
 use tests::websocket::WebSocket;
 use tests::{
-    Backend, Client, Gateway, Launch, Load, PATIENCE, Raw, eventually, request, sized, within,
+    Backend, Client, Gateway, Launch, Load, PATIENCE, Raw, Wire, eventually, request, sized, within,
 };
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval_at};
 
+use crate::tls::listener;
 use crate::{COLD, HELLO, Switch, cold, hello};
 
 /// How long the end may take: silent connections are given five seconds.
@@ -498,4 +501,39 @@ async fn process_that_never_ends_is_cut_when_the_drain_is_over() {
     let _new = meeting.next(&old, &hello(&backend)).await;
     socket.gone().await;
     old.exit(SOON).await.expect(0);
+}
+
+#[tokio::test]
+async fn sessions_outlive_a_takeover_where_ticket_keys_are_shared() {
+    let backend = Backend::start("one");
+    let authority = Authority::new();
+    let own = authority.issue(&[HELLO]);
+    let meeting = Meeting::new();
+    let launch = |keys: &str| {
+        let yaml = listener(&["own"], keys) + &hello(&backend);
+        let launch = meeting.launch(&yaml).own_listeners();
+        let key = "forty-eight bytes that nobody else can ever know";
+        launch.certificate("own", &own).file("ticket.key", key)
+    };
+    let client = Arc::new(authority.client(&["http/1.1"]));
+    let visit = async |gateway: &Gateway| {
+        let stream = connect(&client, gateway.public(), HELLO).await.unwrap();
+        let kind = stream.get_ref().1.handshake_kind().unwrap();
+        let mut client = Client::over(Wire::Http1, stream).await.unwrap();
+        client.get(HELLO, "/").await.expect(200);
+        kind
+    };
+    let shared = ", ticketKeys: [ticket.key]";
+    let mut old = launch(shared).start().await;
+    assert_ne!(visit(&old).await, HandshakeKind::Resumed);
+    for (keys, resumed) in [(shared, true), ("", false)] {
+        let new = launch(keys).start().await;
+        old.exit(SOON).await.expect(0);
+        assert_eq!(
+            visit(&new).await == HandshakeKind::Resumed,
+            resumed,
+            "{keys}"
+        );
+        old = new;
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::revision::Protocol;
-use crate::settings::Audience;
+use crate::settings::{Audience, UnknownName};
 
 /// The problems of a listener with these keys.
 #[track_caller]
@@ -35,6 +35,8 @@ gateway:
           - { cert: b.pem, key: b.key, hosts: [B.example., '*.b.example'] }
         clientCa: ca.pem
         clientAuth: optional
+        ticketKeys: [new.key, /keys/old.key]
+        unknownName: reject
     - { address: '127.0.0.1:80', httpsRedirect: 8443, proxyProtocol: off }
     - { address: '127.0.0.1:81', tls: { certificates: [{ cert: a, key: a }], clientCa: a } }
   limits: { http2Idle: 1m, http2Streams: 1000, handshake: 2s }
@@ -63,10 +65,17 @@ gateway:
         ca.file.at.problem("is empty", "fill it").to_string(),
         "f.yaml:12:19: gateway.listeners[0].tls.clientCa: is empty (ca.pem); fill it"
     );
+    let tickets = of.ticket_keys.iter().map(|file| file.path.to_str());
+    let tickets: Vec<_> = tickets.flatten().collect();
+    assert_eq!(tickets, ["new.key", "/keys/old.key"]);
+    assert_eq!(of.unknown_name, UnknownName::Reject);
     assert_eq!(plain.https_redirect, Some(8443));
     assert_eq!((&plain.tls, &plain.proxy_protocol), (&None, &None));
     let ca = required.tls.as_ref().and_then(|tls| tls.client_ca.as_ref());
     assert!(ca.expect("it has authorities").required);
+    let bare = required.tls.as_ref().expect("it has tls");
+    assert!(bare.ticket_keys.is_empty());
+    assert_eq!(bare.unknown_name, UnknownName::Default);
     let limits = settings.limits;
     assert_eq!(limits.http2_idle, Duration::from_secs(60));
     assert_eq!(limits.http2_streams, 1000);
@@ -143,6 +152,21 @@ fn how_clients_show_certificates_needs_authorities() {
     only(
         &problems,
         "tls.clientAuth: `clientAuth` without `clientCa` (optional)",
+    );
+}
+
+#[test]
+fn ticket_keys_are_some_files() {
+    let listener = |keys: &str| {
+        listener_refused(&format!(
+            "tls: {{ certificates: [{{ cert: a, key: a }}], ticketKeys: [{keys}] }}"
+        ))
+    };
+    only(&listener(""), "tls.ticketKeys: there is no ticket key ([])");
+    only(&listener("''"), "tls.ticketKeys[0]: bad file name");
+    only(
+        &listener("a, b, c, d, e, f, g, h, i"),
+        "tls.ticketKeys: more than 8 entries (9)",
     );
 }
 

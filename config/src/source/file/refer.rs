@@ -24,7 +24,8 @@ pub(super) fn referred(file: &str, document: &Document) -> Vec<PathBuf> {
 fn of_listener(tls: &Tls) -> Vec<&Text> {
     let certificates = tls.certificates.value.iter();
     let files = certificates.flat_map(|at| [&at.value.cert, &at.value.key]);
-    let files = files.chain(&tls.client_ca);
+    let tickets = tls.ticket_keys.iter().flat_map(|at| &at.value);
+    let files = files.chain(&tls.client_ca).chain(tickets);
     files.map(|at| &at.value).collect()
 }
 
@@ -47,7 +48,7 @@ mod tests {
 gateway:
   listeners:
     - address: '127.0.0.1:1'
-      tls: { certificates: [{ cert: a.pem, key: /k/a }, { cert: a.pem, key: b }], clientCa: ca }
+      tls: { certificates: [{ cert: a.pem, key: /k/a }, { cert: a.pem, key: b }], clientCa: ca, ticketKeys: [t, u] }
 revisions:
   - { name: a, tls: { ca: ../up.pem, clientCert: { cert: c.pem, key: c.key } } }
   - { name: b }
@@ -69,6 +70,7 @@ revisions:
             let of = tls.certificates.iter();
             files.extend(of.flat_map(|one| [one.cert.clone(), one.key.clone()]));
             files.extend(tls.client_ca.iter().map(|ca| ca.file.clone()));
+            files.extend(tls.ticket_keys.clone());
         }
         let revisions = compiled.snapshot.revisions();
         for tls in revisions.filter_map(|revision| revision.tls.as_ref()) {
@@ -80,6 +82,6 @@ revisions:
         compiled.sort();
         compiled.dedup();
         assert_eq!(named, compiled);
-        assert_eq!(named.len(), 7);
+        assert_eq!(named.len(), 9);
     }
 }

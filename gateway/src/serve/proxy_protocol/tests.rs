@@ -133,6 +133,11 @@ fn what_is_no_tcp_connection_names_no_source() {
     whole(&v2_header(0x20, 0x21, &[]), None);
     // Unspecified, datagrams, and sockets of a file system.
     whole(&v2_header(0x21, 0, &[]), None);
+    // Of what is unspecified, nobody knows where addresses end and extensions begin.
+    for odd in [&[0][..], &[1, 0, 9], &[0xff; 13], &[7; V2_UNIX + 4096]] {
+        whole(&v2_header(0x21, 0, odd), None);
+        whole(&v2_header(0x21, 0x01, odd), None);
+    }
     whole(&v2_header(0x21, 0x12, &[1; 12]), None);
     whole(&v2_header(0x21, 0x31, &[1; V2_UNIX]), None);
 }
@@ -145,6 +150,8 @@ fn headers_that_are_not_of_version_2_are_malformed() {
         (0x31, 0x11),
         (0x21, 0x41),
         (0x21, 0x13),
+        (0x21, 0x03),
+        (0x21, 0x0f),
     ] {
         let header = v2_header(command, family, &[0; 40]);
         assert_eq!(parse(&header), Parsed::Malformed, "{command:x} {family:x}");
@@ -176,8 +183,10 @@ fn extensions_are_bounded_before_they_are_waited_for() {
     };
     assert!(matches!(parse(&header(4096)), Parsed::Header { .. }));
     assert_eq!(parse(&header(4097)[..V2_FIXED]), Parsed::Malformed);
-    let local = v2_header(0x20, 0, &[0; V2_UNIX + 4097]);
-    assert_eq!(parse(&local[..V2_FIXED]), Parsed::Malformed);
+    for command in [0x20, 0x21] {
+        let unsaid = v2_header(command, 0, &[0; V2_UNIX + 4097]);
+        assert_eq!(parse(&unsaid[..V2_FIXED]), Parsed::Malformed);
+    }
 }
 
 fn pair() -> impl Strategy<Value = (SocketAddr, SocketAddr)> {

@@ -1,5 +1,6 @@
 //! Handshakes with clients: how many at a time, for how long, and who the client is.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
@@ -8,13 +9,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::ServerConfig;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::identity;
 use super::server::Acceptor;
+use super::share::Share;
 use super::stream::TlsStream;
 use crate::serve::connection::patiently;
 use crate::serve::timers::Timers;
@@ -27,6 +30,9 @@ pub const HANDSHAKES_MAX: usize = 64;
 /// How long a client that does not go on may keep its place, so that a few who stall do not keep
 /// everybody else out. Its handshake goes on without one.
 const PLACE_TIME: Duration = Duration::from_secs(1);
+
+/// The fatal alert `unrecognized_name`, in clear (RFC 8446 §6, RFC 6066 §3).
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 /// A client that has shaken hands.
 #[derive(Debug)]
@@ -46,7 +52,14 @@ pub async fn accept(
 ) -> Option<Accepted> {
     let timer = worker.timers.timer();
     let patience = worker.shared.settings.limits.handshake;
-    let shaking = shake(&worker.handshakes, &worker.timers, &acceptor.config, stream);
+    let lobby = Lobby {
+        places: &worker.handshakes,
+        share: &worker.share,
+        others: &worker.ticks,
+        timers: &worker.timers,
+    };
+    let rejects = |name: Option<&str>| acceptor.rejects(name);
+    let shaking = lobby.shake(&acceptor.config, rejects, stream);
     let shaking = worker.unless_ended(shaking);
     let late = || Some(Err(io::ErrorKind::TimedOut.into()));
     match patiently(worker, &timer, patience, shaking)
@@ -64,26 +77,57 @@ pub async fn accept(
     }
 }
 
-async fn shake(
-    places: &Semaphore,
-    timers: &Rc<Timers>,
-    config: &Arc<ServerConfig>,
-    stream: TcpStream,
-) -> io::Result<Accepted> {
-    // A silent client costs nothing but its connection, so it needs no place.
-    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
-    let mut place = Some(places.acquire().await.map_err(io::Error::other)?);
-    let timer = timers.timer();
-    timer.set(Some(Instant::now() + PLACE_TIME));
-    let mut shaking = pin!(start.into_stream(config.clone()));
-    let shaken = poll_fn(|cx| {
-        let polled = shaking.as_mut().poll(cx);
-        if polled.is_pending() && place.is_some() && timer.poll_fired(cx).is_ready() {
-            place = None;
+/// Where handshakes wait.
+struct Lobby<'a> {
+    places: &'a Semaphore,
+    share: &'a Share,
+    /// Changed by everything else that is done.
+    others: &'a Cell<u64>,
+    timers: &'a Rc<Timers>,
+}
+
+impl Lobby<'_> {
+    async fn shake(
+        &self,
+        config: &Arc<ServerConfig>,
+        rejects: impl Fn(Option<&str>) -> bool,
+        stream: TcpStream,
+    ) -> io::Result<Accepted> {
+        // A silent client costs nothing but its connection, so it needs no place.
+        let mut start = Box::pin(hello(stream)).await?;
+        if rejects(start.client_hello().server_name()) {
+            start.io.write_all(&UNRECOGNIZED_NAME).await?;
+            let what = "the client asks for a name that no certificate is for";
+            return Err(io::Error::other(what));
         }
-        polled
-    });
-    let (socket, session) = shaken.await?.into_inner();
+        let mut place = Some(self.places.acquire().await.map_err(io::Error::other)?);
+        let timer = self.timers.timer();
+        timer.set(Some(Instant::now() + PLACE_TIME));
+        // Most of the work is done where it begins, so that is inside. Boxed: it is large.
+        let config = config.clone();
+        let mut shaking = Box::pin(async move { start.into_stream(config).await });
+        let mut shaking = pin!(self.share.spend(self.others, shaking.as_mut()));
+        let shaken = poll_fn(|cx| {
+            let polled = shaking.as_mut().poll(cx);
+            if polled.is_pending() && place.is_some() && timer.poll_fired(cx).is_ready() {
+                place = None;
+            }
+            polled
+        });
+        finish(shaken.await?)
+    }
+}
+
+/// The client's first words.
+async fn hello(stream: TcpStream) -> io::Result<Box<StartHandshake<TcpStream>>> {
+    let acceptor = rustls::server::Acceptor::default();
+    LazyConfigAcceptor::new(acceptor, stream)
+        .await
+        .map(Box::new)
+}
+
+fn finish(shaken: tokio_rustls::server::TlsStream<TcpStream>) -> io::Result<Accepted> {
+    let (socket, session) = shaken.into_inner();
     let mut who = None;
     if let Some([certificate, ..]) = session.peer_certificates() {
         let known = identity::of(certificate, SystemTime::now());
@@ -115,6 +159,20 @@ mod tests {
         timers
     }
 
+    fn lobby<'a>(
+        places: &'a Semaphore,
+        share: &'a Share,
+        others: &'a Cell<u64>,
+        timers: &'a Rc<Timers>,
+    ) -> Lobby<'a> {
+        Lobby {
+            places,
+            share,
+            others,
+            timers,
+        }
+    }
+
     fn localhost() -> ServerName<'static> {
         ServerName::try_from("localhost").unwrap()
     }
@@ -128,7 +186,9 @@ mod tests {
             let (ours, theirs) = sockets().await;
             let connector = TlsConnector::from(client);
             let mut waits = Box::pin(async {
-                let ours = shake(&places, &timers, &server, ours);
+                let (share, others) = (Share::default(), Cell::new(0));
+                let lobby = lobby(&places, &share, &others, &timers);
+                let ours = lobby.shake(&server, |_| false, ours);
                 let (ours, theirs) = tokio::join!(ours, connector.connect(localhost(), theirs));
                 ours.unwrap();
                 theirs.unwrap();
@@ -157,8 +217,11 @@ mod tests {
             theirs.set_nonblocking(false).unwrap();
             session.write_tls(&mut theirs).unwrap();
             let (of_shake, of_timers) = (places.clone(), timers.clone());
-            let shaking =
-                spawn_local(async move { shake(&of_shake, &of_timers, &server, ours).await });
+            let shaking = spawn_local(async move {
+                let (share, others) = (Share::default(), Cell::new(0));
+                let lobby = lobby(&of_shake, &share, &others, &of_timers);
+                lobby.shake(&server, |_| false, ours).await
+            });
             while places.available_permits() > 0 {
                 tokio::task::yield_now().await;
             }
@@ -179,6 +242,26 @@ mod tests {
             let (mut read, _write) = accepted.stream.split();
             let count = poll_fn(|cx| read.poll_read(cx, &mut target)).await;
             assert_eq!(&target[..count.unwrap()], b"hello");
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nobody_knows_is_an_alert_where_that_is_asked_for() {
+        let test = async {
+            let (server, client) = configurations();
+            let (places, timers) = (Semaphore::new(1), timers());
+            let (share, others) = (Share::default(), Cell::new(0));
+            let lobby = lobby(&places, &share, &others, &timers);
+            let (ours, theirs) = sockets().await;
+            let rejects = |name: Option<&str>| name == Some("localhost");
+            let connector = TlsConnector::from(client);
+            let ours = lobby.shake(&server, rejects, ours);
+            let theirs = connector.connect(localhost(), theirs);
+            let (ours, theirs) = tokio::join!(ours, theirs);
+            assert!(ours.is_err());
+            let told = theirs.unwrap_err().to_string();
+            assert!(told.to_lowercase().contains("unrecognisedname"), "{told}");
         };
         LocalSet::new().run_until(test).await;
     }

@@ -153,7 +153,8 @@ pub(super) fn roots(
     Ok(roots)
 }
 
-fn read(file: &FileRef) -> Result<Vec<u8>, Vec<Problem>> {
+/// All of a file, within a bound.
+pub(super) fn read(file: &FileRef) -> Result<Vec<u8>, Vec<Problem>> {
     let path = file.path.display();
     read_bounded(file).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => wrong(
@@ -169,7 +170,7 @@ fn read(file: &FileRef) -> Result<Vec<u8>, Vec<Problem>> {
         _ => wrong(
             file,
             format!("{path} cannot be read: {error}"),
-            "write the path of a PEM file",
+            "write the path of a file",
         ),
     })
 }

@@ -6,9 +6,11 @@ mod files;
 pub(crate) mod identity;
 mod names;
 pub mod server;
+pub mod share;
 pub mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
+mod tickets;
 pub(crate) mod x509;
 
 use std::sync::{Arc, OnceLock};

@@ -36,15 +36,24 @@ impl ByName {
         }
     }
 
+    /// Whether there is a certificate for a name in any case, apart from the default.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.named(name).is_some()
+    }
+
     /// The certificate for a name in any case.
     fn find(&self, name: &str) -> &Arc<CertifiedKey> {
+        self.named(name).unwrap_or(&self.default)
+    }
+
+    fn named(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         if let Some(exact) = self.exact.get(&*name) {
-            return exact;
+            return Some(exact);
         }
         let suffixes = name.match_indices('.').map(|(at, _)| &name[at + 1..]);
         let mut wildcards = suffixes.filter_map(|suffix| self.wildcards.get(suffix));
-        wildcards.next().unwrap_or(&self.default)
+        wildcards.next()
     }
 }
 
@@ -93,6 +102,7 @@ mod tests {
             let named = known.iter().find(|(_, one)| Arc::ptr_eq(one, found));
             let named = named.map_or("default", |(name, _)| *name);
             assert_eq!(named, expected, "{asked}");
+            assert_eq!(names.knows(asked), expected != "default", "{asked}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use config::problem::Problem;
-use config::settings::{Certificate, Tls};
+use config::settings::{Certificate, Tls, UnknownName};
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{
@@ -15,6 +15,7 @@ use rustls::{RootCertStore, ServerConfig};
 use super::files::{self, Pair, wrong};
 use super::names::ByName;
 use super::provider;
+use super::tickets::{self, Secret, Tickets};
 use super::x509::{self, Validity};
 
 /// What we offer clients to speak, the first we would rather.
@@ -26,6 +27,8 @@ pub struct Acceptor {
     pub config: Arc<ServerConfig>,
     material: Material,
     tickets: Arc<dyn ProducesTickets>,
+    /// Where names are turned away that no certificate is for.
+    known: Option<Arc<ByName>>,
 }
 
 /// What was read.
@@ -33,6 +36,9 @@ pub struct Acceptor {
 struct Material {
     certificates: Vec<(Pair, Vec<Arc<str>>)>,
     clients: Option<Clients>,
+    /// Empty: tickets are made with keys of our own.
+    ticket_keys: Vec<Secret>,
+    rejects_unknown: bool,
 }
 
 /// Whom client certificates must come from.
@@ -68,12 +74,18 @@ impl Acceptor {
                 Err(more) => problems.extend(more),
             }
         }
+        let ticket_keys = tickets::read(&tls.ticket_keys).unwrap_or_else(|more| {
+            problems.extend(more);
+            Vec::new()
+        });
         if !problems.is_empty() {
             return Err(problems);
         }
         let material = Material {
             certificates,
             clients,
+            ticket_keys,
+            rejects_unknown: tls.unknown_name == UnknownName::Reject,
         };
         match before.filter(|before| before.material == material) {
             Some(same) => Ok(same.clone()),
@@ -95,29 +107,72 @@ impl Acceptor {
                 return Err(problems.into_iter().flatten().flatten().collect());
             }
         };
-        // A ticket stands for the client certificate that was verified when it was given out. So it
-        // outlives a change of our certificates, but not one of whom we trust, and no listener takes
-        // another one's.
-        let kept = before.filter(|before| before.material.clients == material.clients);
-        let tickets = match kept {
-            Some(before) => before.tickets.clone(),
-            // Its keys change each 6 hours, and are gone after 12.
-            None => Ticketer::new().map_err(|error| unbuilt(tls, &error))?,
-        };
+        let tickets = ticketer(tls, &material, before)?;
+        let certificates = Arc::new(certificates);
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| unbuilt(tls, &error))?;
         let builder = builder.with_client_cert_verifier(clients);
-        let mut config = builder.with_cert_resolver(Arc::new(certificates));
+        let mut config = builder.with_cert_resolver(certificates.clone());
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         config.ticketer = tickets.clone();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Acceptor {
             config: Arc::new(config),
+            known: material.rejects_unknown.then_some(certificates),
             material,
             tickets,
         })
     }
+
+    /// Whether a client that asks for this name is turned away.
+    #[must_use]
+    pub fn rejects(&self, name: Option<&str>) -> bool {
+        let (Some(known), Some(name)) = (&self.known, name) else {
+            return false;
+        };
+        !known.knows(name)
+    }
+}
+
+/// A ticket stands for the client certificate that was verified when it was given out. So it
+/// outlives a change of our certificates, but not one of whom we trust. Without keys from files, no
+/// listener takes another one's.
+fn ticketer(
+    tls: &Tls,
+    material: &Material,
+    before: Option<&Arc<Acceptor>>,
+) -> Result<Arc<dyn ProducesTickets>, Vec<Problem>> {
+    let Material {
+        clients,
+        ticket_keys,
+        ..
+    } = material;
+    let same = |of: &Material| of.clients == *clients && of.ticket_keys == *ticket_keys;
+    if let Some(before) = before.filter(|before| same(&before.material)) {
+        return Ok(before.tickets.clone());
+    }
+    if ticket_keys.is_empty() {
+        // Its keys change each 6 hours, and are gone after 12.
+        return Ticketer::new().map_err(|error| unbuilt(tls, &error));
+    }
+    match Tickets::new(ticket_keys, &scope(clients.as_ref())) {
+        Ok(tickets) => Ok(Arc::new(tickets)),
+        Err(error) => Err(unbuilt(tls, &rustls::Error::General(error.to_string()))),
+    }
+}
+
+/// Whom client certificates must come from, in bytes.
+fn scope(clients: Option<&Clients>) -> Vec<u8> {
+    let Some(clients) = clients else {
+        return Vec::new();
+    };
+    let mut scope = vec![1, u8::from(clients.required)];
+    for authority in &clients.authorities {
+        scope.extend((authority.len() as u64).to_be_bytes());
+        scope.extend_from_slice(authority);
+    }
+    scope
 }
 
 /// What only a fault of the library can bring about.

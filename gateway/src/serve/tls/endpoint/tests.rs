@@ -21,6 +21,8 @@ impl Endpoint {
                 file: files.refer("clients.pem"),
                 required: true,
             }),
+            ticket_keys: Vec::new(),
+            unknown_name: config::settings::UnknownName::Default,
         };
         let config = &Acceptor::read(&tls, None).unwrap().config;
         Endpoint {

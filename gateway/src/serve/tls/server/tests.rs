@@ -13,6 +13,8 @@ fn tls(certificates: Vec<Certificate>) -> Tls {
     Tls {
         certificates,
         client_ca: None,
+        ticket_keys: Vec::new(),
+        unknown_name: UnknownName::Default,
     }
 }
 
@@ -294,5 +296,122 @@ async fn client_certificates_are_checked_where_they_are_asked_for() {
         assert_eq!(nobody.is_ok(), !required);
         let stranger = shake(&acceptor, &with(Some(&Authority::new())), "a.test").await;
         assert!(stranger.is_err());
+    }
+}
+
+/// A listener as each replica has it, with these ticket keys.
+fn replica(files: &Files, certificates: &[Certificate], keys: &[&str]) -> Arc<Acceptor> {
+    let mut written = tls(certificates.to_vec());
+    written.ticket_keys = keys.iter().map(|key| files.refer(key)).collect();
+    Acceptor::read(&written, None).unwrap()
+}
+
+#[tokio::test]
+async fn replicas_that_share_keys_take_each_others_tickets() {
+    let (files, authority) = (Files::new(), Authority::new());
+    files.write("old", "an old key of forty-eight bytes, all of them random");
+    files.write(
+        "new",
+        "a new key, which has even more bytes than the old one",
+    );
+    let certificates = [files.put("a", &authority.issue(&["a.test"]))];
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let builder = ClientConfig::builder_with_provider(provider());
+        let builder = builder.with_protocol_versions(&[version]).unwrap();
+        let client = builder
+            .with_root_certificates(authority.roots())
+            .with_no_client_auth();
+        let client = Arc::new(client);
+        let visit = async |keys: &[&str]| {
+            let replica = replica(&files, &certificates, keys);
+            shake(&replica, &client, "a.test").await.unwrap().0
+        };
+        assert_ne!(visit(&["old"]).await, HandshakeKind::Resumed);
+        assert_eq!(visit(&["old"]).await, HandshakeKind::Resumed);
+        assert_eq!(visit(&["new", "old"]).await, HandshakeKind::Resumed);
+        // That one gave out a ticket under the first of its keys.
+        assert_eq!(visit(&["new"]).await, HandshakeKind::Resumed);
+        assert_ne!(visit(&["old"]).await, HandshakeKind::Resumed, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_shared_key_brings_nobody_in_where_other_clients_are_trusted() {
+    let (files, authority) = (Files::new(), Authority::new());
+    files.write(
+        "key",
+        "a key that two listeners share, of forty-eight bytes.",
+    );
+    files.write("ca.pem", &authority.pem());
+    let mut written = tls(vec![files.put("a", &authority.issue(&["a.test"]))]);
+    written.ticket_keys = vec![files.refer("key")];
+    let open = Acceptor::read(&written, None).unwrap();
+    written.client_ca = Some(ClientCa {
+        file: files.refer("ca.pem"),
+        required: false,
+    });
+    let asking = Acceptor::read(&written, None).unwrap();
+    let client = Arc::new(client(&authority));
+    shake(&open, &client, "a.test").await.unwrap();
+    let (kind, _) = shake(&asking, &client, "a.test").await.unwrap();
+    assert_ne!(kind, HandshakeKind::Resumed);
+}
+
+#[tokio::test]
+async fn changed_ticket_keys_are_taken_up() {
+    let (files, authority) = (Files::new(), Authority::new());
+    files.write("key", "a key of at least thirty-two bytes");
+    let mut written = tls(vec![files.put("a", &authority.issue(&["a.test"]))]);
+    written.ticket_keys = vec![files.refer("key")];
+    let first = Acceptor::read(&written, None).unwrap();
+    let same = Acceptor::read(&written, Some(&first)).unwrap();
+    assert!(Arc::ptr_eq(&first, &same), "nothing has changed");
+    let client = Arc::new(client(&authority));
+    shake(&first, &client, "a.test").await.unwrap();
+    files.write("key", "another key of at least thirty-two bytes");
+    let second = Acceptor::read(&written, Some(&first)).unwrap();
+    let (kind, _) = shake(&second, &client, "a.test").await.unwrap();
+    assert_ne!(kind, HandshakeKind::Resumed);
+    files.write("key", "too short");
+    assert!(wrong(&written)[0].contains("is no ticket key"));
+}
+
+#[test]
+fn names_that_nobody_knows_are_turned_away_where_that_is_asked_for() {
+    let (files, authority) = (Files::new(), Authority::new());
+    let certificate = files.put("a", &authority.issue(&["a.test", "*.b.test"]));
+    let mut written = tls(vec![certificate]);
+    let lenient = Acceptor::read(&written, None).unwrap();
+    written.unknown_name = UnknownName::Reject;
+    let strict = Acceptor::read(&written, Some(&lenient)).unwrap();
+    for (name, known) in [
+        (Some("a.test"), true),
+        (Some("A.Test"), true),
+        (Some("x.b.test"), true),
+        (None, true),
+        (Some("c.test"), false),
+        (Some("b.test"), false),
+    ] {
+        assert!(!lenient.rejects(name));
+        assert_eq!(strict.rejects(name), !known, "{name:?}");
+    }
+}
+
+#[test]
+fn every_suite_is_an_aead_with_forward_secrecy_and_no_version_is_older_than_1_2() {
+    let (files, authority) = (Files::new(), Authority::new());
+    let certificate = files.put("a", &authority.issue(&["a.test"]));
+    let acceptor = Acceptor::read(&tls(vec![certificate]), None).unwrap();
+    let suites = &acceptor.config.crypto_provider().cipher_suites;
+    assert!(!suites.is_empty());
+    for suite in suites {
+        let name = format!("{:?}", suite.suite());
+        let aead = ["GCM", "CHACHA20_POLY1305"]
+            .iter()
+            .any(|it| name.contains(it));
+        let secret = ["TLS13_", "TLS_ECDHE_"]
+            .iter()
+            .any(|it| name.starts_with(it));
+        assert!(aead && secret, "{name}");
     }
 }
