@@ -83,6 +83,49 @@ async fn certificate_is_chosen_by_name_exact_then_wildcard_then_the_first() {
     assert!(nameless.to_string().contains("default.test"), "{nameless}");
 }
 
+/// A client's first words in that version, the newest it knows.
+fn old_hello(version: [u8; 2]) -> Vec<u8> {
+    // One suite (ECDHE with AES-CBC), no compression.
+    let rest = [0, 0, 2, 0xc0, 0x13, 1, 0];
+    let hello = [&version[..], &[7; 32], &rest].concat();
+    let length = u8::try_from(hello.len()).unwrap();
+    let head = [22, 3, 1, 0, length + 4, 1, 0, 0, length];
+    [&head[..], &hello].concat()
+}
+
+#[tokio::test]
+async fn versions_before_1_2_are_not_spoken() {
+    let backend = Backend::start("one");
+    let (gateway, _authority) = secure(&backend, "").await;
+    for version in [[3, 0], [3, 1], [3, 2]] {
+        let mut client = gateway.raw().await;
+        client.send(old_hello(version)).await;
+        let told = client.rest().await;
+        // A fatal alert: `protocol_version`.
+        assert_eq!(told.first(), Some(&21), "{told:?}");
+        assert_eq!(told[5..], [2, 70], "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn name_that_nobody_knows_is_turned_away_where_that_is_asked_for() {
+    let authority = Authority::new();
+    let config = listener(&["own"], ", unknownName: reject") + &hello(&"127.0.0.1:9");
+    let launch = Launch::new(&config).own_listeners();
+    let launch = launch.certificate("own", &authority.issue(&[HELLO]));
+    let gateway = launch.start().await;
+    let client = Arc::new(authority.client(&[]));
+    connect(&client, gateway.public(), HELLO).await.unwrap();
+    let error = connect(&client, gateway.public(), "elsewhere.test").await;
+    let told = error.unwrap_err().to_string();
+    assert!(told.to_lowercase().contains("unrecogni"), "{told}");
+    assert_eq!(failed(&gateway).await, 1.0);
+    // Who asks for none is shown the first certificate.
+    let nameless = connect(&client, gateway.public(), "127.0.0.1").await;
+    let told = nameless.unwrap_err().to_string();
+    assert!(told.contains(HELLO), "{told}");
+}
+
 #[tokio::test]
 async fn name_that_nobody_knows_is_turned_away_where_that_is_asked_for() {
     let authority = Authority::new();

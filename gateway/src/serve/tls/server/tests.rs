@@ -398,7 +398,7 @@ fn names_that_nobody_knows_are_turned_away_where_that_is_asked_for() {
 }
 
 #[test]
-fn every_suite_is_an_aead_with_forward_secrecy_and_no_version_is_older_than_1_2() {
+fn every_suite_is_an_aead_with_forward_secrecy() {
     let (files, authority) = (Files::new(), Authority::new());
     let certificate = files.put("a", &authority.issue(&["a.test"]));
     let acceptor = Acceptor::read(&tls(vec![certificate]), None).unwrap();
