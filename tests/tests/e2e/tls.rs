@@ -127,25 +127,6 @@ async fn name_that_nobody_knows_is_turned_away_where_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn name_that_nobody_knows_is_turned_away_where_that_is_asked_for() {
-    let authority = Authority::new();
-    let config = listener(&["own"], ", unknownName: reject") + &hello(&"127.0.0.1:9");
-    let launch = Launch::new(&config).own_listeners();
-    let launch = launch.certificate("own", &authority.issue(&[HELLO]));
-    let gateway = launch.start().await;
-    let client = Arc::new(authority.client(&[]));
-    connect(&client, gateway.public(), HELLO).await.unwrap();
-    let error = connect(&client, gateway.public(), "elsewhere.test").await;
-    let told = error.unwrap_err().to_string();
-    assert!(told.to_lowercase().contains("unrecogni"), "{told}");
-    assert_eq!(failed(&gateway).await, 1.0);
-    // Who asks for none is shown the first certificate.
-    let nameless = connect(&client, gateway.public(), "127.0.0.1").await;
-    let told = nameless.unwrap_err().to_string();
-    assert!(told.contains(HELLO), "{told}");
-}
-
-#[tokio::test]
 async fn clients_come_back_with_less_work() {
     let backend = Backend::start("one");
     let (gateway, authority) = secure(&backend, "").await;
