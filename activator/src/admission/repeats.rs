@@ -118,9 +118,10 @@ mod tests {
         let limits = Limits {
             concurrency: 0,
             queue_depth: 10,
+            queue_bytes: None,
         };
-        let holding = Holding::new(10, 10);
-        let throttle = Throttle::new(limits, Supply::Fixed, holding, 1);
+        let namespace = Holding::new(10, 10).namespace("default");
+        let throttle = Throttle::new(limits, Supply::Fixed, &namespace, 1);
         throttle.set_endpoints(&["127.0.0.1:1".parse().unwrap()]);
         let gate = Gate::new(throttle.clone(), 0, Clock::new(Instant::now()));
         (throttle, gate)
