@@ -1,7 +1,10 @@
 //! When an exchange ends before its endpoint does: a limited endpoint's slot stays with the work,
 //! not with our interest in it.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use activator::admission::Slot;
 
@@ -31,6 +34,10 @@ pub(super) fn linger(worker: &Rc<Worker>, up: Connected, slot: Slot, pace: &Pace
     let Connected::Http1(up) = up else {
         return;
     };
+    if worker.pressure.get().cut.is_some() {
+        // What the endpoint does not take is not kept for it any longer.
+        up.connection.io().abort();
+    }
     let whole = answer.begun && up.connection.received_all();
     if !slot.limited() || pace.bytes_written() == 0 || whole {
         return;
@@ -43,15 +50,34 @@ pub(super) fn linger(worker: &Rc<Worker>, up: Connected, slot: Slot, pace: &Pace
         let timer = worker.timers.timer();
         let limit = worker.shared.settings.limits.abort_linger;
         timer.set(Some(tokio::time::Instant::now() + limit));
-        let finished = until(&timer, finish(&worker, up, answer)).await;
+        let finished = until(&timer, unless_cut(&worker, up, answer)).await;
         tracing::trace!(endpoint = %slot.address(), ?finished, "lingered");
         worker.tick();
         drop(slot);
     });
 }
 
+/// Waits for the endpoint's end. Where there is no memory left for the connection it is reset, and
+/// waits for ever: nobody can tell any more when the work ends.
+async fn unless_cut(worker: &Worker, mut up: Endpoint, answer: Answer) -> Result<(), StreamError> {
+    let finished = {
+        let mut finishing = pin!(finish(worker, &mut up, answer));
+        poll_fn(|cx| match worker.pressure.get().cut {
+            Some(_) => Poll::Ready(None),
+            None => finishing.as_mut().poll(cx).map(Some),
+        })
+        .await
+    };
+    if let Some(finished) = finished {
+        return finished;
+    }
+    up.connection.io().abort();
+    drop(up);
+    std::future::pending().await
+}
+
 /// Ends our side and reads until the endpoint has ended its own.
-async fn finish(worker: &Worker, mut up: Endpoint, answer: Answer) -> Result<(), StreamError> {
+async fn finish(worker: &Worker, up: &mut Endpoint, answer: Answer) -> Result<(), StreamError> {
     let pace = Pace::new(&worker.clock);
     let (mut source, mut sink) = up.split(&pace);
     sink.shutdown().await;

@@ -196,7 +196,6 @@ async fn open(address: SocketAddr, stall: Duration) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
     listeners::notice_death(&socket)?;
-    listeners::bound_queue(&socket)?;
     listeners::allow_stall(&socket, stall)?;
     Ok(stream)
 }

@@ -106,15 +106,15 @@ impl Watcher {
             Some(limit) => self.ladder.read(used, limit, now),
             None => Pressure::default(),
         };
+        if pressure != before {
+            self.sender.send_replace(pressure);
+            tell(before, pressure, used, limit.unwrap_or(0));
+        }
         self.registry.set_memory(MemoryView {
             used,
             limit: limit.unwrap_or(0),
             level: pressure.level,
         });
-        if pressure != before {
-            self.sender.send_replace(pressure);
-            tell(before, pressure, used, limit.unwrap_or(0));
-        }
     }
 
     /// Bytes that are used, and the limit.

@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
 /// The share is asked for again after this time.
-const SHARE_AGE: Duration = Duration::from_secs(1);
+const SHARE_AGE: Duration = Duration::from_millis(300);
 
 /// Longest line of the kernel's tables that is looked at.
 const LINE_BYTES_MAX: usize = 1024;

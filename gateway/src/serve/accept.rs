@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::spawn_local;
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 
 use super::arrival::welcome;
 use super::drain::Phase;
+use super::listeners::bound_queue;
 use super::takeover::HandedOver;
 use super::worker::Worker;
 use crate::memory::Level;
@@ -112,6 +114,10 @@ impl Door {
         };
         match entered {
             Ok(entry) => {
+                if self.worker.is_short_of_memory(Level::Shrinking) {
+                    // The one that cannot be bounded is no worse than those of before.
+                    let _best_effort = bound_queue(&SockRef::from(&stream));
+                }
                 let serving = welcome(self.worker.clone(), stream, address, listener, entry);
                 spawn_local(serving);
             }

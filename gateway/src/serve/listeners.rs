@@ -13,7 +13,7 @@ const BACKLOG: i32 = 4096;
 /// Dead peers are found during long waits: first probe, between probes, how many.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(15), 4);
 
-/// Bytes that the kernel takes before they can be sent: enough for the next round trip to find some.
+/// Bytes that the kernel takes before they can be sent, where memory is short.
 const UNSENT_MAX: u32 = 128 * 1024;
 
 /// How long sent data may stay unacknowledged before the peer counts as dead.
@@ -152,11 +152,11 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 fn prepare(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     notice_death(socket)?;
-    bound_queue(socket)?;
     socket.set_nonblocking(true)
 }
 
-/// Has the kernel keep little for a peer that takes nothing: otherwise it is megabytes for each.
+/// Has the kernel keep little for a peer that takes nothing, rather than megabytes. Not without need:
+/// who takes much is served more slowly.
 ///
 /// # Errors
 /// The kernel knows no such thing.

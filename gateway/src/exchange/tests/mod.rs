@@ -22,6 +22,8 @@ pub(crate) mod hostile;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod pace;
 #[cfg(test)]
 mod paths;

@@ -32,6 +32,8 @@ pub struct Heard {
     amid: Cell<Option<Instant>>,
     /// When our side ended.
     parted: Cell<Option<Instant>>,
+    /// What the peer has not taken in is not kept for it.
+    aborted: Cell<bool>,
     budget: RefCell<Budget>,
 }
 
@@ -50,6 +52,7 @@ impl Heard {
             freed: Cell::new(clock.now()),
             amid: Cell::new(None),
             parted: Cell::new(None),
+            aborted: Cell::new(false),
             budget: RefCell::new(Budget::new(peer, clock)),
         })
     }
@@ -74,6 +77,11 @@ impl Heard {
             self.freed.set(self.clock.now());
         }
         self.pace.write_moved(bytes);
+    }
+
+    /// Has the connection reset once it is dropped.
+    pub fn abort(&self) {
+        self.aborted.set(true);
     }
 
     /// When it will have read nothing for `stall` of what waits for it, or too little all the time
@@ -163,6 +171,14 @@ pub struct Wire {
     discard: usize,
 }
 
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if self.heard.aborted.get() {
+            self.io.abort();
+        }
+    }
+}
+
 impl Wire {
     /// To an endpoint.
     #[must_use]
@@ -190,14 +206,13 @@ impl Wire {
         discard: usize,
         heard: Rc<Heard>,
     ) -> Wire {
-        Wire {
-            peer: Peer::Client,
-            frames: Frames::new(before),
-            ours: Frames::new(0),
-            prefix,
-            discard,
-            ..Wire::opened(io, heard)
-        }
+        let mut wire = Wire::opened(io, heard);
+        wire.peer = Peer::Client;
+        wire.frames = Frames::new(before);
+        wire.ours = Frames::new(0);
+        wire.prefix = prefix;
+        wire.discard = discard;
+        wire
     }
 
     /// Nothing more is read. Whoever drives a client's connection says goodbye; one to an endpoint
