@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, Request};
 
 use super::heads::{LIMITS, is_harmless, parse_request, passed_on};
 use crate::http::h1::{Parsed, response};
-use crate::http::h2::frames::Frames;
+use crate::http::h2::frames::{Frame, Frames, RST_STREAM};
 use crate::http::h2::heads;
 use crate::http::message::{Length, RequestEdits, RequestHead, ResponseHead, StreamError};
 
@@ -27,6 +27,32 @@ pub(super) fn frames(bytes: &[u8]) {
     }
     assert_eq!(whole.is_amid(), pieces.is_amid());
     assert_eq!(of_whole, of_pieces);
+    assert_eq!(of_whole, all(bytes.get(before..).unwrap_or_default()));
+}
+
+/// The frames that have begun, as the simplest of readers finds them.
+fn all(mut bytes: &[u8]) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    while let [a, b, c, kind, flags, stream @ ..] = bytes {
+        let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+        let Some((stream, rest)) = stream.split_first_chunk::<4>() else {
+            break;
+        };
+        let code = match (*kind, length, rest) {
+            (RST_STREAM, 4, [a, b, c, d, ..]) => u32::from_be_bytes([*a, *b, *c, *d]),
+            (RST_STREAM, 4, _) => break,
+            _ => 0,
+        };
+        frames.push(Frame {
+            kind: *kind,
+            flags: *flags,
+            stream: u32::from_be_bytes(*stream) & 0x7fff_ffff,
+            length,
+            code,
+        });
+        bytes = rest.get(length..).unwrap_or_default();
+    }
+    frames
 }
 
 /// Whether these frames end amid something that is no body.

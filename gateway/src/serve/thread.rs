@@ -107,18 +107,20 @@ async fn work(seat: Seat) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Returns when a task has ended that should live as long as its worker: without it the worker
+/// Returns when a task has panicked that should live as long as its worker: without it the worker
 /// would seem to live and serve nobody.
 async fn lost(duties: &mut JoinSet<()>, accepting: &mut JoinSet<()>) -> std::io::Error {
-    let ended = tokio::select! {
-        Some(ended) = duties.join_next() => ended,
-        Some(ended) = accepting.join_next() => ended,
-        else => std::future::pending().await,
-    };
-    let why = ended
-        .err()
-        .map_or_else(|| "it left".to_owned(), |error| error.to_string());
-    std::io::Error::other(format!("a task of its own ended: {why}"))
+    loop {
+        let ended = tokio::select! {
+            Some(ended) = duties.join_next() => ended,
+            Some(ended) = accepting.join_next() => ended,
+            else => std::future::pending().await,
+        };
+        // What has come to its end has nothing more to look after.
+        if let Err(error) = ended {
+            return std::io::Error::other(format!("a task of its own was lost: {error}"));
+        }
+    }
 }
 
 /// Returns when no connection is being served.
@@ -185,6 +187,7 @@ mod tests {
             let (mut duties, mut accepting) = (JoinSet::new(), JoinSet::new());
             let local = tokio::task::LocalSet::new();
             for tasks in [&mut duties, &mut accepting] {
+                tasks.spawn_local_on(async {}, &local);
                 tasks.spawn_local_on(std::future::pending(), &local);
             }
             let faulty = if in_duties {
