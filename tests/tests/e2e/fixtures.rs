@@ -129,9 +129,8 @@ async fn endpoint_that_leaves_finishes_what_it_began() {
     let mut client = Http2::connect(backend.address).await;
     let call = client.open(request("GET", "h", "/"), true).await;
     until("it is held", || backend.running() == 1).await;
-    assert_eq!(client.streams(), 3);
+    until("the terms are known", || client.streams() == 3).await;
     backend.leave();
-    until("the client knows", || client.streams() == 3).await;
     opened.add_permits(1);
     assert_eq!(call.answer().await.0, 200);
     client.ended().await.unwrap();

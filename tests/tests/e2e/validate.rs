@@ -244,20 +244,6 @@ async fn two_of_one_name_are_told_at_both_places() {
 }
 
 #[tokio::test]
-async fn what_is_not_built_yet_is_not_accepted() {
-    for yaml in [
-        "gateway: { limits: { memory: 1000000 } }\n",
-        "gateway: { limits: { connections: 3 } }\n",
-    ] {
-        let problems = problems(yaml).await;
-        let told = problems
-            .iter()
-            .any(|p| p.to_string().contains("not supported by this version"));
-        assert!(told, "{yaml}: {problems:#?}");
-    }
-}
-
-#[tokio::test]
 async fn all_errors_of_meaning_are_told_at_once_and_the_first_of_shape() {
     let problems = problems(
         "routes:
