@@ -85,8 +85,8 @@ async fn certificate_is_chosen_by_name_exact_then_wildcard_then_the_first() {
 
 /// A client's first words in that version, the newest it knows.
 fn old_hello(version: [u8; 2]) -> Vec<u8> {
-    // One suite (ECDHE with AES-CBC), no compression.
-    let rest = [0, 0, 2, 0xc0, 0x13, 1, 0];
+    // No session, one suite (ECDHE with AES-CBC), no compression; RSA with SHA-256 for signatures.
+    let rest = [0, 0, 2, 0xc0, 0x13, 1, 0, 0, 8, 0, 13, 0, 4, 0, 2, 4, 1];
     let hello = [&version[..], &[7; 32], &rest].concat();
     let length = u8::try_from(hello.len()).unwrap();
     let head = [22, 3, 1, 0, length + 4, 1, 0, 0, length];
