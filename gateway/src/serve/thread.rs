@@ -76,17 +76,11 @@ async fn work(seat: Seat) -> std::io::Result<()> {
     }
     // Nobody listens when the process ends at once.
     let _heard = poised.send(());
-    let seen = phase.clone();
     tokio::select! {
         biased;
         // The sender outlives the workers; were it gone, draining is the right thing too.
         _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {}
-        error = lost(&mut duties, &mut accepting) => {
-            // Accepting ends when the listeners close, of which it may hear before this task does.
-            if *seen.borrow() < Phase::Closing {
-                return Err(error);
-            }
-        }
+        error = lost(&mut duties, &mut accepting) => return Err(error),
     }
     if handed_over.get().is_some() {
         worker.idle_while_closing.set(IDLE_AFTER_TAKEOVER);
