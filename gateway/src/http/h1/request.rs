@@ -115,18 +115,25 @@ fn line_too_long(bytes: &[u8], limits: &HeadLimits) -> Option<Reason> {
     let Some(method_end) = method_end else {
         return (line.len() > METHOD_MAX).then_some(Reason::BadRequest);
     };
-    let rest = &line[method_end + 1..];
+    let (method, rest) = (&line[..method_end], &line[method_end + 1..]);
     let target = memchr::memchr(b' ', rest).unwrap_or(rest.len());
     if target <= limits.target {
         return None;
     }
     // What may not stand there is found first where it comes first.
-    let is_legal = rest[..=limits.target].iter().all(is_target_byte);
-    Some(if is_legal {
-        Reason::UriTooLong
-    } else {
-        Reason::BadRequest
-    })
+    let is_method = !method.is_empty() && method.iter().all(is_token_byte);
+    Some(
+        if is_method && rest[..=limits.target].iter().all(is_target_byte) {
+            Reason::UriTooLong
+        } else {
+            Reason::BadRequest
+        },
+    )
+}
+
+/// RFC 9110 §5.6.2.
+fn is_token_byte(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
 }
 
 fn is_target_byte(byte: &u8) -> bool {

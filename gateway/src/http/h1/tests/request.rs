@@ -406,6 +406,10 @@ fn heads_beyond_a_bound_are_refused_by_the_bound_they_break() {
     // What is wrong before the bound is found before it, however many bytes come at once.
     let broken = format!("GET {}\x7f{} HTTP/1.1\r\n\r\n", target(50), target(50));
     assert_refused(broken.as_bytes(), Reason::BadRequest);
+    for method in ["", "G\x7fT", "G(T"] {
+        let broken = format!("{method} {} HTTP/1.1\r\n\r\n", target(101));
+        assert_refused(broken.as_bytes(), Reason::BadRequest);
+    }
     assert_refused("X".repeat(2000).as_bytes(), Reason::BadRequest);
 
     let fields = |count: usize| "x: y\r\n".repeat(count - 1);
