@@ -200,8 +200,18 @@ mod tests {
         let watching = tokio::spawn(watcher.run());
         let level = pressure.wait_for(|it| it.level == Level::Cutting).await;
         assert!(level.unwrap().cut.is_some());
-        assert!(registry.scrape(&[]).contains("tidegate_memory_level 4"));
         watching.abort();
+    }
+
+    #[test]
+    fn what_was_seen_is_told() {
+        let registry = Registry::new(1, Vec::new());
+        let (mut watcher, pressure) = Watcher::new(Some(1), registry.clone());
+        watcher.look();
+        assert_eq!(pressure.borrow().level, Level::Cutting);
+        let seen = registry.memory();
+        assert_eq!((seen.limit, seen.level), (1, Level::Cutting));
+        assert!(registry.scrape(&[]).contains("tidegate_memory_level 4"));
 
         let (mut watcher, pressure) = Watcher::new(Some(1 << 40), registry.clone());
         watcher.look();
