@@ -229,6 +229,7 @@ fn only_allocators_of_tests_are_unsafe() {
     let word = concat!("un", "safe");
     let counting = [
         "config/tests/memory.rs",
+        "gateway/tests/amplification.rs",
         "gateway/tests/observe_alloc.rs",
         "gateway/tests/warm_path.rs",
     ];
