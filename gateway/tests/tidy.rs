@@ -159,6 +159,32 @@ fn every_metric_family_has_its_row_and_every_row_its_family() {
     assert_eq!(shown, known, "names, kinds and labels");
 }
 
+/// Requirements of `docs/security.md` that are not the gateway's: of control planes, of long runs,
+/// of how releases are made.
+const ELSEWHERE: [u32; 4] = [47, 49, 50, 57];
+
+#[test]
+fn every_requirement_names_tests_and_every_test_exists() {
+    let security = text("docs/security.md");
+    let rows = rows(&security, "## Requirements");
+    let shown: Vec<String> = rows.iter().map(|row| row[0].clone()).collect();
+    let numbers = (1..=57).filter(|number| !ELSEWHERE.contains(number));
+    let known: Vec<String> = numbers.map(|number| format!("R-{number:02}")).collect();
+    assert_eq!(shown, known, "each has one row, in order");
+    let sources = rust_files();
+    for row in &rows {
+        let tests: Vec<String> = code_spans(&row[2]);
+        assert!(!tests.is_empty(), "{} has no test", row[0]);
+        for test in tests {
+            // A file alone stands for all of its tests.
+            let (file, name) = test.split_once("::").unwrap_or((&test, ""));
+            let mut named = sources.iter().filter(|path| path.ends_with(file));
+            let has_it = |path: &String| text(path).contains(&format!("fn {name}"));
+            assert!(named.any(has_it), "{} names {test}, which is not there", row[0]);
+        }
+    }
+}
+
 /// Names under every table of dependencies of a crate.
 fn dependencies(manifest: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
