@@ -93,6 +93,9 @@ fn parse_in<'b>(
     else {
         return Err(Reason::BadRequest);
     };
+    if method.len() > METHOD_MAX || target.len() > limits.target {
+        return Err(otherwise(Reason::BadRequest));
+    }
     if !index(&mut out.head, head, request.headers) {
         return Err(Reason::BadRequest);
     }
@@ -103,7 +106,7 @@ fn parse_in<'b>(
     } else {
         Version::Http11
     };
-    check(limits, out)?;
+    check(out)?;
     Ok(Parsed::Head(skipped + length))
 }
 
@@ -140,14 +143,8 @@ fn is_target_byte(byte: &u8) -> bool {
     matches!(byte, 0x21..=0x7e) && *byte != b'#'
 }
 
-fn check(limits: &HeadLimits, out: &mut RequestHead) -> Result<(), Reason> {
-    if out.method.is_empty() || out.method().len() > METHOD_MAX {
-        return Err(Reason::BadRequest);
-    }
-    if out.target().len() > limits.target {
-        return Err(Reason::UriTooLong);
-    }
-    if !out.target().iter().all(is_target_byte) {
+fn check(out: &mut RequestHead) -> Result<(), Reason> {
+    if out.method.is_empty() || !out.target().iter().all(is_target_byte) {
         return Err(Reason::BadRequest);
     }
     // RFC 9112 §6.1: a coding that HTTP/1.0 does not know is faulty framing, whichever it is.

@@ -406,6 +406,12 @@ fn heads_beyond_a_bound_are_refused_by_the_bound_they_break() {
     // What is wrong before the bound is found before it, however many bytes come at once.
     let broken = format!("GET {}\x7f{} HTTP/1.1\r\n\r\n", target(50), target(50));
     assert_refused(broken.as_bytes(), Reason::BadRequest);
+    let fragment = format!("GET {}#{} HTTP/1.1\r\n\r\n", target(50), target(51));
+    assert_refused(fragment.as_bytes(), Reason::BadRequest);
+    let field = format!("GET {} HTTP/1.1\r\na\x7f: b\r\n\r\n", target(101));
+    assert_refused(field.as_bytes(), Reason::UriTooLong);
+    let folded = format!("GET {} HTTP/1.1\r\na: b\r\n c\r\n\r\n", target(101));
+    assert_refused(folded.as_bytes(), Reason::UriTooLong);
     for method in ["", "G\x7fT", "G(T"] {
         let broken = format!("{method} {} HTTP/1.1\r\n\r\n", target(101));
         assert_refused(broken.as_bytes(), Reason::BadRequest);
