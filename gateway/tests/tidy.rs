@@ -180,7 +180,11 @@ fn every_requirement_names_tests_and_every_test_exists() {
             let (file, name) = test.split_once("::").unwrap_or((&test, ""));
             let mut named = sources.iter().filter(|path| path.ends_with(file));
             let has_it = |path: &String| text(path).contains(&format!("fn {name}"));
-            assert!(named.any(has_it), "{} names {test}, which is not there", row[0]);
+            assert!(
+                named.any(has_it),
+                "{} names {test}, which is not there",
+                row[0]
+            );
         }
     }
 }

@@ -96,8 +96,16 @@ impl Exchange<'_> {
         if is_fixed(revision) && self.seen.attempts >= most {
             return Err(End::Refused(failed.cause));
         }
-        let Failed { cause, how } = failed;
-        let paused = how == How::Failed;
+        let Failed { cause, mut how } = failed;
+        let before = self.seen.attempts > 1;
+        if before && Instant::now() >= self.wait_deadline(revision) {
+            return Err(End::Refused(cause));
+        }
+        if before && how == How::Left {
+            // Whoever says so again and again is no better than one that fails.
+            how = How::Ended;
+        }
+        let paused = how == How::Failed || before;
         if paused {
             self.pause(revision, down).await?;
         }

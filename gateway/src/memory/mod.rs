@@ -127,7 +127,13 @@ impl Watcher {
                 Some((resident.saturating_add(sockets), Some(limit)))
             }
             Against::Group(group) => {
-                let usage = group.read()?;
+                let Some(usage) = group.read() else {
+                    // Its limit was taken away. Perhaps one around it counts now, or will.
+                    if let Some(group) = Group::find() {
+                        self.against = Against::Group(group);
+                    }
+                    return Some((resident()?, None));
+                };
                 let sockets = match usage.sockets {
                     Some(_) => 0,
                     None => self.with_sockets(usage.used, usage.limit, now),

@@ -275,7 +275,8 @@ async fn idle(
         }
     });
     let readable = worker.unless_ended(readable);
-    let begun = patiently_until(worker, timer, deadline, readable).await;
+    // One that has not begun costs nobody less by coming again.
+    let begun = patiently_until(worker, timer, deadline, !first, readable).await;
     begun.flatten().is_some()
 }
 
@@ -287,13 +288,15 @@ pub(super) async fn patiently<T>(
     patience: Duration,
     future: impl Future<Output = T>,
 ) -> Option<T> {
-    patiently_until(worker, timer, Instant::now() + patience, future).await
+    patiently_until(worker, timer, Instant::now() + patience, false, future).await
 }
 
+/// `idle`: what it waits for may be given up as memory runs short, too.
 async fn patiently_until<T>(
     worker: &Worker,
     timer: &Timer,
     deadline: Instant,
+    idle: bool,
     future: impl Future<Output = T>,
 ) -> Option<T> {
     let mut future = pin!(future);
@@ -303,7 +306,7 @@ async fn patiently_until<T>(
         if let Poll::Ready(result) = future.as_mut().poll(cx) {
             return Poll::Ready(Some(result));
         }
-        if !closing && worker.is_parting() {
+        if !closing && (worker.is_closing() || idle && worker.is_parting()) {
             closing = true;
             let silent = worker.idle_while_closing.get();
             timer.set_idle(deadline.min(Instant::now() + silent));

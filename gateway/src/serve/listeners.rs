@@ -33,6 +33,9 @@ pub struct Group {
     sockets: Vec<TcpListener>,
     /// A single socket for all workers, which can have no others beside it.
     shared: bool,
+    /// Another process serves them too: one more would be given connections before anybody here
+    /// accepts them, and for nothing if we never come so far.
+    adopted: bool,
 }
 
 impl Group {
@@ -53,6 +56,7 @@ impl Group {
             address,
             sockets: vec![listen(address)?],
             shared: false,
+            adopted: false,
         })
     }
 
@@ -68,6 +72,7 @@ impl Group {
             address: socket.local_addr()?,
             sockets: vec![socket],
             shared: true,
+            adopted: false,
         })
     }
 
@@ -97,6 +102,7 @@ impl Group {
             address,
             sockets,
             shared,
+            adopted: true,
         })
     }
 
@@ -121,18 +127,21 @@ impl Group {
     }
 
     /// Copies of its sockets for each worker. Each socket is served by one worker, and each worker
-    /// serves one at least: further ones are bound where there are too few. A shared one is served
-    /// by all.
+    /// serves one at least: further ones are bound where there are too few, or, of those that were
+    /// made elsewhere, some served by several. A shared one is served by all.
     ///
     /// # Errors
     /// A further socket cannot be had, or there are too few descriptors.
     pub fn seat(&mut self, workers: usize) -> io::Result<Vec<Vec<TcpListener>>> {
-        while !self.shared && self.sockets.len() < workers {
+        while !self.shared && !self.adopted && self.sockets.len() < workers {
             self.sockets.push(listen(self.address)?);
         }
         let copies = |worker: usize| {
             let mine = self.sockets.iter().enumerate();
-            let mine = mine.filter(|(index, _)| self.shared || index % workers == worker);
+            let lent = worker % self.sockets.len();
+            let mine = mine.filter(|(index, _)| {
+                self.shared || index % workers == worker || *index == lent && worker > lent
+            });
             mine.map(|(_, socket)| socket.try_clone()).collect()
         };
         (0..workers).map(copies).collect()
@@ -245,6 +254,18 @@ mod tests {
             .flatten()
             .flat_map(|socket| std::iter::from_fn(|| socket.accept().ok()));
         assert_eq!(accepted.count(), clients.len());
+    }
+
+    #[test]
+    fn sockets_that_another_process_serves_get_no_more_beside_them() {
+        let mut group = Group::bind(FREE.parse().unwrap()).unwrap();
+        drop(group.seat(2).unwrap());
+        let copies = group.sockets().iter().map(|s| s.try_clone().unwrap());
+        let mut heir = Group::adopt(group.asked(), copies.collect(), false).unwrap();
+        assert_eq!(counts(&heir.seat(5).unwrap()), [1; 5]);
+        assert_eq!(heir.sockets().len(), 2);
+        assert_eq!(counts(&heir.seat(2).unwrap()), [1; 2]);
+        assert_eq!(counts(&heir.seat(1).unwrap()), [2]);
     }
 
     #[test]

@@ -148,11 +148,17 @@ impl Driver {
                 Poll::Pending if self.condemned.is_some() => return,
                 Poll::Pending => match self.heard.abuse() {
                     Some(abuse) => self.condemn(abuse),
-                    None if self.worker.is_parting() && self.told.is_none() => self.tell(),
+                    None if self.is_parting() && self.told.is_none() => self.tell(),
                     None => return,
                 },
             }
         }
+    }
+
+    /// Whether the client should leave; for want of memory not before it has asked anything, or it
+    /// would only come again.
+    fn is_parting(&self) -> bool {
+        self.worker.is_closing() || self.begun > 0 && self.worker.is_parting()
     }
 
     /// Ends the connection for what the client did; its streams hear of it.

@@ -13,7 +13,7 @@ use activator::admission::Clock;
 
 use super::HEADER_LIST;
 use super::frames::{
-    ACK, CONTINUATION, DATA, END_STREAM, Frame, HEADERS, PING, RST_STREAM, SETTINGS,
+    ACK, CONTINUATION, DATA, END_STREAM, Frame, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE,
 };
 
 /// Frames that carry nothing, at once.
@@ -22,9 +22,14 @@ const BURST: u32 = 1000;
 /// How long it takes to earn one more: 50 in a second.
 const REFILL: Duration = Duration::from_millis(20);
 
-/// What a DATA frame of ours earns: windows of its stream and of the connection given back, and a
-/// ping that measures.
+/// What a DATA frame of ours earns besides the windows that are given back for it: a ping that
+/// measures, and what else comes with it.
 const FOR_DATA: u32 = 3;
+
+/// How often windows may be given back for a DATA frame of ours, and for how many bytes of it once
+/// more: some give both windows back for every 4 KiB that they have read, long after it came.
+const WINDOWS: u64 = 2;
+const WINDOW_BYTES: u64 = 2048;
 
 /// What a head of ours earns: its stream ended early, its priority changed.
 const FOR_HEAD: u32 = 2;
@@ -84,6 +89,8 @@ pub struct Budget {
     peer: Peer,
     clock: Rc<Clock>,
     left: u32,
+    /// Windows that may be given back for nothing.
+    windows: u64,
     filled: Instant,
     recent: Recent,
     /// Highest stream the client has opened.
@@ -105,6 +112,7 @@ pub struct Budget {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
     cost: u32,
+    windows: u32,
     streams: u32,
     resets: u32,
 }
@@ -116,6 +124,7 @@ impl Budget {
             peer,
             clock: clock.clone(),
             left: BURST,
+            windows: 0,
             filled: clock.now(),
             recent: Recent::new(clock.now()),
             opened: 0,
@@ -164,15 +173,23 @@ impl Budget {
             }
             SETTINGS if frame.has(ACK) => unasked(&mut self.settings),
             PING if frame.has(ACK) => unasked(&mut self.pings),
-            // Among them CONTINUATION, PRIORITY, WINDOW_UPDATE, GOAWAY and unknown ones.
+            WINDOW_UPDATE => {
+                tally.windows += 1;
+                0
+            }
+            // Among them CONTINUATION, PRIORITY, GOAWAY and unknown ones.
             _ => 1,
         };
     }
 
     /// Takes what came; whether it may be looked at.
     pub(super) fn admit(&mut self, tally: Tally) -> bool {
-        if tally.cost > 0 {
-            self.spend(tally.cost);
+        let given = u64::from(tally.windows);
+        let paid = given.min(self.windows);
+        self.windows -= paid;
+        let cost = tally.cost + u32::try_from(given - paid).unwrap_or(u32::MAX);
+        if cost > 0 {
+            self.spend(cost);
         }
         if tally.streams + tally.resets > 0 && self.peer == Peer::Client {
             self.note(tally.streams, tally.resets);
@@ -187,7 +204,10 @@ impl Budget {
             self.over.set(frame.stream, true);
         }
         match frame.kind {
-            DATA if frame.length > 0 => self.earn(FOR_DATA),
+            DATA if frame.length > 0 => {
+                self.earn(FOR_DATA);
+                self.windows += WINDOWS + frame.length as u64 / WINDOW_BYTES;
+            }
             HEADERS => {
                 self.earn(FOR_HEAD);
                 // The h2 crate itself answers a head that is larger than it may be.

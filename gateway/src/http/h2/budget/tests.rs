@@ -39,8 +39,6 @@ fn receive(budget: &mut Budget, frames: impl IntoIterator<Item = Frame>) -> bool
     budget.admit(tally)
 }
 
-const WINDOW_UPDATE: u8 = 8;
-
 /// What carries nothing: PRIORITY, RST_STREAM of no stream, SETTINGS, PING, GOAWAY, WINDOW_UPDATE,
 /// CONTINUATION, ORIGIN, empty DATA, an empty head.
 fn idle_frames() -> Vec<Frame> {
@@ -104,6 +102,24 @@ fn windows_and_pings_for_what_we_sent_are_free() {
     budget.left = 0;
     budget.sent(empty(DATA));
     assert!(!receive(&mut budget, [frame(WINDOW_UPDATE, 1)]));
+}
+
+#[test]
+fn windows_may_be_given_back_for_every_4_kib_however_late() {
+    let (mut budget, _clock) = budget();
+    for length in [16 * 1024, 64 * 1024] {
+        for _ in 0..10_000 {
+            budget.sent(Frame {
+                length,
+                ..frame(DATA, 1)
+            });
+        }
+        for _ in 0..10_000 * length / 4096 {
+            let back = [frame(WINDOW_UPDATE, 1), frame(WINDOW_UPDATE, 0)];
+            assert!(receive(&mut budget, back), "{length}");
+        }
+    }
+    assert_eq!(budget.left, BURST);
 }
 
 #[test]
