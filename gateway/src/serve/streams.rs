@@ -24,7 +24,7 @@ use crate::http::h2::outbox::{Outbox, Parcel};
 use crate::http::h2::pings::Pings;
 use crate::http::h2::server::{Crowd, Stream};
 use crate::http::h2::wire::{Heard, Wire};
-use crate::http::h2::{HEADER_LIST, SEND_BUFFER, STREAM_WINDOW, heads};
+use crate::http::h2::{HEADER_LIST, SEND_BUFFER, SMALL_DATA, STREAM_WINDOW, heads};
 use crate::http::message::{RequestHead, Version};
 use crate::refusal::Reason;
 
@@ -65,6 +65,7 @@ async fn begin(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(header_list)
         .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(SMALL_DATA)
         .max_concurrent_streams(limits.http2_streams)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .max_local_error_reset_streams(Some(ERROR_RESETS_MAX))

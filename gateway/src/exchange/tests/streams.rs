@@ -490,3 +490,21 @@ fn via_says_how_the_request_came() {
         assert!(via.starts_with("2.0 tidegate"), "{via}");
     });
 }
+
+#[test]
+fn many_small_messages_may_wait_with_a_held_request() {
+    run(async {
+        let (_world, mut endpoint, mut caller) = between("", "concurrency: 1, protocol: h2c").await;
+        let (first, _) = caller.get().await;
+        let (_busy, mut answer) = endpoint.next().await;
+        let (_held, mut body) = caller.ask(asks("POST"), false).await;
+        for _ in 0..5000 {
+            body.send_data(Bytes::from_static(b"ten bytes!"), false)
+                .unwrap();
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(TICK * 4).await;
+        ok(&mut answer);
+        assert_eq!(status(first).await.0, 200);
+    });
+}

@@ -16,7 +16,7 @@ use super::budget::Peer;
 use super::outbox::{Outbox, Parcel};
 use super::pings::Pings;
 use super::wire::{Heard, Wire};
-use super::{HEADER_LIST, SEND_BUFFER, STREAM_WINDOW, failure};
+use super::{HEADER_LIST, SEND_BUFFER, SMALL_DATA, STREAM_WINDOW, failure};
 use crate::http::message::StreamError;
 use crate::serve::io::Io;
 use crate::serve::timers::Timer;
@@ -75,6 +75,7 @@ impl Link {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(header_list)
             .max_send_buffer_size(SEND_BUFFER)
+            .data_frame_budget(SMALL_DATA)
             .initial_max_send_streams(STREAMS_MAX as usize)
             .enable_push(false)
             .handshake(wire)

@@ -24,6 +24,10 @@ pub const STREAM_WINDOW: u32 = 64 * 1024;
 /// Most bytes that wait to be written on one stream.
 pub const SEND_BUFFER: usize = 64 * 1024;
 
+/// What small DATA frames that nobody has read yet may cost a connection, as the h2 crate counts: 256
+/// each, less their bytes. Eight thousand of them: a stream's window in messages of eight bytes.
+pub const SMALL_DATA: usize = 2 * 1024 * 1024;
+
 /// Bodies up to this size are looked for whole before they are sent on, so that they can be sent
 /// twice.
 pub const KEEP_MAX: usize = 16 * 1024;
