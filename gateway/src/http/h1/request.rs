@@ -70,7 +70,9 @@ fn parse_in<'b>(
         .take_while(|pair| *pair == b"\r\n")
         .count();
     let skipped = empty_lines * 2;
+    // What lies beyond the bound cannot be part of a head, whatever it is.
     let bytes = &bytes[skipped..];
+    let bytes = &bytes[..bytes.len().min(limits.bytes)];
     if bytes.starts_with(b"\r\n") {
         return Err(Reason::BadRequest);
     }
@@ -79,7 +81,7 @@ fn parse_in<'b>(
     let fields = &mut storage[..most];
     let otherwise = |reason| line_too_long(bytes, limits).unwrap_or(reason);
     let length = match request.parse_with_uninit_headers(bytes, fields) {
-        Ok(httparse::Status::Complete(length)) if length <= limits.bytes => length,
+        Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) if bytes.len() < limits.bytes => {
             return line_too_long(bytes, limits).map_or(Ok(Parsed::More), Err);
         }

@@ -432,6 +432,8 @@ fn heads_beyond_a_bound_are_refused_by_the_bound_they_break() {
     assert!(matches!(hear(&[sized(1024).as_bytes()]), Heard::Head(_)));
     assert_refused(sized(1025).as_bytes(), Reason::HeadTooLarge);
     assert_refused(sized(3000).as_bytes(), Reason::HeadTooLarge);
+    let large_and_broken = sized(3000).replace("y\r\n\r\n", "y\x00\r\n\r\n");
+    assert_refused(large_and_broken.as_bytes(), Reason::HeadTooLarge);
     let long_and_large = format!("GET {} HTTP/1.1\r\n{}", target(101), &sized(1025)[16..]);
     assert_refused(long_and_large.as_bytes(), Reason::UriTooLong);
 }
