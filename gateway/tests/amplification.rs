@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
+mod one_worker;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -13,16 +15,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use activator::admission::{Holding, Limits, Supply, Throttle};
-use config::{Compiler, Content, Fragment, Origin};
-use tidegate::live::{Live, Published, Throttles};
-use tidegate::observe::access_log::{self, AccessLog};
-use tidegate::observe::metrics::Registry;
-use tidegate::serve::census::Census;
+use activator::admission::Holding;
+use tidegate::observe::access_log::Mode;
 use tidegate::serve::drain::Phase;
-use tidegate::serve::listeners::Group;
-use tidegate::serve::thread::{Seat, run};
-use tidegate::serve::worker::Shared;
+
+use self::one_worker::OneWorker;
 
 thread_local! {
     static COUNTED: Cell<bool> = const { Cell::new(false) };
@@ -100,94 +97,33 @@ fn endpoint() -> SocketAddr {
 }
 
 /// `open`: everybody is let in; `full`: one is; `here`: answers by itself.
-fn world(endpoint: SocketAddr, holding: &Arc<Holding>) -> (config::Settings, Live) {
-    let text = format!(
+fn configuration(endpoint: SocketAddr) -> String {
+    format!(
         "routes:\n  - {{ name: open, traffic: [ {{ revision: open }} ] }}\n\
          \x20 - {{ name: full, traffic: [ {{ revision: full }} ] }}\n\
          \x20 - {{ name: here, rules: [ {{ respond: {{ status: 204 }} }} ] }}\n\
          revisions:\n  - {{ name: open, endpoints: [\"{endpoint}\"] }}\n\
          \x20 - {{ name: full, concurrency: 1, endpoints: [\"{endpoint}\"] }}\n"
-    );
-    let content = config::parse("test.yaml", &text);
-    assert!(matches!(content, Content::Documents { .. }), "{content:?}");
-    let origin = Origin::File("test.yaml".into());
-    let compiled = Compiler::default()
-        .apply(vec![Fragment { origin, content }])
-        .unwrap();
-    let mut throttles = Throttles::default();
-    for revision in compiled.snapshot.revisions() {
-        let limits = Limits {
-            concurrency: revision.concurrency,
-            queue_depth: revision.queue_depth,
-            queue_bytes: None,
-        };
-        let throttle = Throttle::new(limits, Supply::Fixed, &holding.namespace("default"), 1);
-        throttle.set_endpoints(&[endpoint]);
-        throttles.set(revision.id, Some(throttle));
-    }
-    let live = Live {
-        version: 1,
-        snapshot: compiled.snapshot,
-        throttles,
-        ..Live::default()
-    };
-    (compiled.settings, live)
+    )
 }
 
-/// One worker on a thread of its own.
 struct Gateway {
-    address: SocketAddr,
     holding: Arc<Holding>,
-    phase: tokio::sync::watch::Sender<Phase>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    worker: Option<OneWorker>,
+    address: SocketAddr,
 }
 
 impl Gateway {
     fn start() -> Gateway {
         let holding = Holding::new(10_000, 1 << 30);
-        let (settings, live) = world(endpoint(), &holding);
-        let mut group = Group::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = group.address();
-        let sockets = group.seat(1).unwrap().remove(0);
-        let registry = Registry::new(1, vec!["test".to_owned()]);
-        let log = access_log::Config {
-            mode: access_log::Mode::Off,
-            per_second: 100,
-            format: access_log::Format::Text,
-            file: access_log::Target::Path("/dev/null".into()),
-        };
-        let (_log, mut writers) = AccessLog::start(&log, &registry).unwrap();
-        let published = Arc::new(Published::default());
-        published.swap(live);
-        let shared = Arc::new(Shared {
-            census: Census::new(&settings, None),
-            pressure: tokio::sync::watch::channel(Default::default()).1,
-            settings,
-            published,
-            holding: holding.clone(),
-            first_answers: Arc::default(),
-            pseudonym: "tidegate-test".into(),
-        });
-        let (phase, phases) = tokio::sync::watch::channel(Phase::Serving);
-        let thread = std::thread::spawn(move || {
-            COUNTED.set(true);
-            let seat = Seat {
-                index: 0,
-                shared,
-                listeners: sockets.into_iter().map(|socket| (0, socket)).collect(),
-                metrics: registry.worker(0),
-                log: writers.remove(0),
-                phase: phases,
-                poised: tokio::sync::oneshot::channel().0,
-                handed_over: Arc::default(),
-            };
-            run(seat).unwrap();
-        });
+        let endpoint = endpoint();
+        let text = configuration(endpoint);
+        let count: fn() = || COUNTED.set(true);
+        let worker = OneWorker::start(&text, endpoint, &holding, Mode::Off, count);
         Gateway {
-            address,
             holding,
-            phase,
-            thread: Some(thread),
+            address: worker.address,
+            worker: Some(worker),
         }
     }
 
@@ -225,9 +161,8 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        self.phase.send_replace(Phase::Ended);
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
+        if let Some(worker) = self.worker.take() {
+            worker.end(Phase::Ended);
         }
     }
 }

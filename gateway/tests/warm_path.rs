@@ -5,23 +5,19 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
+mod one_worker;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use activator::admission::{Holding, Limits, Supply, Throttle};
-use config::{Compiler, Content, Fragment, Origin};
-use tidegate::live::{Live, Published, Throttles};
-use tidegate::observe::access_log::{self, AccessLog};
-use tidegate::observe::metrics::Registry;
-use tidegate::serve::census::Census;
+use activator::admission::Holding;
+use tidegate::observe::access_log::Mode;
 use tidegate::serve::drain::Phase;
-use tidegate::serve::listeners::Group;
-use tidegate::serve::thread::{Seat, run};
-use tidegate::serve::worker::Shared;
+
+use self::one_worker::OneWorker;
 
 thread_local! {
     static COUNTED: Cell<bool> = const { Cell::new(false) };
@@ -100,81 +96,21 @@ fn ask(client: &mut TcpStream, times: usize) {
     }
 }
 
-fn world(endpoint: SocketAddr, holding: &Arc<Holding>) -> (config::Settings, Live) {
-    let text = format!(
+fn configuration(endpoint: SocketAddr) -> String {
+    format!(
         "routes:\n  - name: coffee\n    traffic:\n      - {{ revision: coffee-00001, percent: 70, tag: current }}\n      - {{ revision: coffee-00002, percent: 30 }}\n    sticky: {{ header: x-user }}\n\
          revisions:\n  - {{ name: coffee-00001, concurrency: 10, endpoints: [\"{endpoint}\"] }}\n  - {{ name: coffee-00002, endpoints: [\"{endpoint}\"] }}\n"
-    );
-    let content = config::parse("test.yaml", &text);
-    assert!(matches!(content, Content::Documents { .. }), "{content:?}");
-    let fragment = Fragment {
-        origin: Origin::File("test.yaml".into()),
-        content,
-    };
-    let compiled = Compiler::default().apply(vec![fragment]).unwrap();
-    let mut throttles = Throttles::default();
-    for revision in compiled.snapshot.revisions() {
-        let limits = Limits {
-            concurrency: revision.concurrency,
-            queue_depth: revision.queue_depth,
-            queue_bytes: None,
-        };
-        let throttle = Throttle::new(limits, Supply::Fixed, &holding.namespace("default"), 1);
-        throttle.set_endpoints(&[endpoint]);
-        throttles.set(revision.id, Some(throttle));
-    }
-    let live = Live {
-        version: 1,
-        snapshot: compiled.snapshot,
-        throttles,
-        ..Live::default()
-    };
-    (compiled.settings, live)
+    )
 }
 
 #[test]
 fn a_warm_keep_alive_request_allocates_nothing() {
     let endpoint = endpoint();
     let holding = Holding::new(100, 1 << 20);
-    let (settings, live) = world(endpoint, &holding);
-    let mut group = Group::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let gateway = group.address();
-    let sockets = group.seat(1).unwrap().remove(0);
-    let registry = Registry::new(1, vec!["test".to_owned()]);
-    let log = access_log::Config {
-        mode: access_log::Mode::All,
-        per_second: 100,
-        format: access_log::Format::Text,
-        file: access_log::Target::Path("/dev/null".into()),
-    };
-    let (log, mut writers) = AccessLog::start(&log, &registry).unwrap();
-    let published = Arc::new(Published::default());
-    published.swap(live);
-    let shared = Arc::new(Shared {
-        census: Census::new(&settings, None),
-        pressure: tokio::sync::watch::channel(Default::default()).1,
-        settings,
-        published,
-        holding,
-        first_answers: Arc::default(),
-        pseudonym: "tidegate-test".into(),
-    });
-    let (phase, phases) = tokio::sync::watch::channel(Phase::Serving);
-    let worker = std::thread::spawn(move || {
-        COUNTED.set(true);
-        let seat = Seat {
-            index: 0,
-            shared,
-            listeners: sockets.into_iter().map(|socket| (0, socket)).collect(),
-            metrics: registry.worker(0),
-            log: writers.remove(0),
-            phase: phases,
-            poised: tokio::sync::oneshot::channel().0,
-            handed_over: Arc::default(),
-        };
-        run(seat).unwrap();
-    });
-    let mut client = TcpStream::connect(gateway).unwrap();
+    let text = configuration(endpoint);
+    let count: fn() = || COUNTED.set(true);
+    let gateway = OneWorker::start(&text, endpoint, &holding, Mode::All, count);
+    let mut client = TcpStream::connect(gateway.address).unwrap();
     client.set_nodelay(true).unwrap();
     ask(&mut client, 500);
     // Once a second a worker tidies up, which may allocate; a request never does. So of a few
@@ -188,7 +124,5 @@ fn a_warm_keep_alive_request_allocates_nothing() {
         .min();
     assert_eq!(fewest, Some(0), "allocations in 500 requests");
     drop(client);
-    phase.send_replace(Phase::Closing);
-    worker.join().unwrap();
-    log.shutdown();
+    gateway.end(Phase::Closing);
 }

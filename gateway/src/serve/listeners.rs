@@ -138,9 +138,9 @@ impl Group {
         }
         let copies = |worker: usize| {
             let mine = self.sockets.iter().enumerate();
-            let lent = worker % self.sockets.len();
             let mine = mine.filter(|(index, _)| {
-                self.shared || index % workers == worker || *index == lent && worker > lent
+                let lent = worker % self.sockets.len();
+                self.shared || index % workers == worker || *index == lent
             });
             mine.map(|(_, socket)| socket.try_clone()).collect()
         };

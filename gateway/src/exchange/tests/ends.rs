@@ -484,17 +484,8 @@ fn continue_is_said_once_however_often_an_attempt_is_made() {
 fn an_idle_connection_takes_less_than_a_kibibyte_and_no_buffers() {
     run(async {
         let world = World::new("", "");
-        let client = Client {
-            address: "192.0.2.7:4321".parse().unwrap(),
-            listener: 0,
-            internal: false,
-            trusted: false,
-            secure: false,
-            identity: None,
-            leaves_at: None,
-        };
         let (mut asking, io) = sockets().await;
-        let serving = serve(world.worker.clone(), io, client);
+        let serving = serve(world.worker.clone(), io, world_client());
         let size = size_of_val(&serving);
         assert!(size < 1024, "{size}");
         spawn_local(serving);

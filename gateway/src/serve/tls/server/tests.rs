@@ -203,6 +203,19 @@ async fn an_expired_certificate_is_used_all_the_same() {
     assert!(error.unwrap_err().contains("expired"));
 }
 
+/// A client of this version only, without a certificate.
+fn speaking(
+    version: &'static rustls::SupportedProtocolVersion,
+    authority: &Authority,
+) -> Arc<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(provider());
+    let builder = builder.with_protocol_versions(&[version]).unwrap();
+    let client = builder
+        .with_root_certificates(authority.roots())
+        .with_no_client_auth();
+    Arc::new(client)
+}
+
 #[tokio::test]
 async fn tls_1_2_and_1_3_are_spoken_and_http_2_is_offered_first() {
     let (files, authority) = (Files::new(), Authority::new());
@@ -214,12 +227,7 @@ async fn tls_1_2_and_1_3_are_spoken_and_http_2_is_offered_first() {
     );
     assert_eq!(acceptor.config.max_early_data_size, 0);
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-        let builder = ClientConfig::builder_with_provider(provider());
-        let builder = builder.with_protocol_versions(&[version]).unwrap();
-        let client = builder
-            .with_root_certificates(authority.roots())
-            .with_no_client_auth();
-        let client = Arc::new(client);
+        let client = speaking(version, &authority);
         let first = shake(&acceptor, &client, "a.test").await.unwrap();
         assert_ne!(first.0, HandshakeKind::Resumed);
         let again = shake(&acceptor, &client, "a.test").await.unwrap();
@@ -316,12 +324,7 @@ async fn replicas_that_share_keys_take_each_others_tickets() {
     );
     let certificates = [files.put("a", &authority.issue(&["a.test"]))];
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-        let builder = ClientConfig::builder_with_provider(provider());
-        let builder = builder.with_protocol_versions(&[version]).unwrap();
-        let client = builder
-            .with_root_certificates(authority.roots())
-            .with_no_client_auth();
-        let client = Arc::new(client);
+        let client = speaking(version, &authority);
         let visit = async |keys: &[&str]| {
             let replica = replica(&files, &certificates, keys);
             shake(&replica, &client, "a.test").await.unwrap().0
