@@ -100,7 +100,7 @@ impl Version {
 }
 
 /// The first directory from `directory` up to `mount` that has a limit.
-fn nearest(version: Version, mount: &Path, directory: &Path) -> Option<Group> {
+pub(super) fn nearest(version: Version, mount: &Path, directory: &Path) -> Option<Group> {
     let up = directory.ancestors().take(DEPTH_MAX);
     let mut up = up.take_while(|directory| directory.starts_with(mount));
     let directory = up.find(|directory| {

@@ -198,6 +198,23 @@ mod tests {
         assert!(resident().unwrap() > 100_000);
     }
 
+    #[test]
+    fn pressure_ends_when_the_limit_is_taken_away() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let write = |name, text| std::fs::write(directory.path().join(name), text).unwrap();
+        write("memory.current", "1000\n");
+        write("memory.max", "1000\n");
+        let registry = Registry::new(1, Vec::new());
+        let (mut watcher, pressure) = Watcher::new(Some(1), registry);
+        let group = cgroup::nearest(cgroup::Version::Two, directory.path(), directory.path());
+        watcher.against = Against::Group(group.unwrap());
+        watcher.look();
+        assert_eq!(pressure.borrow().level, Level::Cutting);
+        write("memory.max", "max\n");
+        watcher.look();
+        assert_eq!(pressure.borrow().level, Level::Normal);
+    }
+
     #[tokio::test]
     async fn pressure_is_published_while_it_lasts() {
         let registry = Registry::new(1, Vec::new());

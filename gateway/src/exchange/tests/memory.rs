@@ -64,6 +64,21 @@ fn first_what_lies_idle_goes_and_clients_are_asked_to_leave() {
 }
 
 #[test]
+fn who_comes_while_memory_is_short_has_time_to_ask() {
+    run(async {
+        let world = World::new("", "");
+        world.worker.heed(at(Level::Shrinking));
+        let (mut client, mut endpoint) = (world.client(), world.endpoint());
+        tokio::time::sleep(seconds(5)).await;
+        say(&mut client, GET).await;
+        read_head(&mut endpoint).await;
+        answer(&mut endpoint).await;
+        let head = read_until(&mut client, "ok").await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    });
+}
+
+#[test]
 fn then_nobody_is_held_any_more_who_is_not_yet() {
     run(async {
         let world = World::new("", "concurrency: 1");
