@@ -19,6 +19,10 @@ use crate::refusal::Reason;
 /// failed together are not made again together.
 const PAUSE: std::ops::RangeInclusive<u64> = 5..=25;
 
+/// So long a request for fixed endpoints waits for others to have been made again: longer than one
+/// endpoint's share of the requests takes, shorter than a client that has to hear of an outage waits.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// What is known of an attempt that failed before the first byte of an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Broken {
@@ -78,8 +82,7 @@ pub(super) enum How {
 pub(super) struct Failure {
     cause: Reason,
     how: How,
-    /// It has paused since.
-    paused: bool,
+    at: Instant,
 }
 
 impl Exchange<'_> {
@@ -97,19 +100,19 @@ impl Exchange<'_> {
             return Err(End::Refused(failed.cause));
         }
         let Failed { cause, mut how } = failed;
+        let at = Instant::now();
         let before = self.seen.attempts > 1;
-        if before && Instant::now() >= self.wait_deadline(revision) {
+        if before && at >= self.wait_deadline(revision) {
             return Err(End::Refused(cause));
         }
         if before && how == How::Left {
             // Whoever says so again and again is no better than one that fails.
             how = How::Ended;
         }
-        let paused = how == How::Failed || before;
-        if paused {
+        if how == How::Failed || before {
             self.pause(revision, down).await?;
         }
-        Ok(Failure { cause, how, paused })
+        Ok(Failure { cause, how, at })
     }
 
     /// Whether a request that has a slot again may use it, as few repeats are under way. `None`: not
@@ -118,7 +121,7 @@ impl Exchange<'_> {
         &mut self,
         revision: &LocalRevision,
         slot: Slot,
-        failure: &mut Failure,
+        failure: &Failure,
         down: &mut D,
     ) -> Result<Option<Slot>, End> {
         if failure.how != How::Left {
@@ -128,10 +131,9 @@ impl Exchange<'_> {
             return Ok(Some(slot));
         }
         drop(slot);
-        if is_fixed(revision) && failure.paused {
+        if is_fixed(revision) && failure.at.elapsed() >= PATIENCE {
             return Err(End::Refused(failure.cause));
         }
-        failure.paused = true;
         self.pause(revision, down).await?;
         if Instant::now() >= self.wait_deadline(revision) {
             return Err(End::Refused(Reason::StartTimeout));

@@ -225,7 +225,7 @@ fn when_everything_fails_a_fifth_and_three_are_made_again_and_the_others_told_wh
             let flaky = Flaky::new(together).await;
             let world = World::at(flaky.address, "", "");
             let mut answers = ask_together(&world, together);
-            tokio::time::sleep(seconds(1)).await;
+            tokio::time::sleep(seconds(2)).await;
             assert_eq!(flaky.waiting.get(), again);
             // These have heard what happened to theirs; the others wait.
             let (over, waiting): (Vec<_>, Vec<_>) =
@@ -236,6 +236,20 @@ fn when_everything_fails_a_fifth_and_three_are_made_again_and_the_others_told_wh
             flaky.answers.notify_waiters();
             assert_eq!(count(waiting, "HTTP/1.1 204 ", "").await, again);
         }
+    });
+}
+
+#[test]
+fn with_fixed_endpoints_who_may_not_be_made_again_yet_waits_for_it_a_while() {
+    run(async {
+        let flaky = Flaky::new(60).await;
+        let world = World::at(flaky.address, "", "");
+        let answers = ask_together(&world, 60);
+        while !answers.iter().all(JoinHandle::is_finished) {
+            tokio::time::sleep(MILLISECOND * 50).await;
+            flaky.answers.notify_waiters();
+        }
+        assert_eq!(count(answers, "HTTP/1.1 204 ", "").await, 60);
     });
 }
 
@@ -357,5 +371,25 @@ fn who_leaves_between_two_attempts_is_not_asked_for_again() {
         let again = tokio::time::timeout(seconds(1), listener.accept()).await;
         assert!(again.is_err());
         assert_eq!(world.counted(499, "client_gone"), 1);
+    });
+}
+
+#[test]
+fn with_a_scaler_no_attempt_begins_after_the_deadline() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let world = World::scaled(listener.local_addr().unwrap(), "queue: { wait: 5s }");
+        let mut client = world.client();
+        let start = Instant::now();
+        say(&mut client, GET).await;
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            read_head(&mut stream).await;
+            tokio::time::sleep(seconds(3)).await;
+        }
+        refusal(&mut client, 502, "upstream_closed").await;
+        took(start, seconds(6));
+        let again = tokio::time::timeout(seconds(1), listener.accept()).await;
+        assert!(again.is_err());
     });
 }
