@@ -210,7 +210,7 @@ fn worker() -> Rc<Worker> {
     let (_log, mut writers) = AccessLog::start(&log, &registry).unwrap();
     let shared = Arc::new(Shared {
         census: Census::new(&compiled.settings, None),
-        pressure: tokio::sync::watch::channel(Default::default()).1,
+        memory: Default::default(),
         settings: compiled.settings,
         published,
         holding,

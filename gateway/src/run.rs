@@ -137,11 +137,11 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let published = Arc::new(Published::default());
     let holding = holding(&settings.limits);
     let census = Census::new(&settings, descriptors);
-    let (watcher, pressure) = Watcher::new(settings.limits.memory, registry.clone());
+    let (watcher, memory) = Watcher::new(settings.limits.memory, registry.clone());
     let shared = Arc::new(Shared {
         settings,
         census,
-        pressure,
+        memory,
         published: published.clone(),
         holding: holding.clone(),
         first_answers: Arc::default(),

@@ -161,11 +161,16 @@ impl Watch<'_> {
     }
 
     /// When the client is too slow with a body that is being read. Its answer may have begun already,
-    /// that changes nothing: unless both talk, and then silence of both is what counts.
+    /// that changes nothing. Where both talk, silence of both is what counts once either has begun: the
+    /// client may have nothing more to say until it hears something, be it the head.
     fn body_deadline(&self, answered: bool, last: Instant) -> (Option<Instant>, Reason) {
         let limits = &self.worker.shared.settings.limits;
-        if self.talk && answered {
-            return (Some(last + limits.tunnel_idle), Reason::StreamTimeout);
+        if self.talk && (answered || self.down.body_bytes() > 0) {
+            let reason = match answered {
+                true => Reason::StreamTimeout,
+                false => Reason::BodyTimeout,
+            };
+            return (Some(last + limits.tunnel_idle), reason);
         }
         let rate = if self.talk { 0 } else { limits.body_min_rate };
         let at = self.down.body_deadline(limits.body_idle, rate, RATE_GRACE);

@@ -19,6 +19,9 @@ pub const SEND_RATE: u64 = 1024;
 /// asked: whatever it takes then makes room for as much.
 pub const BEHIND_MAX: Duration = Duration::from_secs(256 * 1024 / SEND_RATE);
 
+/// A write that waits for no longer is no sign that the peer takes nothing.
+const MOMENT: Duration = Duration::from_millis(100);
+
 /// Progress of one connection during one exchange.
 #[derive(Debug)]
 pub struct Pace {
@@ -136,9 +139,10 @@ impl Pace {
     /// Bytes that lie in the kernel for a peer that takes none now, at most.
     #[must_use]
     pub fn stuck_bytes(&self) -> u64 {
+        let now = self.clock.now();
         match self.blocked_since.get() {
-            Some(_) => self.written.get().min(SEND_QUEUE_MAX),
-            None => 0,
+            Some(since) if now >= since + MOMENT => self.written.get().min(SEND_QUEUE_MAX),
+            _ => 0,
         }
     }
 

@@ -81,6 +81,8 @@ pub struct Pressure {
     pub level: Level,
     /// Exchanges that pin at least so many bytes end now.
     pub cut: Option<u64>,
+    /// Cuts that were made: once no smaller ones end, those count that pin something since the last.
+    pub cuts: u32,
 }
 
 impl Pressure {
@@ -97,6 +99,7 @@ pub(super) struct Ladder {
     pressure: Pressure,
     /// When the last cut was made, and what was used then.
     last_cut: (Duration, u64),
+    cuts: u32,
 }
 
 impl Ladder {
@@ -108,7 +111,8 @@ impl Ladder {
             // Being cut for longer than needed helps nobody.
             _ => None,
         };
-        self.pressure = Pressure { level, cut };
+        let cuts = self.cuts;
+        self.pressure = Pressure { level, cut, cuts };
         self.pressure
     }
 
@@ -122,7 +126,7 @@ impl Ladder {
 
     fn next_cut(&mut self, used: u64, now: Duration) -> u64 {
         let Some(cut) = self.pressure.cut else {
-            self.last_cut = (now, used);
+            self.cut_now(used, now);
             return CUT_FIRST;
         };
         let (at, then) = self.last_cut;
@@ -133,8 +137,13 @@ impl Ladder {
         if now.saturating_sub(at) < pause {
             return cut;
         }
-        self.last_cut = (now, used);
+        self.cut_now(used, now);
         (cut / 4).max(CUT_LEAST)
+    }
+
+    fn cut_now(&mut self, used: u64, now: Duration) {
+        self.last_cut = (now, used);
+        self.cuts = self.cuts.wrapping_add(1);
     }
 }
 

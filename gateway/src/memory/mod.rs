@@ -10,7 +10,7 @@ mod sockets;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use self::cgroup::Group;
 use self::ladder::Ladder;
@@ -36,6 +36,42 @@ enum Against {
     Nothing,
 }
 
+/// What others know of memory.
+#[derive(Clone, Debug, Default)]
+pub struct Gauge {
+    pressure: Option<watch::Receiver<Pressure>>,
+    look: Arc<Notify>,
+}
+
+impl Gauge {
+    /// Memory may be used up before anybody looks next: asks for a look now. Costs next to nothing,
+    /// and asked often is asked once.
+    pub fn look_now(&self) {
+        self.look.notify_one();
+    }
+
+    /// What is to be given up.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure {
+        let pressure = self.pressure.as_ref();
+        pressure.map_or_else(Pressure::default, |it| *it.borrow())
+    }
+
+    /// Returns with what is to be given up when that changes; never, if nobody watches any more: what
+    /// was said last holds.
+    ///
+    /// # Cancel safety
+    /// What has changed meanwhile is told next time.
+    pub async fn changed(&mut self) -> Pressure {
+        if let Some(pressure) = &mut self.pressure
+            && pressure.changed().await.is_ok()
+        {
+            return *pressure.borrow_and_update();
+        }
+        std::future::pending().await
+    }
+}
+
 /// Looks at memory.
 #[derive(Debug)]
 pub struct Watcher {
@@ -45,15 +81,13 @@ pub struct Watcher {
     start: Instant,
     registry: Arc<Registry>,
     sender: watch::Sender<Pressure>,
+    asked: Arc<Notify>,
 }
 
 impl Watcher {
     /// `limit`: bytes, as configured. Says what it found in the log.
     #[must_use]
-    pub fn new(
-        limit: Option<u64>,
-        registry: Arc<Registry>,
-    ) -> (Watcher, watch::Receiver<Pressure>) {
+    pub fn new(limit: Option<u64>, registry: Arc<Registry>) -> (Watcher, Gauge) {
         let against = match limit {
             Some(bytes) => Against::Process(bytes),
             None => Group::find().map_or(Against::Nothing, Against::Group),
@@ -63,6 +97,10 @@ impl Watcher {
             tracing::info!(group = %directory, "memory is bounded by the control group");
         }
         let (sender, receiver) = watch::channel(Pressure::default());
+        let gauge = Gauge {
+            pressure: Some(receiver),
+            look: Arc::default(),
+        };
         let watcher = Watcher {
             against,
             sockets: Sockets::default(),
@@ -70,8 +108,9 @@ impl Watcher {
             start: Instant::now(),
             registry,
             sender,
+            asked: gauge.look.clone(),
         };
-        (watcher, receiver)
+        (watcher, gauge)
     }
 
     /// Watches for ever.
@@ -81,9 +120,13 @@ impl Watcher {
     pub async fn run(self) {
         let mut ticks = tokio::time::interval(SAMPLE);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let asked = self.asked.clone();
         let mut watcher = Some(self);
         while let Some(mut this) = watcher.take() {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = asked.notified() => {}
+            }
             // The kernel's tables may take long to read.
             let looked = tokio::task::spawn_blocking(move || {
                 this.look();
@@ -205,44 +248,67 @@ mod tests {
         write("memory.current", "1000\n");
         write("memory.max", "1000\n");
         let registry = Registry::new(1, Vec::new());
-        let (mut watcher, pressure) = Watcher::new(Some(1), registry);
+        let (mut watcher, gauge) = Watcher::new(Some(1), registry);
         let group = cgroup::nearest(cgroup::Version::Two, directory.path(), directory.path());
         watcher.against = Against::Group(group.unwrap());
         watcher.look();
-        assert_eq!(pressure.borrow().level, Level::Cutting);
+        assert_eq!(gauge.pressure().level, Level::Cutting);
         write("memory.max", "max\n");
         watcher.look();
-        assert_eq!(pressure.borrow().level, Level::Normal);
+        assert_eq!(gauge.pressure().level, Level::Normal);
     }
 
     #[tokio::test]
     async fn pressure_is_published_while_it_lasts() {
         let registry = Registry::new(1, Vec::new());
-        let (watcher, mut pressure) = Watcher::new(Some(1), registry.clone());
-        assert_eq!(pressure.borrow().level, Level::Normal);
+        let (watcher, mut gauge) = Watcher::new(Some(1), registry.clone());
+        assert_eq!(gauge.pressure().level, Level::Normal);
         let watching = tokio::spawn(watcher.run());
-        let level = pressure.wait_for(|it| it.level == Level::Cutting).await;
-        assert!(level.unwrap().cut.is_some());
+        let pressure = gauge.changed().await;
+        assert_eq!(pressure.level, Level::Cutting);
+        assert!(pressure.cut.is_some());
+        watching.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_a_look_need_not_wait_for_the_next() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let write = |name, text| std::fs::write(directory.path().join(name), text).unwrap();
+        write("memory.current", "0\n");
+        write("memory.max", "1000\n");
+        let (mut watcher, mut gauge) = Watcher::new(Some(1), Registry::new(1, Vec::new()));
+        let group = cgroup::nearest(cgroup::Version::Two, directory.path(), directory.path());
+        watcher.against = Against::Group(group.unwrap());
+        let registry = watcher.registry.clone();
+        let watching = tokio::spawn(watcher.run());
+        while registry.memory().limit == 0 {
+            tokio::task::yield_now().await;
+        }
+        write("memory.current", "1000\n");
+        let now = tokio::time::Instant::now();
+        gauge.look_now();
+        assert_eq!(gauge.changed().await.level, Level::Cutting);
+        assert!(now.elapsed() < SAMPLE);
         watching.abort();
     }
 
     #[test]
     fn what_was_seen_is_told() {
         let registry = Registry::new(1, Vec::new());
-        let (mut watcher, pressure) = Watcher::new(Some(1), registry.clone());
+        let (mut watcher, gauge) = Watcher::new(Some(1), registry.clone());
         watcher.look();
-        assert_eq!(pressure.borrow().level, Level::Cutting);
+        assert_eq!(gauge.pressure().level, Level::Cutting);
         let seen = registry.memory();
         assert_eq!((seen.limit, seen.level), (1, Level::Cutting));
         assert!(registry.scrape(&[]).contains("tidegate_memory_level 4"));
 
-        let (mut watcher, pressure) = Watcher::new(Some(1 << 40), registry.clone());
+        let (mut watcher, gauge) = Watcher::new(Some(1 << 40), registry.clone());
         watcher.look();
-        assert_eq!(*pressure.borrow(), Pressure::default());
-        let (mut watcher, pressure) = Watcher::new(None, registry.clone());
+        assert_eq!(gauge.pressure(), Pressure::default());
+        let (mut watcher, gauge) = Watcher::new(None, registry.clone());
         watcher.against = Against::Nothing;
         watcher.look();
-        assert_eq!(*pressure.borrow(), Pressure::default());
+        assert_eq!(gauge.pressure(), Pressure::default());
         assert!(
             registry
                 .scrape(&[])

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::arrival::welcome;
 use super::drain::Phase;
-use super::listeners::bound_queue;
+use super::listeners::{BACKLOG, bound_queue};
 use super::takeover::HandedOver;
 use super::worker::Worker;
 use crate::memory::Level;
@@ -25,6 +25,9 @@ use crate::refusal::TurnedAway;
 
 /// How long an accept loop rests after an error that more accepting would only repeat.
 const REST: Duration = Duration::from_millis(50);
+
+/// So many new connections may use so much memory that it is not left to the next look at it.
+const CROWD: u32 = 256;
 
 /// How often the log says that connections are turned away, for each reason.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
@@ -34,6 +37,8 @@ pub(super) struct Door {
     worker: Rc<Worker>,
     /// Set before the listeners close, if another process goes on with their sockets.
     handed_over: Arc<OnceLock<HandedOver>>,
+    /// Connections let in since memory was asked after.
+    let_in: Cell<u32>,
     complaints: [Complaint; TurnedAway::ALL.len()],
     failures: Complaint,
 }
@@ -43,6 +48,7 @@ impl Door {
         Door {
             worker,
             handed_over,
+            let_in: Cell::new(0),
             complaints: Default::default(),
             failures: Complaint::default(),
         }
@@ -69,9 +75,7 @@ impl Door {
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
                     self.failed(&error, index);
-                    let census = &self.worker.shared.census;
-                    if is_out_of_descriptors(&error) && census.run_dry() {
-                        // There are a few now, for turning connections away.
+                    if self.may_turn_away(&error) {
                         continue;
                     }
                     tokio::select! {
@@ -91,10 +95,11 @@ impl Door {
     }
 
     /// Asks the kernel itself until it has no more: the event loop may not have heard of all of them
-    /// yet, and lets a task take only so many at once.
+    /// yet, and lets a task take only so many at once. Who comes meanwhile, while others are taken,
+    /// is taken too, but not for ever.
     fn accept_rest(&self, listener: TcpListener, index: usize) -> io::Result<()> {
         let listener = listener.into_std()?;
-        loop {
+        for _ in 0..=BACKLOG {
             match listener.accept() {
                 Ok((stream, address)) => {
                     stream.set_nonblocking(true)?;
@@ -102,9 +107,17 @@ impl Door {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if is_about_one_connection(&error) => {}
+                // They are turned away then, and counted, which is more than a reset tells.
+                Err(error) if self.may_turn_away(&error) => self.failed(&error, index),
                 Err(error) => return Err(error),
             }
         }
+        Ok(())
+    }
+
+    /// Whether descriptors had run out, and there are a few now for turning connections away.
+    fn may_turn_away(&self, error: &io::Error) -> bool {
+        is_out_of_descriptors(error) && self.worker.shared.census.run_dry()
     }
 
     fn admit(&self, stream: TcpStream, address: SocketAddr, listener: usize) {
@@ -114,6 +127,11 @@ impl Door {
         };
         match entered {
             Ok(entry) => {
+                self.let_in.set(self.let_in.get() + 1);
+                if self.let_in.get() >= CROWD {
+                    self.let_in.set(0);
+                    self.worker.shared.memory.look_now();
+                }
                 if self.worker.is_short_of_memory(Level::Shrinking) {
                     // The one that cannot be bounded is no worse than those of before.
                     let _best_effort = bound_queue(&SockRef::from(&stream));

@@ -224,7 +224,7 @@ impl Driver {
         let limits = &self.worker.shared.settings.limits;
         // What was written is not even taken in: nothing on it can go on.
         let stuck = self.heard.stuck_until(limits.write_stall);
-        if stuck.is_some() && self.worker.pressure.get().cut.is_some() {
+        if self.worker.pressure.get().cuts(self.heard.stuck_bytes()) {
             // What the kernel keeps for it is more than any one of its streams.
             self.heard.abort();
             return None;

@@ -139,14 +139,12 @@ async fn follow(worker: Rc<Worker>) {
 }
 
 /// Gives up what there is no memory for.
+#[expect(clippy::infinite_loop, reason = "it is dropped with its worker")]
 async fn heed(worker: Rc<Worker>) {
-    let mut pressure = worker.shared.pressure.clone();
-    while pressure.changed().await.is_ok() {
-        let now = *pressure.borrow_and_update();
-        worker.heed(now);
+    let mut memory = worker.shared.memory.clone();
+    loop {
+        worker.heed(memory.changed().await);
     }
-    // Nobody looks at memory any more: what was said last holds, and requests go on.
-    std::future::pending().await
 }
 
 async fn keep_house(worker: Rc<Worker>) {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use activator::admission::{Clock, Holding};
 use config::settings::Settings;
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 
 use super::buffers::Buffers;
 use super::census::Census;
@@ -25,7 +25,7 @@ use super::tls::accept::HANDSHAKES_MAX;
 use super::tls::share::Share;
 use crate::http::pool::Pool;
 use crate::live::{LocalLive, Published};
-use crate::memory::{Level, Pressure};
+use crate::memory::{Gauge, Level, Pressure};
 use crate::observe::access_log::AccessWriter;
 use crate::observe::cold::FirstAnswers;
 use crate::observe::facts::{Facts, Names};
@@ -39,7 +39,7 @@ pub struct Shared {
     pub holding: Arc<Holding>,
     pub first_answers: Arc<FirstAnswers>,
     pub census: Arc<Census>,
-    pub pressure: watch::Receiver<Pressure>,
+    pub memory: Gauge,
     /// How this process calls itself in `Via`; tells a request that came round to us.
     pub pseudonym: String,
 }
@@ -213,7 +213,7 @@ impl Worker {
         if before.level == Level::Normal && pressure.level > Level::Normal {
             self.timers.wake_idle();
         }
-        if pressure.cut.is_some() && pressure.cut != before.cut {
+        if pressure.cut.is_some() && pressure != before {
             self.timers.wake_all();
         }
     }

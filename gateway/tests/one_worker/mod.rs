@@ -50,7 +50,7 @@ impl OneWorker {
         published.swap(live);
         let shared = Arc::new(Shared {
             census: Census::new(&settings, None),
-            pressure: watch::channel(Default::default()).1,
+            memory: Default::default(),
             settings,
             published,
             holding: holding.clone(),

@@ -3,8 +3,14 @@
 use super::*;
 use crate::memory::{Level, Pressure};
 
+/// After so long a peer that takes nothing is stuck.
+const AWHILE: Duration = Duration::from_millis(200);
+
 fn at(level: Level) -> Pressure {
-    Pressure { level, cut: None }
+    Pressure {
+        level,
+        ..Pressure::default()
+    }
 }
 
 /// Exchanges that pin so much must end.
@@ -12,6 +18,7 @@ fn cutting(bytes: u64) -> Pressure {
     Pressure {
         level: Level::Cutting,
         cut: Some(bytes),
+        cuts: 1,
     }
 }
 
@@ -142,10 +149,10 @@ fn in_the_end_those_go_that_pin_most_and_nobody_else() {
         let long = "HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n";
         say(&mut endpoint, long).await;
         say(&mut endpoint, vec![b'x'; 200_000]).await;
-        tokio::time::sleep(TICK * 4).await;
+        tokio::time::sleep(AWHILE).await;
 
         world.worker.heed(cutting(1024 * 1024));
-        tokio::time::sleep(TICK * 4).await;
+        tokio::time::sleep(TICK).await;
         assert_eq!(world.throttle.in_flight(), 2);
         let start = Instant::now();
         world.worker.heed(cutting(16 * 1024));
@@ -195,7 +202,7 @@ fn an_upload_that_the_endpoint_does_not_take_goes_too() {
         say(&mut client, post(1_000_000)).await;
         say(&mut client, vec![b'x'; 100_000]).await;
         read_head(&mut endpoint).await;
-        tokio::time::sleep(TICK * 4).await;
+        tokio::time::sleep(AWHILE).await;
         let start = Instant::now();
         world.worker.heed(cutting(16 * 1024));
         refusal(&mut client, 503, "overloaded").await;
@@ -214,7 +221,7 @@ fn a_tunnel_that_is_stuck_goes_and_one_that_is_silent_stays() {
         let mut endpoint = world.endpoint();
         upgraded(&mut stuck, &mut endpoint).await;
         say(&mut endpoint, vec![b'x'; 200_000]).await;
-        tokio::time::sleep(TICK * 4).await;
+        tokio::time::sleep(AWHILE).await;
         let start = Instant::now();
         world.worker.heed(cutting(16 * 1024));
         world.in_flight(1).await;

@@ -199,6 +199,23 @@ fn a_call_that_does_not_begin_is_refused() {
 }
 
 #[test]
+fn a_call_may_wait_for_the_head_of_its_answer_before_it_goes_on() {
+    run(async {
+        let (world, mut endpoint, mut caller) = between("", "protocol: h2c").await;
+        let mut request = asks("POST");
+        let grpc = "application/grpc".parse().unwrap();
+        request.headers_mut().insert("content-type", grpc);
+        let (response, mut body) = caller.ask(request, false).await;
+        body.send_data("hello".into(), false).unwrap();
+        let (_request, mut respond) = endpoint.next().await;
+        tokio::time::sleep(seconds(200)).await;
+        assert_eq!(world.throttle.in_flight(), 1);
+        respond.send_response(Response::new(()), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 200);
+    });
+}
+
+#[test]
 fn a_client_that_was_held_between_two_attempts_is_not_slow() {
     run(async {
         let (world, mut endpoint, mut caller) = between("", "protocol: h2c").await;

@@ -95,6 +95,12 @@ impl Heard {
         ends.into_iter().flatten().min()
     }
 
+    /// Bytes that lie in the kernel for a peer that takes none now, at most.
+    #[must_use]
+    pub fn stuck_bytes(&self) -> u64 {
+        self.pace.stuck_bytes()
+    }
+
     /// When it last read something that had to wait.
     #[must_use]
     pub fn freed_at(&self) -> Instant {

@@ -33,6 +33,9 @@ const SECRET: [&str; 24] = [
     "token",
 ];
 
+/// A secret under just this name: what a client gets a token for (RFC 6749 §4.1.2).
+const AUTHORIZATION_CODE: &str = "code";
+
 /// Appends `target` with every secret replaced by `***`.
 pub(super) fn redact(target: &[u8], out: &mut Vec<u8>) {
     let query = memchr::memchr2(b'?', b'#', target).unwrap_or(target.len());
@@ -81,10 +84,11 @@ fn is_secret(name: &[u8]) -> bool {
             other => char::from(other),
         })
         .collect();
-    SECRET.iter().any(|secret| {
-        name.strip_suffix(secret)
-            .is_some_and(|before| before.is_empty() || before.ends_with('_'))
-    })
+    name == AUTHORIZATION_CODE
+        || SECRET.iter().any(|secret| {
+            name.strip_suffix(secret)
+                .is_some_and(|before| before.is_empty() || before.ends_with('_'))
+        })
 }
 
 #[cfg(test)]
@@ -111,6 +115,7 @@ mod tests {
             "/a?to=/b?key=***&x=2#token=***",
         );
         assert_redacted("/a?secret=", "/a?secret=***");
+        assert_redacted("/back?code=SplxlO&state=x", "/back?code=***&state=x");
     }
 
     #[test]
@@ -119,6 +124,7 @@ mod tests {
             "/",
             "/token=1/x",
             "/a?monkey=1&tokens=2&page=3",
+            "/a?country_code=ch&codec=x",
             "/a?token",
             "/a?&&=&",
             "*",

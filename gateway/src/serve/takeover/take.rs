@@ -19,6 +19,12 @@ use crate::serve::listeners::Group;
 /// another one that asked before.
 const OFFER_WITHIN: Duration = Duration::from_secs(70);
 
+/// How often it is asked, if it ends meanwhile.
+const ASKED_MAX: usize = 3;
+
+/// Between two times: its sockets are closed one after the other.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
 /// A takeover that has begun. Dropped before its end, the other process goes on.
 #[derive(Debug)]
 pub struct Takeover {
@@ -29,11 +35,24 @@ pub struct Takeover {
 }
 
 impl Takeover {
-    /// Asks at `path`; `None` if nobody is there.
+    /// Asks at `path`; `None` if nobody is there, or no longer.
     ///
     /// # Errors
     /// Somebody is there who does not hand over, or not to us.
     pub async fn begin(path: &Path) -> Result<Option<Takeover>, TakeoverError> {
+        for _ in 1..ASKED_MAX {
+            match Takeover::ask(path).await {
+                Err(TakeoverError::Broken(error)) if is_gone(&error) => {
+                    tracing::warn!(%error, "the process that was to be taken over has fallen silent");
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                asked => return asked,
+            }
+        }
+        Takeover::ask(path).await
+    }
+
+    async fn ask(path: &Path) -> Result<Option<Takeover>, TakeoverError> {
         let stream = match UnixStream::connect(path).await {
             Ok(stream) => stream,
             Err(error) if is_nobody(&error) => return Ok(None),
@@ -129,6 +148,8 @@ impl Takeover {
             // Alive, it would have said why.
             Err(error) if is_gone(&error) => {
                 tracing::warn!("the process that was to be taken over has ended by itself");
+                // It may have removed the socket's place, or be about to.
+                return Hatch::open(&self.path).map_err(TakeoverError::Broken);
             }
             Err(error) => return Err(TakeoverError::Broken(error)),
         }

@@ -150,6 +150,51 @@ async fn nobody_at_the_place_is_no_error() {
     Hatch::open(&path).unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_ends_before_its_sockets_are_given_leaves_everything_to_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("hatch");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let killed = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        Wire::new(stream, 0).hear().await.unwrap();
+    });
+    assert!(Takeover::begin(&path).await.unwrap().is_none());
+    killed.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_hangs_up_each_time_is_not_asked_without_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("hatch");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let hangs_up = async {
+        loop {
+            drop(listener.accept().await.unwrap());
+        }
+    };
+    tokio::select! {
+        error = Takeover::begin(&path) => {
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("broke off"), "{error}");
+        }
+        () = hangs_up => {}
+    }
+}
+
+#[tokio::test]
+async fn who_ends_after_its_sockets_are_given_takes_the_place_along_for_nobody() {
+    let running = Running::with(1);
+    let path = running.path();
+    let takeover = begin(&path).await;
+    running.waiting.abort();
+    drop(running.waiting.await);
+    assert!(!path.exists());
+    let hatch = takeover.finish().await.unwrap();
+    UnixStream::connect(&path).await.unwrap();
+    drop(hatch);
+}
+
 #[tokio::test]
 async fn strange_words_are_refused_and_harm_nobody() {
     let running = Running::with(1);
