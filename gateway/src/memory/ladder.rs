@@ -50,11 +50,15 @@ impl Level {
         }
     }
 
+    /// The bytes from which on it is entered.
+    pub(super) fn begins_at(self, limit: u64) -> u64 {
+        let bytes = u128::from(limit) * u128::from(self.begins_at_percent());
+        u64::try_from(bytes.div_ceil(100)).unwrap_or(u64::MAX)
+    }
+
     /// The one that so much of the limit calls for.
     fn at(used: u64, limit: u64) -> Level {
-        let share = u128::from(used) * 100;
-        let from =
-            |level: &&Level| share >= u128::from(limit) * u128::from(level.begins_at_percent());
+        let from = |level: &&Level| used >= level.begins_at(limit);
         let reached = Level::ALL.iter().rev().find(from);
         *reached.unwrap_or(&Level::Normal)
     }

@@ -8,6 +8,7 @@ mod ladder;
 mod sockets;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
@@ -40,21 +41,45 @@ enum Against {
 #[derive(Clone, Debug, Default)]
 pub struct Gauge {
     pressure: Option<watch::Receiver<Pressure>>,
-    look: Arc<Notify>,
+    crowd: Arc<Crowd>,
+}
+
+/// What happens between two looks.
+#[derive(Debug)]
+struct Crowd {
+    /// How much this process may have in memory until it must give everything up, if all else is as
+    /// it was at the last look. Bytes.
+    room: AtomicU64,
+    /// It has that much.
+    here: AtomicBool,
+    look: Notify,
+}
+
+impl Default for Crowd {
+    fn default() -> Crowd {
+        Crowd {
+            room: AtomicU64::new(u64::MAX),
+            here: AtomicBool::new(false),
+            look: Notify::new(),
+        }
+    }
 }
 
 impl Gauge {
-    /// Memory may be used up before anybody looks next: asks for a look now. Costs next to nothing,
-    /// and asked often is asked once.
-    pub fn look_now(&self) {
-        self.look.notify_one();
+    /// A glance between two looks, for whoever has just used much memory: a crowd can use all of it
+    /// before the next one. Takes microseconds.
+    pub fn glance(&self) {
+        let room = self.crowd.room.load(Relaxed);
+        if room < u64::MAX && resident().is_some_and(|resident| resident >= room) {
+            self.crowd.here.store(true, Relaxed);
+            self.crowd.look.notify_one();
+        }
     }
 
-    /// What is to be given up.
+    /// Whether a glance has found that nothing more fits, and nobody has looked since.
     #[must_use]
-    pub fn pressure(&self) -> Pressure {
-        let pressure = self.pressure.as_ref();
-        pressure.map_or_else(Pressure::default, |it| *it.borrow())
+    pub fn is_crowded(&self) -> bool {
+        self.crowd.here.load(Relaxed)
     }
 
     /// Returns with what is to be given up when that changes; never, if nobody watches any more: what
@@ -81,7 +106,7 @@ pub struct Watcher {
     start: Instant,
     registry: Arc<Registry>,
     sender: watch::Sender<Pressure>,
-    asked: Arc<Notify>,
+    crowd: Arc<Crowd>,
 }
 
 impl Watcher {
@@ -99,7 +124,7 @@ impl Watcher {
         let (sender, receiver) = watch::channel(Pressure::default());
         let gauge = Gauge {
             pressure: Some(receiver),
-            look: Arc::default(),
+            crowd: Arc::default(),
         };
         let watcher = Watcher {
             against,
@@ -108,7 +133,7 @@ impl Watcher {
             start: Instant::now(),
             registry,
             sender,
-            asked: gauge.look.clone(),
+            crowd: gauge.crowd.clone(),
         };
         (watcher, gauge)
     }
@@ -120,12 +145,12 @@ impl Watcher {
     pub async fn run(self) {
         let mut ticks = tokio::time::interval(SAMPLE);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let asked = self.asked.clone();
+        let crowd = self.crowd.clone();
         let mut watcher = Some(self);
         while let Some(mut this) = watcher.take() {
             tokio::select! {
                 _ = ticks.tick() => {}
-                () = asked.notified() => {}
+                () = crowd.look.notified() => {}
             }
             // The kernel's tables may take long to read.
             let looked = tokio::task::spawn_blocking(move || {
@@ -153,6 +178,10 @@ impl Watcher {
             self.sender.send_replace(pressure);
             tell(before, pressure, used, limit.unwrap_or(0));
         }
+        let left = limit.map(|limit| Level::Cutting.begins_at(limit).saturating_sub(used));
+        let room = left.and_then(|left| Some(resident()? + left));
+        self.crowd.room.store(room.unwrap_or(u64::MAX), Relaxed);
+        self.crowd.here.store(false, Relaxed);
         self.registry.set_memory(MemoryView {
             used,
             limit: limit.unwrap_or(0),
@@ -206,36 +235,29 @@ fn tell(before: Pressure, now: Pressure, used: u64, limit: u64) {
     }
 }
 
-/// What this process has in memory.
+/// What this process has in memory, in bytes.
 fn resident() -> Option<u64> {
-    resident_of(&std::fs::read_to_string("/proc/self/status").ok()?)
+    let pages = resident_of(&std::fs::read_to_string("/proc/self/statm").ok()?)?;
+    pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)
 }
 
-/// `VmRSS:     1234 kB`
-fn resident_of(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let number: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    number.checked_mul(1024)
+/// Pages; in `10400 2630 1400 320 0 1030 0` (proc(5)) the second number.
+fn resident_of(statm: &str) -> Option<u64> {
+    statm.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn said(gauge: &Gauge) -> Pressure {
+        *gauge.pressure.as_ref().unwrap().borrow()
+    }
+
     #[test]
     fn what_the_process_has_in_memory_is_read() {
-        assert_eq!(
-            resident_of("Name:\tx\nVmRSS:\t    1234 kB\n"),
-            Some(1_263_616)
-        );
-        for text in [
-            "",
-            "VmRSS: x kB",
-            "VmRSS: 5",
-            "VmRSS: 99999999999999999999 kB",
-        ] {
+        assert_eq!(resident_of("10400 2630 1400 320 0 1030 0\n"), Some(2630));
+        for text in ["", "10400", "1 x 3", "1 99999999999999999999"] {
             assert_eq!(resident_of(text), None, "{text:?}");
         }
         assert!(resident().unwrap() > 100_000);
@@ -252,17 +274,17 @@ mod tests {
         let group = cgroup::nearest(cgroup::Version::Two, directory.path(), directory.path());
         watcher.against = Against::Group(group.unwrap());
         watcher.look();
-        assert_eq!(gauge.pressure().level, Level::Cutting);
+        assert_eq!(said(&gauge).level, Level::Cutting);
         write("memory.max", "max\n");
         watcher.look();
-        assert_eq!(gauge.pressure().level, Level::Normal);
+        assert_eq!(said(&gauge).level, Level::Normal);
     }
 
     #[tokio::test]
     async fn pressure_is_published_while_it_lasts() {
         let registry = Registry::new(1, Vec::new());
         let (watcher, mut gauge) = Watcher::new(Some(1), registry.clone());
-        assert_eq!(gauge.pressure().level, Level::Normal);
+        assert_eq!(said(&gauge).level, Level::Normal);
         let watching = tokio::spawn(watcher.run());
         let pressure = gauge.changed().await;
         assert_eq!(pressure.level, Level::Cutting);
@@ -270,26 +292,24 @@ mod tests {
         watching.abort();
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_asks_for_a_look_need_not_wait_for_the_next() {
+    #[test]
+    fn what_a_crowd_takes_between_two_looks_is_seen_at_a_glance() {
         let directory = tempfile::TempDir::new().unwrap();
         let write = |name, text| std::fs::write(directory.path().join(name), text).unwrap();
-        write("memory.current", "0\n");
-        write("memory.max", "1000\n");
-        let (mut watcher, mut gauge) = Watcher::new(Some(1), Registry::new(1, Vec::new()));
+        write("memory.current", "1000000000\n");
+        write("memory.max", "1100000000\n");
+        let (mut watcher, gauge) = Watcher::new(Some(1), Registry::new(1, Vec::new()));
         let group = cgroup::nearest(cgroup::Version::Two, directory.path(), directory.path());
         watcher.against = Against::Group(group.unwrap());
-        let registry = watcher.registry.clone();
-        let watching = tokio::spawn(watcher.run());
-        while registry.memory().limit == 0 {
-            tokio::task::yield_now().await;
-        }
-        write("memory.current", "1000\n");
-        let now = tokio::time::Instant::now();
-        gauge.look_now();
-        assert_eq!(gauge.changed().await.level, Level::Cutting);
-        assert!(now.elapsed() < SAMPLE);
-        watching.abort();
+        watcher.look();
+        gauge.glance();
+        assert!(!gauge.is_crowded());
+        let crowd = vec![1_u8; 200_000_000];
+        gauge.glance();
+        assert!(gauge.is_crowded(), "{}", crowd[7]);
+        // The group has seen nothing of it.
+        watcher.look();
+        assert!(!gauge.is_crowded());
     }
 
     #[test]
@@ -297,18 +317,18 @@ mod tests {
         let registry = Registry::new(1, Vec::new());
         let (mut watcher, gauge) = Watcher::new(Some(1), registry.clone());
         watcher.look();
-        assert_eq!(gauge.pressure().level, Level::Cutting);
+        assert_eq!(said(&gauge).level, Level::Cutting);
         let seen = registry.memory();
         assert_eq!((seen.limit, seen.level), (1, Level::Cutting));
         assert!(registry.scrape(&[]).contains("tidegate_memory_level 4"));
 
         let (mut watcher, gauge) = Watcher::new(Some(1 << 40), registry.clone());
         watcher.look();
-        assert_eq!(gauge.pressure(), Pressure::default());
+        assert_eq!(said(&gauge), Pressure::default());
         let (mut watcher, gauge) = Watcher::new(None, registry.clone());
         watcher.against = Against::Nothing;
         watcher.look();
-        assert_eq!(gauge.pressure(), Pressure::default());
+        assert_eq!(said(&gauge), Pressure::default());
         assert!(
             registry
                 .scrape(&[])

@@ -26,9 +26,6 @@ use crate::refusal::TurnedAway;
 /// How long an accept loop rests after an error that more accepting would only repeat.
 const REST: Duration = Duration::from_millis(50);
 
-/// So many new connections may use so much memory that it is not left to the next look at it.
-const CROWD: u32 = 256;
-
 /// How often the log says that connections are turned away, for each reason.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
 
@@ -37,8 +34,6 @@ pub(super) struct Door {
     worker: Rc<Worker>,
     /// Set before the listeners close, if another process goes on with their sockets.
     handed_over: Arc<OnceLock<HandedOver>>,
-    /// Connections let in since memory was asked after.
-    let_in: Cell<u32>,
     complaints: [Complaint; TurnedAway::ALL.len()],
     failures: Complaint,
 }
@@ -48,7 +43,6 @@ impl Door {
         Door {
             worker,
             handed_over,
-            let_in: Cell::new(0),
             complaints: Default::default(),
             failures: Complaint::default(),
         }
@@ -127,11 +121,6 @@ impl Door {
         };
         match entered {
             Ok(entry) => {
-                self.let_in.set(self.let_in.get() + 1);
-                if self.let_in.get() >= CROWD {
-                    self.let_in.set(0);
-                    self.worker.shared.memory.look_now();
-                }
                 if self.worker.is_short_of_memory(Level::Shrinking) {
                     // The one that cannot be bounded is no worse than those of before.
                     let _best_effort = bound_queue(&SockRef::from(&stream));

@@ -106,7 +106,10 @@ pub(super) async fn serve_open(worker: &Rc<Worker>, io: Io, mut client: Client) 
             client: client.clone(),
             head_by,
         };
-        let running = worker.runners.run(job, serve_requests);
+        let running = worker.runners.run(job, |desk| {
+            worker.grew();
+            serve_requests(desk)
+        });
         // The one place where the clock goes on while a request waits for others.
         match worker.ticking(running).await {
             Some(rested) => (connection, timer) = rested,

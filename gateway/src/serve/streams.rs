@@ -192,7 +192,10 @@ impl Driver {
             _hand: Hand::new(&self.crew),
         };
         tokio::task::spawn_local(async move {
-            let running = worker.stream_runners.run(job, serve_streams);
+            let running = worker.stream_runners.run(job, |desk| {
+                worker.grew();
+                serve_streams(desk)
+            });
             worker.ticking(running).await;
         });
     }

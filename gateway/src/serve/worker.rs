@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::hint::black_box;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,6 +32,12 @@ use crate::observe::cold::FirstAnswers;
 use crate::observe::facts::{Facts, Names};
 use crate::observe::metrics::{Series, WorkerMetrics};
 
+/// What no allocator carves out of pages that it has at hand.
+const PAGES: usize = 2 * 1024 * 1024;
+
+/// So many requests at a time more than ever before, and memory is glanced at.
+const CROWD: u32 = 64;
+
 /// What all workers share.
 #[derive(Debug)]
 pub struct Shared {
@@ -53,6 +60,8 @@ pub struct Worker {
     pub buffers: Rc<Buffers>,
     /// What connections need while they are busy.
     pub runners: Runners<Job, Rested>,
+    /// How many of these were made.
+    grown: Cell<u32>,
     /// What HTTP/2 streams need.
     pub stream_runners: Runners<StreamJob, ()>,
     pub pool: Pool,
@@ -102,6 +111,7 @@ impl Worker {
             timers: Timers::new(),
             buffers: Buffers::new(),
             runners: Runners::default(),
+            grown: Cell::new(0),
             stream_runners: Runners::default(),
             pool: Pool::new(limits.upstream_idle, limits.upstream_idle_per_endpoint),
             live: LocalLive::new(&shared.published, index, &clock),
@@ -201,7 +211,15 @@ impl Worker {
     /// Whether memory is so short that what `level` names must be given up.
     #[must_use]
     pub fn is_short_of_memory(&self, level: Level) -> bool {
-        self.pressure.get().level >= level
+        self.pressure.get().level >= level || self.shared.memory.is_crowded()
+    }
+
+    /// A runner was made, which is what a connection takes most for.
+    pub fn grew(&self) {
+        self.grown.set(self.grown.get().wrapping_add(1));
+        if self.grown.get().is_multiple_of(CROWD) {
+            self.shared.memory.glance();
+        }
     }
 
     /// Takes up how short memory is.
@@ -224,5 +242,8 @@ impl Worker {
         self.buffers.shrink();
         self.runners.shrink();
         self.stream_runners.shrink();
+        // What is free goes back to the system when the allocator is next asked for pages: nobody
+        // else may ask it now.
+        drop(black_box(Vec::<u8>::with_capacity(PAGES)));
     }
 }
