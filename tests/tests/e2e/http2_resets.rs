@@ -1,9 +1,12 @@
 //! Who takes back most of what he asks, or makes us do so, is left, and has cost little by then
 //!
 
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use tests::frames::{self, Frames, Outcome, get};
-use tests::http2::Http2Backend;
-use tests::{Backend, Client, Gateway, PATIENCE, Wire, eventually};
+use tests::{Backend, Client, Gateway, PATIENCE, RawBackend, Wire, eventually};
 
 use crate::{HELLO, hello, hello_h2c};
 
@@ -236,20 +239,48 @@ async fn reset_frees_a_slot_only_when_its_endpoint_was_told() {
     gateway.until_idle().await;
     assert_eq!(stubborn.peak(), 1);
 
-    let scripted = Http2Backend::scripted(|mut stream| async move {
-        if stream.path() == "/hold" {
-            stream.cancelled().await;
-        }
-        stream.status(200);
-    });
-    let gateway = Gateway::start(&(hello_h2c(&scripted) + one)).await;
+    let (answers, peak) = (Arc::new(AtomicBool::new(true)), Arc::default());
+    let told = counting(&answers, &peak);
+    let gateway = Gateway::start(&(hello_h2c(&told) + one)).await;
     let mut client = connected(&gateway).await;
-    for stream in (1..100).step_by(2) {
-        client.get(stream, HELLO, "/hold").await;
+    // There is a connection to the endpoint from here on.
+    client.get(1, HELLO, "/").await;
+    assert_eq!(client.outcome(1).await, Outcome::Status(200));
+    answers.store(false, Ordering::SeqCst);
+    for stream in (3..100).step_by(2) {
+        client.get(stream, HELLO, "/").await;
         client.reset(stream, frames::CANCEL).await;
         assert!(heard(&mut client).await);
     }
+    answers.store(true, Ordering::SeqCst);
     client.get(101, HELLO, "/").await;
     assert_eq!(client.outcome(101).await, Outcome::Status(200));
-    assert_eq!(scripted.peak(), 1);
+    assert_eq!(peak.load(Ordering::SeqCst), 1);
+}
+
+/// An HTTP/2 endpoint that counts what it was asked and not yet told to stop, frame by frame; it
+/// answers while it is to.
+fn counting(answers: &Arc<AtomicBool>, peak: &Arc<AtomicUsize>) -> RawBackend {
+    let (answers, peak) = (answers.clone(), peak.clone());
+    RawBackend::scripted(move |_, raw| {
+        let (answers, peak) = (answers.clone(), peak.clone());
+        async move {
+            let mut server = Frames::accept(raw).await;
+            let mut open = HashSet::new();
+            while let Some(frame) = server.next().await {
+                match frame.kind {
+                    frames::HEADERS => {
+                        open.insert(frame.stream);
+                        peak.fetch_max(open.len(), Ordering::SeqCst);
+                        if answers.load(Ordering::SeqCst) {
+                            server.respond(frame.stream, &[(":status", "200")]).await;
+                            open.remove(&frame.stream);
+                        }
+                    }
+                    frames::RST_STREAM => drop(open.remove(&frame.stream)),
+                    _ => {}
+                }
+            }
+        }
+    })
 }

@@ -119,7 +119,7 @@ async fn name_that_nobody_knows_is_turned_away_where_that_is_asked_for() {
     let error = connect(&client, gateway.public(), "elsewhere.test").await;
     let told = error.unwrap_err().to_string();
     assert!(told.to_lowercase().contains("unrecogni"), "{told}");
-    assert_eq!(failed(&gateway).await, 1.0);
+    until_failed(&gateway, 1.0).await;
     // Who asks for none is shown the first certificate.
     let nameless = connect(&client, gateway.public(), "127.0.0.1").await;
     let told = nameless.unwrap_err().to_string();
@@ -178,10 +178,13 @@ async fn body_that_ends_with_the_connection_ends_in_good_order() {
 }
 
 /// Failed handshakes so far.
-async fn failed(gateway: &Gateway) -> f64 {
+/// Waits until so many handshakes were counted as failed: a client hears of it before.
+async fn until_failed(gateway: &Gateway, count: f64) {
     let listener = gateway.public().to_string();
     let name = "tidegate_tls_handshakes_failed_total";
-    gateway.metric(name, &[("listener", &listener)]).await
+    gateway
+        .until_metric(name, &[("listener", &listener)], |n| n == count)
+        .await;
 }
 
 #[tokio::test]
@@ -194,7 +197,7 @@ async fn handshake_that_takes_too_long_is_ended_and_counted() {
     slow.send(b"\x16\x03\x01\x02\x00\x01\x00").await;
     assert_eq!(silent.rest().await, b"");
     assert_eq!(slow.rest().await, b"");
-    assert_eq!(failed(&gateway).await, 2.0);
+    until_failed(&gateway, 2.0).await;
     // The limit is the handshake's: what comes after it may take its time.
     let mut stream = authority.connect(gateway.public(), HELLO, &[]).await;
     let begun = tokio::time::Instant::now();
@@ -236,7 +239,7 @@ async fn what_is_no_tls_is_refused_and_counted_and_a_look_is_not() {
     let stream = authority.connect(gateway.public(), HELLO, &[]).await;
     let mut client = Client::over(Wire::Http1, stream).await.unwrap();
     client.get(HELLO, "/").await.expect(200);
-    assert_eq!(failed(&gateway).await, 2.0);
+    until_failed(&gateway, 2.0).await;
     assert_eq!(backend.total(), 1);
 }
 
