@@ -8,20 +8,19 @@
     reason = "a test may fail"
 )]
 
-use std::collections::BTreeSet;
-use std::fmt;
+mod saboteur;
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Mutex, mpsc};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use self::saboteur::Saboteur;
 use tidegate::observe::panics;
 use tidegate::run::{Addresses, Options, RunError, SocketOptions, run};
-use tracing::field::{Field, Visit};
-use tracing::span;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -30,41 +29,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const IN_AN_EXCHANGE: &str = "connect failed";
 const IN_THE_WRITER: &str = "`gateway` options have changed: they take effect at the next start";
 const IN_ACCEPTING: &str = "connections are turned away";
-
-/// Panics when one of these is logged for the first time.
-struct Saboteur(Mutex<BTreeSet<&'static str>>);
-
-#[derive(Default)]
-struct Message(String);
-
-impl Visit for Message {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" {
-            self.0 = format!("{value:?}");
-        }
-    }
-}
-
-impl tracing::Subscriber for Saboteur {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target().starts_with("tidegate")
-    }
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut message = Message::default();
-        event.record(&mut message);
-        let armed = self.0.lock().unwrap().remove(&*message.0);
-        assert!(!armed, "sabotage");
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-    fn enter(&self, _: &span::Id) {}
-    fn exit(&self, _: &span::Id) {}
-}
 
 /// Answers one request on each connection.
 fn endpoint() -> SocketAddr {
@@ -216,8 +180,8 @@ fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == "supervise") {
         return activator::scaler::local::supervise();
     }
-    let sabotaged = BTreeSet::from([IN_AN_EXCHANGE, IN_THE_WRITER, IN_ACCEPTING]);
-    tracing::subscriber::set_global_default(Saboteur(Mutex::new(sabotaged))).unwrap();
+    let saboteur = Saboteur::at([IN_AN_EXCHANGE, IN_THE_WRITER, IN_ACCEPTING]);
+    tracing::subscriber::set_global_default(saboteur).unwrap();
     panics::watch();
     let test = std::thread::spawn(faults_cost_what_they_happen_in);
     match test.join() {

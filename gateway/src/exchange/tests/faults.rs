@@ -1,69 +1,17 @@
 //! Faults of ours: a panic costs what it happened in, and leaves no place taken.
-//!
-//! They are injected where something is logged, by whoever listens to the log.
 
-use std::fmt;
-use std::sync::Mutex;
+#[path = "../../../tests/saboteur/mod.rs"]
+mod saboteur;
 
-use tracing::field::{Field, Visit};
-use tracing::span;
 use tracing::subscriber::DefaultGuard;
 
+use self::saboteur::Saboteur;
 use super::*;
 use crate::serve::arrival::welcome;
 
-/// Panics when an event with this message is heard, as often as `times` says.
-struct Saboteur {
-    message: &'static str,
-    times: Mutex<u32>,
-}
-
-/// From now on, on this thread.
-fn sabotage(message: &'static str, times: u32) -> DefaultGuard {
-    let times = Mutex::new(times);
-    tracing::subscriber::set_default(Saboteur { message, times })
-}
-
-struct Heard<'a> {
-    message: &'a str,
-    heard: bool,
-}
-
-impl Visit for Heard<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.heard |= field.name() == "message" && format!("{value:?}") == self.message;
-    }
-}
-
-impl tracing::Subscriber for Saboteur {
-    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut heard = Heard {
-            message: self.message,
-            heard: false,
-        };
-        event.record(&mut heard);
-        if heard.heard {
-            let again = {
-                let mut times = self.times.lock().unwrap();
-                let again = *times > 0;
-                *times = times.saturating_sub(1);
-                again
-            };
-            assert!(!again, "a fault of ours");
-        }
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-    fn enter(&self, _: &span::Id) {}
-    fn exit(&self, _: &span::Id) {}
+/// Panics where this is logged for the first time, from now on, on this thread.
+fn sabotage(message: &'static str) -> DefaultGuard {
+    tracing::subscriber::set_default(Saboteur::at([message]))
 }
 
 /// Ends the answer before its end.
@@ -71,7 +19,7 @@ const CUT_SHORT: &str = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello";
 
 #[test]
 fn a_fault_in_an_exchange_is_one_answer_and_frees_its_slot() {
-    let _saboteur = sabotage("connect failed", 1);
+    let _saboteur = sabotage("connect failed");
     run(async {
         let world = World::new("", "concurrency: 1");
         let mut client = world.client();
@@ -91,7 +39,7 @@ fn a_fault_in_an_exchange_is_one_answer_and_frees_its_slot() {
 
 #[test]
 fn a_fault_amid_an_answer_cuts_it() {
-    let _saboteur = sabotage("endpoint failed", 1);
+    let _saboteur = sabotage("endpoint failed");
     run(async {
         let world = World::new("", "concurrency: 1");
         let (mut client, mut endpoint) = (world.client(), world.endpoint());
@@ -112,7 +60,7 @@ fn a_fault_amid_an_answer_cuts_it() {
 
 #[test]
 fn who_waits_behind_a_fault_gets_the_slot() {
-    let _saboteur = sabotage("endpoint failed", 1);
+    let _saboteur = sabotage("endpoint failed");
     run(async {
         let world = World::new("", "concurrency: 1");
         let mut endpoint = world.endpoint();
@@ -136,7 +84,7 @@ fn who_waits_behind_a_fault_gets_the_slot() {
 
 #[test]
 fn a_fault_in_one_stream_leaves_the_others_of_its_connection() {
-    let _saboteur = sabotage("connect failed", 1);
+    let _saboteur = sabotage("connect failed");
     run(async {
         let world = World::new("", "");
         let mut caller = streams::Caller::new(&world).await;
@@ -152,7 +100,7 @@ fn a_fault_in_one_stream_leaves_the_others_of_its_connection() {
 
 #[test]
 fn a_fault_in_an_http2_connection_ends_it_and_no_other() {
-    let _saboteur = sabotage("a client's HTTP/2 connection failed", 1);
+    let _saboteur = sabotage("a client's HTTP/2 connection failed");
     run(async {
         let world = World::new("", "concurrency: 1");
         let mut endpoint = world.endpoint();
@@ -183,7 +131,7 @@ fn a_fault_in_an_http2_connection_ends_it_and_no_other() {
 
 #[test]
 fn a_fault_before_the_first_request_ends_that_connection() {
-    let _saboteur = sabotage("no PROXY protocol header: connection closed", 1);
+    let _saboteur = sabotage("no PROXY protocol header: connection closed");
     run(async {
         let gateway = "listeners: [{ address: '127.0.0.1:1', proxyProtocol: v1v2, trustedProxies: [127.0.0.0/8] }]";
         let world = World::of(gateway, NOWHERE.parse().unwrap(), "");
