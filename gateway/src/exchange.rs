@@ -353,7 +353,7 @@ impl Exchange<'_> {
                     return End::Cut(upstream::gone(departure));
                 }
             };
-            let admitted = match &failure {
+            let admitted = match &mut failure {
                 None => Ok(Some(slot)),
                 Some(failure) => self.admit(&revision, slot, failure, down).await,
             };

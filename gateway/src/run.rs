@@ -174,12 +174,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let mut shift = Shift::new(&runtime, running, log);
     let crew = Crew::start(&shared, sockets.workers, &registry, writers, &shift.phase)?;
     let reread = shift.start(control, source, watcher);
-    let crew = shift.open(crew, sockets.admin, handover)?;
-    let signals = {
-        // Heard from before anybody knows that we run.
-        let _context = runtime.enter();
-        Signals::new()?
-    };
+    let (crew, signals) = shift.open(crew, sockets.admin, handover)?;
     (options.announce)(&addresses);
     runtime.block_on(shift.serve(crew, &shared.settings, signals, reread))
 }
@@ -262,12 +257,16 @@ impl<'a> Shift<'a> {
         mut crew: Crew,
         admin: TcpListener,
         handover: Handover,
-    ) -> Result<Crew, RunError> {
+    ) -> Result<(Crew, Signals), RunError> {
         let _context = self.runtime.enter();
         let admin = tokio::net::TcpListener::from_std(admin)?;
         self.runtime.block_on(crew.poised())?;
         let live = self.running.published.load();
-        if let Some((hatch, stock)) = self.runtime.block_on(handover.complete(&live))? {
+        self.runtime.block_on(handover.warm_up(&live));
+        // A signal to stop ends this process at once until here: another one still serves. From here
+        // on it may be the only one, and has to drain.
+        let signals = Signals::new()?;
+        if let Some((hatch, stock)) = self.runtime.block_on(handover.complete())? {
             self.stock = stock.clone();
             self.successor = Successor::await_at(hatch, stock, self.phase.subscribe());
         }
@@ -276,7 +275,7 @@ impl<'a> Shift<'a> {
         let leaves = self.admin_leaves.subscribe();
         let admin = crate::admin::serve(admin, world, registry, leaves);
         self.tasks.push(tokio::spawn(admin));
-        Ok(crew)
+        Ok((crew, signals))
     }
 
     /// Waits for the signal to stop or for a takeover, then for the drain. A further signal to stop

@@ -82,7 +82,8 @@ pub(super) enum How {
 pub(super) struct Failure {
     cause: Reason,
     how: How,
-    at: Instant,
+    /// Since when it could have been made again, but for others that are.
+    denied: Option<Instant>,
 }
 
 impl Exchange<'_> {
@@ -100,9 +101,8 @@ impl Exchange<'_> {
             return Err(End::Refused(failed.cause));
         }
         let Failed { cause, mut how } = failed;
-        let at = Instant::now();
         let before = self.seen.attempts > 1;
-        if before && at >= self.wait_deadline(revision) {
+        if before && Instant::now() >= self.wait_deadline(revision) {
             return Err(End::Refused(cause));
         }
         if before && how == How::Left {
@@ -112,7 +112,8 @@ impl Exchange<'_> {
         if how == How::Failed || before {
             self.pause(revision, down).await?;
         }
-        Ok(Failure { cause, how, at })
+        let denied = None;
+        Ok(Failure { cause, how, denied })
     }
 
     /// Whether a request that has a slot again may use it, as few repeats are under way. `None`: not
@@ -121,7 +122,7 @@ impl Exchange<'_> {
         &mut self,
         revision: &LocalRevision,
         slot: Slot,
-        failure: &Failure,
+        failure: &mut Failure,
         down: &mut D,
     ) -> Result<Option<Slot>, End> {
         if failure.how != How::Left {
@@ -131,7 +132,8 @@ impl Exchange<'_> {
             return Ok(Some(slot));
         }
         drop(slot);
-        if is_fixed(revision) && failure.at.elapsed() >= PATIENCE {
+        let denied = *failure.denied.get_or_insert_with(Instant::now);
+        if is_fixed(revision) && denied.elapsed() >= PATIENCE {
             return Err(End::Refused(failure.cause));
         }
         self.pause(revision, down).await?;

@@ -167,6 +167,7 @@ impl Watcher {
     fn look(&mut self) {
         let now = self.start.elapsed();
         let Some((used, limit)) = self.read(now) else {
+            self.crowd.here.store(false, Relaxed);
             return;
         };
         let before = *self.sender.borrow();

@@ -24,6 +24,10 @@ use crate::serve::takeover::{HandedOver, Hatch, Kind, Stock, Takeover, serve};
 /// runs waits for us.
 const WARM_UP: Duration = Duration::from_secs(20);
 
+/// How long a process that came for a takeover, and found none to take over from, waits for addresses
+/// that are in use: perhaps by one that shuts down.
+const LEAVES_WITHIN: Duration = Duration::from_secs(60);
+
 /// How often it looks for them.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -54,7 +58,9 @@ pub(super) fn prepare(
         Some(path) => runtime.block_on(Takeover::begin(path))?,
         None => None,
     };
-    let mut inherited = Inherited::new(takeover, options.given)?;
+    let alone = path.is_some() && takeover.is_none();
+    let patience = if alone { LEAVES_WITHIN } else { Duration::ZERO };
+    let mut inherited = Inherited::new(takeover, options.given, patience)?;
     let mut sockets = Sockets::claim(settings, workers, &mut inherited)?;
     let takeover = inherited.takeover;
     let hatch = match &path {
@@ -79,22 +85,24 @@ pub(super) fn prepare(
 }
 
 impl Handover {
+    /// Waits until nobody would wait who does not now, if there is a takeover.
+    pub(super) async fn warm_up(&self, live: &Live) {
+        if self.takeover.is_some() && timeout(WARM_UP, warm(live)).await.is_err() {
+            tracing::warn!("taking over before all processes are ready that should run");
+        }
+    }
+
     /// Ends the takeover, if there is one: from here on this process serves. Gives what the next one
     /// needs.
     ///
     /// # Errors
     /// The process that runs goes on.
-    pub(super) async fn complete(self, live: &Live) -> Result<Option<(Hatch, Stock)>, RunError> {
+    pub(super) async fn complete(self) -> Result<Option<(Hatch, Stock)>, RunError> {
         if self.path.is_none() {
             return Ok(None);
         }
         let hatch = match self.takeover {
-            Some(takeover) => {
-                if timeout(WARM_UP, warm(live)).await.is_err() {
-                    tracing::warn!("taking over before all processes are ready that should run");
-                }
-                Some(takeover.finish().await?)
-            }
+            Some(takeover) => Some(takeover.finish().await?),
             None => self.hatch,
         };
         Ok(hatch.map(|hatch| (hatch, Stock::new(self.groups))))

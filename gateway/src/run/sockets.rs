@@ -1,12 +1,17 @@
 //! The listening sockets of this run: inherited where somebody has them, bound where nobody does.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
 
 use config::settings::Settings;
 
 use super::{Addresses, Listening, RunError};
 use crate::serve::listeners::Group;
 use crate::serve::takeover::{Kind, Takeover};
+
+/// How often an address that is in use is tried again.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Sockets with which we were started, or that another process hands over.
 #[derive(Debug, Default)]
@@ -15,6 +20,8 @@ pub(super) struct Inherited {
     /// Each its own group: whoever made it may have made it for itself, so nothing can be bound
     /// beside it.
     given: Vec<Group>,
+    /// Until when addresses that are in use are waited for.
+    until: Option<Instant>,
 }
 
 impl Inherited {
@@ -23,6 +30,7 @@ impl Inherited {
     pub(super) fn new(
         takeover: Option<Takeover>,
         given: Vec<TcpListener>,
+        patience: Duration,
     ) -> Result<Inherited, RunError> {
         let adopt = |socket: TcpListener| {
             let address = socket.local_addr()?;
@@ -30,7 +38,11 @@ impl Inherited {
         };
         let given = given.into_iter().map(adopt).collect::<Result<_, _>>();
         let given = given.map_err(RunError::Given)?;
-        Ok(Inherited { takeover, given })
+        Ok(Inherited {
+            takeover,
+            given,
+            until: Instant::now().checked_add(patience),
+        })
     }
 
     /// The sockets of an address, bound unless somebody has them.
@@ -42,12 +54,30 @@ impl Inherited {
         if let Some(group) = handed.and_then(|handed| handed.find(kind, asked)).or(given) {
             return Ok(group);
         }
-        let bound = match kind {
-            Kind::Listener => Group::bind(asked),
-            Kind::Admin => Group::bind_single(asked),
-        };
         let address = asked;
-        bound.map_err(|error| RunError::Bind { address, error })
+        self.bind(kind, asked)
+            .map_err(|error| RunError::Bind { address, error })
+    }
+
+    fn bind(&self, kind: Kind, asked: SocketAddr) -> io::Result<Group> {
+        let mut told = false;
+        loop {
+            let bound = match kind {
+                Kind::Listener => Group::bind(asked),
+                Kind::Admin => Group::bind_single(asked),
+            };
+            let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+            if !bound.as_ref().is_err_and(in_use)
+                || self.until.is_none_or(|at| Instant::now() >= at)
+            {
+                return bound;
+            }
+            if !told {
+                tracing::warn!(address = %asked, "waiting for whoever uses this address to leave it");
+                told = true;
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 
     /// # Errors
@@ -93,6 +123,9 @@ impl Sockets {
     ) -> Result<Sockets, RunError> {
         let mut of_workers: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
         let (mut listeners, mut groups) = (Vec::new(), Vec::new());
+        // First what cannot be shared with a process that still runs: nobody is to wait in our sockets
+        // while we wait for it.
+        let admin = inherited.group(Kind::Admin, settings.admin)?;
         for (index, listener) in settings.listeners.iter().enumerate() {
             let mut group = inherited.group(Kind::Listener, listener.address)?;
             let address = group.address();
@@ -108,7 +141,6 @@ impl Sockets {
             });
             groups.push((Kind::Listener, group));
         }
-        let admin = inherited.group(Kind::Admin, settings.admin)?;
         inherited.expect_none()?;
         let addresses = Addresses {
             listeners,

@@ -30,7 +30,7 @@ const REST: Duration = Duration::from_millis(50);
 const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// Where one worker's connections come in.
-pub(super) struct Door {
+pub(crate) struct Door {
     worker: Rc<Worker>,
     /// Set before the listeners close, if another process goes on with their sockets.
     handed_over: Arc<OnceLock<HandedOver>>,
@@ -39,7 +39,7 @@ pub(super) struct Door {
 }
 
 impl Door {
-    pub(super) fn new(worker: Rc<Worker>, handed_over: Arc<OnceLock<HandedOver>>) -> Door {
+    pub(crate) fn new(worker: Rc<Worker>, handed_over: Arc<OnceLock<HandedOver>>) -> Door {
         Door {
             worker,
             handed_over,
@@ -51,13 +51,20 @@ impl Door {
     /// Accepts until the listeners close, then takes what the kernel has already completed: nobody
     /// whose connection was established is turned away because of that. Where another process goes
     /// on with the same socket, those who wait in it are that one's.
-    pub(super) async fn accept(
+    pub(crate) async fn accept(
         self: Rc<Self>,
         listener: TcpListener,
         index: usize,
         mut phase: watch::Receiver<Phase>,
     ) {
-        drop(phase.wait_for(|phase| *phase >= Phase::Serving).await);
+        if phase
+            .wait_for(|phase| *phase >= Phase::Serving)
+            .await
+            .is_err()
+        {
+            // This process will never serve. Who waits in the sockets it was given is another's.
+            return;
+        }
         let mut closing = pin!(phase.wait_for(|phase| *phase >= Phase::Closing));
         loop {
             let accepted = tokio::select! {
@@ -125,6 +132,7 @@ impl Door {
                     // The one that cannot be bounded is no worse than those of before.
                     let _best_effort = bound_queue(&SockRef::from(&stream));
                 }
+                self.worker.grew();
                 let serving = welcome(self.worker.clone(), stream, address, listener, entry);
                 spawn_local(serving);
             }

@@ -76,6 +76,7 @@ async fn begin(
         .await?
         .inspect_err(|error| tracing::debug!(%error, "HTTP/2 did not begin"))
         .ok()?;
+    worker.grew();
     let outbox = Outbox::new(&heard, limits.http2_streams as usize);
     Some(Box::new(Driver {
         worker: worker.clone(),
@@ -156,10 +157,12 @@ impl Driver {
         }
     }
 
-    /// Whether the client should leave; for want of memory not before it has asked anything, or it
-    /// would only come again.
+    /// Whether the client should leave; for want of memory not before it has asked anything or had
+    /// the time to, or it would only come again.
     fn is_parting(&self) -> bool {
-        self.worker.is_closing() || self.begun > 0 && self.worker.is_parting()
+        let asks_by = self.crew.idle_since.get() + self.worker.shared.settings.limits.head_timeout;
+        self.worker.is_closing()
+            || self.worker.is_parting() && (self.begun > 0 || self.worker.clock.now() >= asks_by)
     }
 
     /// Ends the connection for what the client did; its streams hear of it.
@@ -271,7 +274,12 @@ impl Driver {
             let end = told.max(idle) + self.worker.idle_while_closing.get();
             return (now < end).then_some(end);
         }
-        let end = idle + limits.http2_idle;
+        // For want of memory who asks nothing is to leave.
+        let patience = match self.worker.is_parting() {
+            true => limits.http2_idle.min(limits.head_timeout),
+            false => limits.http2_idle,
+        };
+        let end = idle + patience;
         if now < end {
             return Some(end);
         }

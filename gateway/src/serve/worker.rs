@@ -35,7 +35,7 @@ use crate::observe::metrics::{Series, WorkerMetrics};
 /// What no allocator carves out of pages that it has at hand.
 const PAGES: usize = 2 * 1024 * 1024;
 
-/// So many requests at a time more than ever before, and memory is glanced at.
+/// Memory was taken so often for client connections that it is glanced at.
 const CROWD: u32 = 64;
 
 /// What all workers share.
@@ -60,7 +60,7 @@ pub struct Worker {
     pub buffers: Rc<Buffers>,
     /// What connections need while they are busy.
     pub runners: Runners<Job, Rested>,
-    /// How many of these were made.
+    /// How often memory was taken for a client connection.
     grown: Cell<u32>,
     /// What HTTP/2 streams need.
     pub stream_runners: Runners<StreamJob, ()>,
@@ -214,7 +214,7 @@ impl Worker {
         self.pressure.get().level >= level || self.shared.memory.is_crowded()
     }
 
-    /// A runner was made, which is what a connection takes most for.
+    /// A client connection came, or what it takes most for was made: a runner, or the state of HTTP/2.
     pub fn grew(&self) {
         self.grown.set(self.grown.get().wrapping_add(1));
         if self.grown.get().is_multiple_of(CROWD) {

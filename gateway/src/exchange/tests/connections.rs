@@ -8,7 +8,9 @@ use h2::Reason;
 use super::streams::{Caller, asks, between, ok, status};
 use super::*;
 use crate::live::Credentials;
+use crate::serve::accept::Door;
 use crate::serve::arrival::welcome;
+use crate::serve::drain::Phase;
 use crate::serve::tls::server::Acceptor;
 use crate::serve::tls::testing::{Authority, Files};
 
@@ -333,5 +335,29 @@ fn an_http2_connection_without_streams_lives_for_five_minutes() {
         let start = Instant::now();
         assert!(caller.driven.await.unwrap().is_ok());
         took(start, seconds(300));
+    });
+}
+
+#[test]
+fn who_waits_where_nobody_will_serve_is_not_taken() {
+    run(async {
+        let world = World::new("", "");
+        for phase in [None, Some(Phase::Closing)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap())
+                .await
+                .unwrap();
+            say(&mut client, GET).await;
+            let (sender, receiver) = tokio::sync::watch::channel(Phase::Poised);
+            match phase {
+                // A takeover that came to nothing.
+                None => drop(sender),
+                Some(phase) => drop(sender.send_replace(phase)),
+            }
+            let door = Rc::new(Door::new(world.worker.clone(), Arc::default()));
+            door.accept(listener, 0, receiver).await;
+            let taken = world.worker.connections.get();
+            assert_eq!(taken, usize::from(phase.is_some()));
+        }
     });
 }

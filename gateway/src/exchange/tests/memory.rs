@@ -86,6 +86,27 @@ fn who_comes_while_memory_is_short_has_time_to_ask() {
 }
 
 #[test]
+fn who_comes_in_http2_and_asks_nothing_has_no_longer_than_others_while_memory_is_short() {
+    run(async {
+        let world = World::new("", "");
+        let caller = streams::Caller::new(&world).await;
+        tokio::time::sleep(seconds(1)).await;
+        let start = Instant::now();
+        world.worker.heed(at(Level::Shrinking));
+        let mut asking = streams::Caller::new(&world).await;
+        tokio::time::sleep(seconds(5)).await;
+        assert!(!caller.driven.is_finished() && !asking.driven.is_finished());
+        let mut endpoint = world.endpoint();
+        let (response, _body) = asking.ask(streams::asks("GET"), true).await;
+        read_head(&mut endpoint).await;
+        answer(&mut endpoint).await;
+        assert_eq!(response.await.unwrap().status(), 200);
+        caller.driven.await.unwrap().unwrap();
+        took(start, seconds(9));
+    });
+}
+
+#[test]
 fn then_nobody_is_held_any_more_who_is_not_yet() {
     run(async {
         let world = World::new("", "concurrency: 1");

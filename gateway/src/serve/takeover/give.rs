@@ -134,6 +134,7 @@ async fn converse(wire: &mut Wire, stock: &Stock, hatch: &UnixListener) -> io::R
     }
     let (groups, mut sockets) = stock.copy()?;
     if groups.is_empty() {
+        timeout(STEP, wire.say(&Word::Leaving {})).await??;
         return Err(io::Error::other("this process is shutting down"));
     }
     sockets.push(hatch.as_fd().try_clone_to_owned()?);

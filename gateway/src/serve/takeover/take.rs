@@ -35,7 +35,7 @@ pub struct Takeover {
 }
 
 impl Takeover {
-    /// Asks at `path`; `None` if nobody is there, or no longer.
+    /// Asks at `path`; `None` if nobody is there, or no longer, or just leaves.
     ///
     /// # Errors
     /// Somebody is there who does not hand over, or not to us.
@@ -68,6 +68,7 @@ impl Takeover {
         timed(STEP, wire.say(&hello)).await?;
         let groups = match timed(OFFER_WITHIN, wire.hear()).await? {
             Word::Offer { groups } => groups,
+            Word::Leaving {} => return Ok(None),
             Word::Refused { why } => return Err(TakeoverError::Refused(why)),
             _ => return Err(TakeoverError::Broken(out_of_turn())),
         };

@@ -42,6 +42,8 @@ pub(super) enum Word {
     Ready { served: Vec<bool> },
     /// They are the new process's alone.
     Done {},
+    /// There is nothing to take over any more: whoever runs is about to end.
+    Leaving {},
     /// There will be no takeover. Whoever runs goes on.
     Refused { why: String },
 }
