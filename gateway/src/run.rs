@@ -90,7 +90,7 @@ pub enum RunError {
         problems: Vec<Problem>,
         sources: Sources,
     },
-    #[error("cannot listen on {address}: {error}")]
+    #[error("cannot listen on {address}: {error}{}", hint(error))]
     Bind {
         address: SocketAddr,
         error: io::Error,
@@ -177,6 +177,19 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let (crew, signals) = shift.open(crew, sockets.admin, handover)?;
     (options.announce)(&addresses);
     runtime.block_on(shift.serve(crew, &shared.settings, signals, reread))
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another process has it, or one that overlaps it: stop that, take over from it \
+             (both with `--takeover`), or listen elsewhere (`--listen`, `--admin`)"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need the capability CAP_NET_BIND_SERVICE, or a socket from systemd"
+        }
+        _ => "",
+    }
 }
 
 fn names(addresses: &[SocketAddr]) -> String {

@@ -198,6 +198,12 @@ fn usage(subcommand: &str, problem: &'static str) -> clap::Error {
     command.error(ErrorKind::MissingRequiredArgument, problem)
 }
 
+/// Reads a number of something.
+fn count(text: &str) -> Result<usize, &'static str> {
+    text.parse()
+        .map_err(|_malformed| "write a whole number, like 4")
+}
+
 /// Reads an address of ours.
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse()

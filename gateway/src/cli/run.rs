@@ -10,7 +10,7 @@ use config::problem::render_for_people;
 use config::settings::{Audience, Overrides};
 
 use super::load::counted;
-use super::{LogArgs, address, print, tell};
+use super::{LogArgs, address, count, print, tell};
 use crate::run::{self, Addresses, Options, RunError, SocketOptions};
 
 const EXAMPLES: &str = "\
@@ -54,7 +54,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "ADDR", value_parser = address, env = "TIDEGATE_ADMIN")]
     pub(super) admin: Option<SocketAddr>,
     /// Worker threads, instead of the files'; 0 = one per core.
-    #[arg(long, value_name = "N", env = "TIDEGATE_WORKERS")]
+    #[arg(long, value_name = "N", value_parser = count, env = "TIDEGATE_WORKERS")]
     pub(super) workers: Option<usize>,
     /// Take over from the process that serves at this unix socket, and serve the next takeover
     /// there.

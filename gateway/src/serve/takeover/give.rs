@@ -143,7 +143,8 @@ async fn converse(wire: &mut Wire, stock: &Stock, hatch: &UnixListener) -> io::R
     }
     let kinds: Vec<_> = groups.iter().map(|group| group.kind).collect();
     timeout(STEP, async {
-        wire.say(&Word::Offer { groups }).await?;
+        let process = std::process::id();
+        wire.say(&Word::Offer { groups, process }).await?;
         wire.pass(&sockets).await
     })
     .await??;

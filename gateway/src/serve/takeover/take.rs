@@ -62,12 +62,14 @@ impl Takeover {
         if !is_our_user(&peer) {
             return Err(TakeoverError::Foreign(peer.uid()));
         }
-        tracing::info!(process = peer.pid(), "taking over");
         let mut wire = Wire::new(stream, DESCRIPTORS_MAX);
         let hello = Word::Hello { version: VERSION };
         timed(STEP, wire.say(&hello)).await?;
         let groups = match timed(OFFER_WITHIN, wire.hear()).await? {
-            Word::Offer { groups } => groups,
+            Word::Offer { groups, process } => {
+                tracing::info!(process, "taking over");
+                groups
+            }
             Word::Leaving {} => return Ok(None),
             Word::Refused { why } => return Err(TakeoverError::Refused(why)),
             _ => return Err(TakeoverError::Broken(out_of_turn())),

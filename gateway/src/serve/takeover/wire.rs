@@ -37,7 +37,12 @@ pub(super) enum Word {
     /// The new process asks.
     Hello { version: u32 },
     /// These sockets come next, group by group, and the one of takeovers last.
-    Offer { groups: Vec<Offered> },
+    Offer {
+        groups: Vec<Offered>,
+        /// Who says so; the socket only knows who made it, which may be one long before.
+        #[serde(default)]
+        process: u32,
+    },
     /// The new process can serve at once those groups; it accepts nothing yet.
     Ready { served: Vec<bool> },
     /// They are the new process's alone.
