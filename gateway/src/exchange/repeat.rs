@@ -21,7 +21,7 @@ const PAUSE: std::ops::RangeInclusive<u64> = 5..=25;
 
 /// So long a request for fixed endpoints waits for others to have been made again: longer than one
 /// endpoint's share of the requests takes, shorter than a client that has to hear of an outage waits.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is known of an attempt that failed before the first byte of an answer.
 #[derive(Clone, Copy, Debug)]

@@ -225,7 +225,7 @@ fn when_everything_fails_a_fifth_and_three_are_made_again_and_the_others_told_wh
             let flaky = Flaky::new(together).await;
             let world = World::at(flaky.address, "", "");
             let mut answers = ask_together(&world, together);
-            tokio::time::sleep(seconds(2)).await;
+            tokio::time::sleep(seconds(6)).await;
             assert_eq!(flaky.waiting.get(), again);
             // These have heard what happened to theirs; the others wait.
             let (over, waiting): (Vec<_>, Vec<_>) =
