@@ -103,7 +103,6 @@ pub(super) struct Ladder {
     pressure: Pressure,
     /// When the last cut was made, and what was used then.
     last_cut: (Duration, u64),
-    cuts: u32,
 }
 
 impl Ladder {
@@ -115,8 +114,8 @@ impl Ladder {
             // Being cut for longer than needed helps nobody.
             _ => None,
         };
-        let cuts = self.cuts;
-        self.pressure = Pressure { level, cut, cuts };
+        self.pressure.level = level;
+        self.pressure.cut = cut;
         self.pressure
     }
 
@@ -147,7 +146,7 @@ impl Ladder {
 
     fn cut_now(&mut self, used: u64, now: Duration) {
         self.last_cut = (now, used);
-        self.cuts = self.cuts.wrapping_add(1);
+        self.pressure.cuts = self.pressure.cuts.wrapping_add(1);
     }
 }
 

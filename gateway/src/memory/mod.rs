@@ -38,9 +38,9 @@ enum Against {
 }
 
 /// What others know of memory.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Gauge {
-    pressure: Option<watch::Receiver<Pressure>>,
+    pressure: watch::Receiver<Pressure>,
     crowd: Arc<Crowd>,
 }
 
@@ -61,6 +61,16 @@ impl Default for Crowd {
             room: AtomicU64::new(u64::MAX),
             here: AtomicBool::new(false),
             look: Notify::new(),
+        }
+    }
+}
+
+/// Of memory that nobody watches.
+impl Default for Gauge {
+    fn default() -> Gauge {
+        Gauge {
+            pressure: watch::Sender::default().subscribe(),
+            crowd: Arc::default(),
         }
     }
 }
@@ -88,12 +98,10 @@ impl Gauge {
     /// # Cancel safety
     /// What has changed meanwhile is told next time.
     pub async fn changed(&mut self) -> Pressure {
-        if let Some(pressure) = &mut self.pressure
-            && pressure.changed().await.is_ok()
-        {
-            return *pressure.borrow_and_update();
+        match self.pressure.changed().await {
+            Ok(()) => *self.pressure.borrow_and_update(),
+            Err(_nobody) => std::future::pending().await,
         }
-        std::future::pending().await
     }
 }
 
@@ -123,7 +131,7 @@ impl Watcher {
         }
         let (sender, receiver) = watch::channel(Pressure::default());
         let gauge = Gauge {
-            pressure: Some(receiver),
+            pressure: receiver,
             crowd: Arc::default(),
         };
         let watcher = Watcher {
@@ -166,10 +174,11 @@ impl Watcher {
 
     fn look(&mut self) {
         let now = self.start.elapsed();
-        let Some((used, limit)) = self.read(now) else {
+        let Some(resident) = resident() else {
             self.crowd.here.store(false, Relaxed);
             return;
         };
+        let (used, limit) = self.read(resident, now);
         let before = *self.sender.borrow();
         let pressure = match limit {
             Some(limit) => self.ladder.read(used, limit, now),
@@ -180,8 +189,8 @@ impl Watcher {
             tell(before, pressure, used, limit.unwrap_or(0));
         }
         let left = limit.map(|limit| Level::Cutting.begins_at(limit).saturating_sub(used));
-        let room = left.and_then(|left| Some(resident()? + left));
-        self.crowd.room.store(room.unwrap_or(u64::MAX), Relaxed);
+        let room = left.map_or(u64::MAX, |left| resident.saturating_add(left));
+        self.crowd.room.store(room, Relaxed);
         self.crowd.here.store(false, Relaxed);
         self.registry.set_memory(MemoryView {
             used,
@@ -191,13 +200,12 @@ impl Watcher {
     }
 
     /// Bytes that are used, and the limit.
-    fn read(&mut self, now: Duration) -> Option<(u64, Option<u64>)> {
+    fn read(&mut self, resident: u64, now: Duration) -> (u64, Option<u64>) {
         match &self.against {
             Against::Process(limit) => {
                 let limit = *limit;
-                let resident = resident()?;
                 let sockets = self.with_sockets(resident, limit, now);
-                Some((resident.saturating_add(sockets), Some(limit)))
+                (resident.saturating_add(sockets), Some(limit))
             }
             Against::Group(group) => {
                 let Some(usage) = group.read() else {
@@ -205,15 +213,15 @@ impl Watcher {
                     if let Some(group) = Group::find() {
                         self.against = Against::Group(group);
                     }
-                    return Some((resident()?, None));
+                    return (resident, None);
                 };
                 let sockets = match usage.sockets {
                     Some(_) => 0,
                     None => self.with_sockets(usage.used, usage.limit, now),
                 };
-                Some((usage.used.saturating_add(sockets), Some(usage.limit)))
+                (usage.used.saturating_add(sockets), Some(usage.limit))
             }
-            Against::Nothing => Some((resident()?, None)),
+            Against::Nothing => (resident, None),
         }
     }
 
@@ -252,7 +260,15 @@ mod tests {
     use super::*;
 
     fn said(gauge: &Gauge) -> Pressure {
-        *gauge.pressure.as_ref().unwrap().borrow()
+        *gauge.pressure.borrow()
+    }
+
+    /// Watches a group whose files are in that directory.
+    fn of_group(directory: &std::path::Path) -> (Watcher, Gauge) {
+        let (mut watcher, gauge) = Watcher::new(Some(1), Registry::new(1, Vec::new()));
+        let group = cgroup::nearest(cgroup::Version::Two, directory, directory);
+        watcher.against = Against::Group(group.unwrap());
+        (watcher, gauge)
     }
 
     #[test]
@@ -270,10 +286,7 @@ mod tests {
         let write = |name, text| std::fs::write(directory.path().join(name), text).unwrap();
         write("memory.current", "1000\n");
         write("memory.max", "1000\n");
-        let registry = Registry::new(1, Vec::new());
-        let (mut watcher, gauge) = Watcher::new(Some(1), registry);
-        let group = cgroup::nearest(cgroup::Version::Two, directory.path(), directory.path());
-        watcher.against = Against::Group(group.unwrap());
+        let (mut watcher, gauge) = of_group(directory.path());
         watcher.look();
         assert_eq!(said(&gauge).level, Level::Cutting);
         write("memory.max", "max\n");
@@ -299,9 +312,7 @@ mod tests {
         let write = |name, text| std::fs::write(directory.path().join(name), text).unwrap();
         write("memory.current", "1000000000\n");
         write("memory.max", "1100000000\n");
-        let (mut watcher, gauge) = Watcher::new(Some(1), Registry::new(1, Vec::new()));
-        let group = cgroup::nearest(cgroup::Version::Two, directory.path(), directory.path());
-        watcher.against = Against::Group(group.unwrap());
+        let (mut watcher, gauge) = of_group(directory.path());
         watcher.look();
         gauge.glance();
         assert!(!gauge.is_crowded());

@@ -14,14 +14,14 @@ use crate::serve::takeover::{Kind, Takeover};
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Sockets with which we were started, or that another process hands over.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inherited {
     pub(super) takeover: Option<Takeover>,
     /// Each its own group: whoever made it may have made it for itself, so nothing can be bound
     /// beside it.
     given: Vec<Group>,
     /// Until when addresses that are in use are waited for.
-    until: Option<Instant>,
+    until: Instant,
 }
 
 impl Inherited {
@@ -41,7 +41,7 @@ impl Inherited {
         Ok(Inherited {
             takeover,
             given,
-            until: Instant::now().checked_add(patience),
+            until: Instant::now() + patience,
         })
     }
 
@@ -67,9 +67,7 @@ impl Inherited {
                 Kind::Admin => Group::bind_single(asked),
             };
             let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
-            if !bound.as_ref().is_err_and(in_use)
-                || self.until.is_none_or(|at| Instant::now() >= at)
-            {
+            if !bound.as_ref().is_err_and(in_use) || Instant::now() >= self.until {
                 return bound;
             }
             if !told {

@@ -157,12 +157,10 @@ impl Driver {
         }
     }
 
-    /// Whether the client should leave; for want of memory not before it has asked anything or had
-    /// the time to, or it would only come again.
+    /// Whether the client should leave at once; for want of memory not before it has asked anything,
+    /// or it would only come again.
     fn is_parting(&self) -> bool {
-        let asks_by = self.crew.idle_since.get() + self.worker.shared.settings.limits.head_timeout;
-        self.worker.is_closing()
-            || self.worker.is_parting() && (self.begun > 0 || self.worker.clock.now() >= asks_by)
+        self.worker.is_closing() || self.begun > 0 && self.worker.is_parting()
     }
 
     /// Ends the connection for what the client did; its streams hear of it.
@@ -274,7 +272,7 @@ impl Driver {
             let end = told.max(idle) + self.worker.idle_while_closing.get();
             return (now < end).then_some(end);
         }
-        // For want of memory who asks nothing is to leave.
+        // For want of memory who asks nothing is to leave as well, once there was time to.
         let patience = match self.worker.is_parting() {
             true => limits.http2_idle.min(limits.head_timeout),
             false => limits.http2_idle,
