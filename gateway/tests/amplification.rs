@@ -6,12 +6,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
+mod endpoint;
 mod one_worker;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -19,6 +20,7 @@ use activator::admission::Holding;
 use tidegate::observe::access_log::Mode;
 use tidegate::serve::drain::Phase;
 
+use self::endpoint::endpoint;
 use self::one_worker::OneWorker;
 
 thread_local! {
@@ -81,19 +83,9 @@ const HELD: usize = 500;
 const HELD_COST_MAX: i64 = 8 * 1024;
 
 /// Reads whatever comes, and answers nothing.
-fn endpoint() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            std::thread::spawn(move || {
-                let mut buffer = [0; 4096];
-                while let Ok(1..) = stream.read(&mut buffer) {}
-            });
-        }
-    });
-    address
+fn swallow(mut stream: TcpStream) {
+    let mut buffer = [0; 4096];
+    while let Ok(1..) = stream.read(&mut buffer) {}
 }
 
 /// `open`: everybody is let in; `full`: one is; `here`: answers by itself.
@@ -116,7 +108,7 @@ struct Gateway {
 impl Gateway {
     fn start() -> Gateway {
         let holding = Holding::new(10_000, 1 << 30);
-        let endpoint = endpoint();
+        let endpoint = endpoint(swallow);
         let text = configuration(endpoint);
         let count: fn() = || COUNTED.set(true);
         let worker = OneWorker::start(&text, endpoint, &holding, Mode::Off, count);

@@ -8,6 +8,7 @@
     reason = "a test may fail"
 )]
 
+mod endpoint;
 mod saboteur;
 
 use std::io::{Read as _, Write as _};
@@ -18,6 +19,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use self::endpoint::endpoint;
 use self::saboteur::Saboteur;
 use tidegate::observe::panics;
 use tidegate::run::{Addresses, Options, RunError, SocketOptions, run};
@@ -30,20 +32,12 @@ const IN_AN_EXCHANGE: &str = "connect failed";
 const IN_THE_WRITER: &str = "`gateway` options have changed: they take effect at the next start";
 const IN_ACCEPTING: &str = "connections are turned away";
 
-/// Answers one request on each connection.
-fn endpoint() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut seen = [0; 4096];
-            let _count = stream.read(&mut seen);
-            let answer = b"HTTP/1.1 204 Done\r\nconnection: close\r\n\r\n";
-            let _written = stream.write_all(answer);
-        }
-    });
-    address
+/// Answers one request.
+fn answer_once(mut stream: TcpStream) {
+    let mut seen = [0; 4096];
+    let _count = stream.read(&mut seen);
+    let answer = b"HTTP/1.1 204 Done\r\nconnection: close\r\n\r\n";
+    let _written = stream.write_all(answer);
 }
 
 /// All of the answer.
@@ -119,7 +113,7 @@ fn faults_cost_what_they_happen_in() {
     let nowhere = TcpListener::bind("127.0.0.1:0").unwrap();
     let gateway = Gateway {
         directory: tempfile::tempdir().unwrap(),
-        endpoint: endpoint(),
+        endpoint: endpoint(answer_once),
         nowhere: nowhere.local_addr().unwrap(),
     };
     drop(nowhere);

@@ -5,18 +5,20 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
+mod endpoint;
 mod one_worker;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use activator::admission::Holding;
 use tidegate::observe::access_log::Mode;
 use tidegate::serve::drain::Phase;
 
+use self::endpoint::endpoint;
 use self::one_worker::OneWorker;
 
 thread_local! {
@@ -59,27 +61,17 @@ User-Agent: test\r\nAccept: */*\r\nx-user: somebody\r\n\r\n";
 const RESPONSE: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\nhello";
 
-/// Answers every request on every connection with `RESPONSE`.
-fn endpoint() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            std::thread::spawn(move || {
-                let mut buffer = [0; 4096];
-                let mut seen = 0;
-                while let Ok(count @ 1..) = stream.read(&mut buffer[seen..]) {
-                    seen += count;
-                    if buffer[..seen].ends_with(b"\r\n\r\n") {
-                        seen = 0;
-                        stream.write_all(RESPONSE).unwrap();
-                    }
-                }
-            });
+/// Answers every request with `RESPONSE`.
+fn answer(mut stream: TcpStream) {
+    let mut buffer = [0; 4096];
+    let mut seen = 0;
+    while let Ok(count @ 1..) = stream.read(&mut buffer[seen..]) {
+        seen += count;
+        if buffer[..seen].ends_with(b"\r\n\r\n") {
+            seen = 0;
+            stream.write_all(RESPONSE).unwrap();
         }
-    });
-    address
+    }
 }
 
 fn ask(client: &mut TcpStream, times: usize) {
@@ -105,7 +97,7 @@ fn configuration(endpoint: SocketAddr) -> String {
 
 #[test]
 fn a_warm_keep_alive_request_allocates_nothing() {
-    let endpoint = endpoint();
+    let endpoint = endpoint(answer);
     let holding = Holding::new(100, 1 << 20);
     let text = configuration(endpoint);
     let count: fn() = || COUNTED.set(true);
