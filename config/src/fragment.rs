@@ -10,7 +10,9 @@ use crate::problem::Problem;
 pub enum Origin {
     /// A file's path as given or found.
     File(Arc<str>),
-    // Kubernetes and xDS join here with their own issues.
+    /// An object of a cluster: `ingress NAMESPACE/NAME`, `revision NAMESPACE/NAME`.
+    Kubernetes(Arc<str>),
+    // xDS joins here.
 }
 
 impl Origin {
@@ -18,16 +20,23 @@ impl Origin {
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
         match self {
-            Origin::File(path) => path,
+            Origin::File(name) | Origin::Kubernetes(name) => name,
+        }
+    }
+
+    /// The kind of source, for metrics.
+    #[must_use]
+    pub fn source(&self) -> &'static str {
+        match self {
+            Origin::File(_) => "file",
+            Origin::Kubernetes(_) => "kubernetes",
         }
     }
 }
 
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Origin::File(path) => write!(f, "file {path}"),
-        }
+        write!(f, "{} {}", self.source(), self.name())
     }
 }
 

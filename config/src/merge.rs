@@ -325,10 +325,7 @@ impl Said {
 }
 
 pub(crate) fn report_for<'a>(origin: &'a Origin, problems: &'a mut Vec<Problem>) -> Report<'a> {
-    Report {
-        file: origin.name(),
-        problems,
-    }
+    Report { origin, problems }
 }
 
 /// What has a name and a namespace.

@@ -74,6 +74,25 @@ pub enum Backend {
         health: Option<Box<Health>>,
     },
     Process(Box<Process>),
+    /// The source brings endpoints through a feed.
+    Fed(Box<Fed>),
+}
+
+/// How endpoints that come through a feed are used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fed {
+    /// `None`: somebody else decides how many there are; all are used as they come.
+    pub knative: Option<Knative>,
+}
+
+/// A revision of Knative: its pods have a queue-proxy, its autoscaler hears of demand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Knative {
+    /// Labels `serving.knative.dev/service` and `/configuration`, for metrics; empty = none.
+    pub service: Box<str>,
+    pub configuration: Box<str>,
+    /// A pod that answers its probe gets requests even before its kubelet says that it is ready.
+    pub unready_pods: bool,
 }
 
 /// An address as written: `10.0.0.5:8080`, `[::1]:8080` or `svc.internal:8080`.

@@ -28,6 +28,8 @@ pub struct Route {
     pub key: Key,
     /// Every host it answers on without a tag, the default host first, lower case.
     pub hosts: Box<[Box<str>]>,
+    /// How many of them are the route's own: its default host in all its forms.
+    pub(crate) own_hosts: u8,
     pub visibility: Visibility,
     pub origin: Origin,
     pub sticky: Option<Sticky>,
@@ -39,6 +41,8 @@ pub struct Route {
     pub split: Split,
     /// Finds rules by path where there are many.
     pub(crate) index: Option<Box<PathIndex>>,
+    /// What `K-Network-Hash: override` stands for.
+    pub network_hash: Option<Box<str>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +93,15 @@ pub enum Action {
     Forward(Forward),
     Redirect(Redirect),
     Respond(Respond),
+    Reroute(Reroute),
+}
+
+/// The request is routed again, by this host, cluster-local routes included.
+#[derive(Debug, PartialEq)]
+pub struct Reroute {
+    pub host: Box<str>,
+    /// Overwritten on the request; those of the route that is found then come after and win.
+    pub set_headers: SetHeaders,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -215,10 +228,7 @@ impl Route {
 
     /// How many of `hosts` are the route's own: its default host in all its forms.
     pub(crate) fn own_hosts(&self) -> usize {
-        match self.visibility {
-            Visibility::Public => 1,
-            Visibility::ClusterLocal => CLUSTER_LOCAL_FORMS.len(),
-        }
+        usize::from(self.own_hosts)
     }
 
     /// `NAME.NAMESPACE.DOMAIN`, lower case (for cluster-local: `NAME.NAMESPACE.svc.cluster.local`).
@@ -233,7 +243,7 @@ impl Route {
         match &rule.action {
             Action::Forward(forward) if forward.split.targets.is_empty() => Some(&self.split),
             Action::Forward(forward) => Some(&forward.split),
-            Action::Redirect(_) | Action::Respond(_) => None,
+            Action::Redirect(_) | Action::Respond(_) | Action::Reroute(_) => None,
         }
     }
 
@@ -277,7 +287,7 @@ impl Rule {
     fn split(&self) -> Option<&Split> {
         match &self.action {
             Action::Forward(forward) => Some(&forward.split),
-            Action::Redirect(_) | Action::Respond(_) => None,
+            Action::Redirect(_) | Action::Respond(_) | Action::Reroute(_) => None,
         }
     }
 }

@@ -11,12 +11,15 @@ use super::report::{Path, Report};
 use crate::at::{At, Mark, Pairs};
 use crate::document::{DurationText, Text};
 use crate::duration;
+use crate::fragment::Origin;
 use crate::revision::Address;
 
 /// Longest DNS label (RFC 1035 §2.3.4).
 pub(super) const LABEL_BYTES_MAX: usize = 63;
 /// Longest host name as text (RFC 1035 §2.3.4).
 pub(super) const HOST_NAME_BYTES_MAX: usize = 253;
+/// Longest name that a cluster gives: an object's, and a port or a number behind it.
+const NAME_BYTES_MAX: usize = 320;
 /// Longest path or header value in a rule.
 const TEXT_BYTES_MAX: usize = 8192;
 /// Most headers a rule looks at or sets.
@@ -46,6 +49,33 @@ pub(super) fn label(report: &mut Report<'_>, path: &Path<'_>, at: &At<Text>, wha
     };
     let problem = format!("the {what} is not a DNS label");
     report.add(path, at.mark, &at.value, problem, hint);
+}
+
+/// The name of a route or revision, and its namespace. Those of a cluster are chosen by others, and
+/// carry what no label may: dots, a port, the number of a rule.
+pub(super) fn names(
+    report: &mut Report<'_>,
+    path: &Path<'_>,
+    name: &At<Text>,
+    namespace: Option<&At<Text>>,
+) {
+    if let Some(namespace) = namespace {
+        label(report, &path.key("namespace"), namespace, "namespace");
+    }
+    let path = &path.key("name");
+    match report.origin {
+        Origin::File(_) => label(report, path, name, "name"),
+        Origin::Kubernetes(_) => {
+            let fine = |byte: u8| byte.is_ascii_graphic();
+            if name.value.is_empty()
+                || name.value.len() > NAME_BYTES_MAX
+                || !name.value.bytes().all(fine)
+            {
+                let hint = format!("use 1 to {NAME_BYTES_MAX} visible characters");
+                report.add(path, name.mark, &name.value, "bad name", hint);
+            }
+        }
+    }
 }
 
 /// What is wrong with a host name (no port, no wildcard).
@@ -229,6 +259,15 @@ pub(super) fn headers(
 pub(super) enum HeaderUse {
     Match,
     Set,
+}
+
+/// The value of a header that we send.
+pub(super) fn field_value(report: &mut Report<'_>, path: &Path<'_>, at: &At<Text>) -> Text {
+    if let Some(hint) = field_value_fault(&at.value) {
+        let shown = at.value.escape_debug();
+        report.add(path, at.mark, shown, "bad header value", hint);
+    }
+    at.value.clone()
 }
 
 /// A raw path: what a request line may carry before `?`.

@@ -218,7 +218,7 @@ fn access_log(
                     hint,
                 );
             }
-            LogOutput::File(beside(report.file, file))
+            LogOutput::File(beside(report.file(), file))
         }
     });
     let path = &path.key("perSecond");

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use crate::at::Mark;
+use crate::fragment::Origin;
 use crate::problem::{Place, Problem};
 
 /// The way to a value within its document; only written out when there is a problem.
@@ -34,11 +35,11 @@ impl Display for Path<'_> {
     }
 }
 
-/// Problems of one file. Checks that find one report it and go on with any value: nothing of it
+/// Problems of one origin. Checks that find one report it and go on with any value: nothing of it
 /// will be used.
 #[derive(Debug)]
 pub(crate) struct Report<'a> {
-    pub(crate) file: &'a str,
+    pub(crate) origin: &'a Origin,
     pub(crate) problems: &'a mut Vec<Problem>,
 }
 
@@ -47,6 +48,11 @@ pub(crate) const MAPPING: &str = "{…}";
 pub(crate) const LIST: &str = "[…]";
 
 impl Report<'_> {
+    /// What problems call the file, or whatever else it is.
+    pub(crate) fn file(&self) -> &str {
+        self.origin.name()
+    }
+
     pub(crate) fn add(
         &mut self,
         path: &Path<'_>,
@@ -62,7 +68,7 @@ impl Report<'_> {
     /// Where a value stands, for whoever finds something wrong with it later.
     pub(crate) fn place(&self, path: &Path<'_>, mark: Mark, value: impl Display) -> Place {
         Place::of(Problem {
-            file: self.file.to_owned(),
+            file: self.file().to_owned(),
             line: mark.line,
             column: mark.column,
             path: path.to_string(),

@@ -39,10 +39,7 @@ pub(super) fn compile(
     key: Key,
     id: RevisionId,
 ) -> Revision {
-    check::label(report, &path.key("name"), &written.name, "name");
-    if let Some(namespace) = &written.namespace {
-        check::label(report, &path.key("namespace"), namespace, "namespace");
-    }
+    check::names(report, path, &written.name, written.namespace.as_ref());
     let concurrency = written.concurrency.as_ref();
     let concurrency = check::integer(
         report,
@@ -126,6 +123,9 @@ fn backend(
             None => "only fixed endpoints are checked: add `endpoints`, or remove `health`",
         };
         report.add(&path.key("health"), health.mark, MAPPING, problem, hint);
+    }
+    if let Some(fed) = &written.fed {
+        return Backend::Fed(fed.clone());
     }
     let protocol = protocol(written);
     if let Some(process) = &written.process {
@@ -229,7 +229,7 @@ fn process(
                 hint,
             );
         }
-        beside(report.file, &at.value)
+        beside(report.file(), &at.value)
     });
     Process {
         command: command(report, &path.key("command"), &written.command),

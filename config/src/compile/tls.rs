@@ -186,7 +186,7 @@ fn file(report: &mut Report<'_>, path: &Path<'_>, at: &At<Text>) -> FileRef {
         );
     }
     FileRef {
-        path: beside(report.file, &at.value),
+        path: beside(report.file(), &at.value),
         at: report.place(path, at.mark, &at.value),
     }
 }

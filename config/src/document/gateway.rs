@@ -55,6 +55,9 @@ pub enum Audience {
     Public,
     /// Public and cluster-local routes.
     Internal,
+    /// What is sent to Knative's activator: revisions by `Knative-Serving-Namespace` and
+    /// `Knative-Serving-Revision`, or by host `REVISION.NAMESPACE.svc.CLUSTER_DOMAIN`, and probes.
+    Activator,
 }
 
 /// PROXY protocol of a listener.

@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 pub use crate::at::{At, Mark, Pair, Pairs};
+pub use crate::revision::{Fed, Knative};
 pub use gateway::{
     AccessLog, AccessLogMode, Audience, Certificate, ClientAuth, DotSegments, Drain, Gateway,
     Limits, Listener, LogFormat, ProxyProtocol, Tls, Underscores, UnknownName,
@@ -50,6 +51,8 @@ pub struct Route {
     /// Hosts it answers on beside the default host. `*.bot.example.com` covers one or more labels
     /// before `.bot.example.com`; `*` alone matches what nothing else does.
     pub hosts: Option<Vec<At<Text>>>,
+    /// Whether it answers on its default host, and tags on theirs (`true`).
+    pub default_host: Option<At<bool>>,
     /// Which listeners serve it (`public`).
     pub visibility: Option<Visibility>,
     /// Targets and their shares. Without `rules`, every request goes here; with `rules`, only its
@@ -61,6 +64,9 @@ pub struct Route {
     /// headers, then named methods, then the order of the file. Without rules there is one that
     /// matches everything and uses `traffic`.
     pub rules: Option<Vec<At<Rule>>>,
+    /// What `K-Network-Hash: override` stands for. A request that has it beside `K-Network-Probe:
+    /// probe` is answered with this value once every target has an endpoint, and with 503 before.
+    pub network_hash: Option<At<Text>>,
 }
 
 /// Who may reach a route.
@@ -103,7 +109,8 @@ pub struct Sticky {
     pub ttl: Option<At<DurationText>>,
 }
 
-/// Which requests, and what happens to them: exactly one of `traffic`, `redirect` and `respond`.
+/// Which requests, and what happens to them: exactly one of `traffic`, `redirect`, `respond` and
+/// `reroute`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Rule {
@@ -129,6 +136,8 @@ pub struct Rule {
     pub redirect: Option<Box<At<Redirect>>>,
     /// Answer with a fixed response instead of forwarding.
     pub respond: Option<Box<At<Respond>>>,
+    /// Find another route for it instead of forwarding.
+    pub reroute: Option<Box<At<Reroute>>>,
     /// Slot to response head; takes the place of the targets' `timeout`.
     pub timeout: Option<At<DurationText>>,
 }
@@ -157,6 +166,14 @@ pub struct Respond {
     pub body: Option<At<Text>>,
     /// (`text/plain; charset=utf-8`)
     pub content_type: Option<At<Text>>,
+}
+
+/// Where a request is looked up once more: as if it had come to an internal listener for this host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Reroute {
+    /// Also the `Host` the endpoint sees.
+    pub host: At<Text>,
 }
 
 /// One immutable version of a service. Its endpoints are fixed (`endpoints`) or processes of this
@@ -191,6 +208,9 @@ pub struct Revision {
     pub process: Option<Box<At<Process>>>,
     /// How many processes there are.
     pub scale: Option<Box<At<Scale>>>,
+    /// Its endpoints come from the source that says it, apart from the document. Not for files.
+    #[serde(skip)]
+    pub fed: Option<Box<Fed>>,
 }
 
 /// The protocol spoken with endpoints.

@@ -31,7 +31,7 @@ fn an_unknown_key_that_begins_its_mapping_is_told_apart_from_the_mapping() {
     assert_eq!(place, "3:5 routes[1].bogus bogus");
     assert_eq!(
         hint,
-        "one of: name, namespace, hosts, visibility, traffic, sticky, rules"
+        "one of: name, namespace, hosts, defaultHost, visibility, traffic, sticky, rules, networkHash"
     );
 }
 

@@ -185,6 +185,10 @@ fn explain_targets(
     match &rule.action {
         Action::Redirect(redirect) => why.push(format!("the rule redirects ({})", redirect.status)),
         Action::Respond(respond) => why.push(format!("the rule answers ({})", respond.status)),
+        Action::Reroute(reroute) => why.push(format!(
+            "the rule looks the request up once more, as for host {} at an internal listener",
+            reroute.host
+        )),
         Action::Forward(_) => match host.tag_for(|| rule, route, query) {
             Tagged::Target(target) => {
                 let tag = target.tag.as_deref().unwrap_or_default();

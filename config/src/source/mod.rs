@@ -1,13 +1,14 @@
 //! The one door in: what a source says ([`Fragment`]), where it says it ([`Sink`]), what it hears
 //! back ([`Verdict`]). The core never imports this module.
 
+pub mod feed;
 #[cfg(feature = "file")]
 pub mod file;
-#[cfg(feature = "file")]
+#[cfg(any(feature = "file", feature = "kubernetes"))]
 mod sink;
 
 pub use crate::fragment::{Content, Fragment, Origin};
-#[cfg(feature = "file")]
+#[cfg(any(feature = "file", feature = "kubernetes"))]
 pub use sink::{Offer, Sink};
 
 use crate::problem::Problem;

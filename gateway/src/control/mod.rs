@@ -184,9 +184,7 @@ fn broken() -> Problem {
 fn kinds(fragments: &[Fragment]) -> Vec<&'static str> {
     let mut kinds: Vec<_> = fragments
         .iter()
-        .map(|fragment| match fragment.origin {
-            Origin::File(_) => "file",
-        })
+        .map(|fragment| fragment.origin.source())
         .collect();
     kinds.dedup();
     kinds

@@ -99,7 +99,7 @@ enum Heard {
 pub(super) fn process(revision: &Revision) -> Option<&Process> {
     match &revision.backend {
         Backend::Process(process) => Some(process),
-        Backend::None | Backend::Fixed { .. } => None,
+        Backend::None | Backend::Fixed { .. } | Backend::Fed(_) => None,
     }
 }
 

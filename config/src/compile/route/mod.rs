@@ -38,10 +38,7 @@ pub(super) fn compile(
     key: Key,
     id: RouteId,
 ) -> Route {
-    check::label(report, &path.key("name"), &written.name, "name");
-    if let Some(namespace) = &written.namespace {
-        check::label(report, &path.key("namespace"), namespace, "namespace");
-    }
+    check::names(report, path, &written.name, written.namespace.as_ref());
     let visibility = match written.visibility {
         None | Some(document::Visibility::Public) => Visibility::Public,
         Some(document::Visibility::ClusterLocal) => Visibility::ClusterLocal,
@@ -51,7 +48,7 @@ pub(super) fn compile(
         context,
         key: &key,
     };
-    let hosts = work.hosts(path, written, visibility);
+    let (hosts, own_hosts) = work.hosts(path, written, visibility);
     let split = match &written.traffic {
         Some(traffic) => work.split(&path.key("traffic"), traffic),
         None => Split::default(),
@@ -60,15 +57,20 @@ pub(super) fn compile(
     let sticky = sticky.and_then(|at| work.sticky(&path.key("sticky"), at));
     let rules = work.rules(path, written);
     let index = PathIndex::build(rules.len(), |rank| rules[rank].path.text()).map(Box::new);
+    let network_hash = written.network_hash.as_ref();
+    let network_hash =
+        network_hash.map(|at| check::field_value(report, &path.key("networkHash"), at));
     let route = Route {
         id,
         hosts,
+        own_hosts,
         visibility,
         origin: context.origin.clone(),
         sticky,
         rules,
         split,
         index,
+        network_hash,
         key,
     };
     check_tag_hosts(report, path, written, &route);
@@ -124,36 +126,27 @@ struct Work<'w, 'r> {
 }
 
 impl Work<'_, '_> {
-    /// Own hosts first, then those listed.
+    /// Own hosts first, then those listed; how many are own.
     fn hosts(
         &mut self,
         path: &Path<'_>,
         written: &document::Route,
         visibility: Visibility,
-    ) -> Box<[Box<str>]> {
-        let Key { namespace, name } = self.key;
-        let mut hosts: Vec<Box<str>> = match visibility {
-            Visibility::Public => {
-                vec![format!("{name}.{namespace}.{}", self.context.domain).into()]
+    ) -> (Box<[Box<str>]>, u8) {
+        let listed = written.hosts.as_deref().unwrap_or_default();
+        let mut hosts = match &written.default_host {
+            Some(at) if !at.value => {
+                if listed.is_empty() {
+                    let hint = "list `hosts`, or remove `defaultHost: false`";
+                    let (path, mark) = (&path.key("defaultHost"), at.mark);
+                    self.report
+                        .add(path, mark, false, "the route has no host", hint);
+                }
+                Vec::new()
             }
-            Visibility::ClusterLocal => CLUSTER_LOCAL_FORMS
-                .iter()
-                .map(|form| format!("{name}.{namespace}{form}").into())
-                .collect(),
+            Some(_) | None => self.default_hosts(path, written, visibility),
         };
         let own = hosts.len();
-        if hosts[0].len() > check::HOST_NAME_BYTES_MAX {
-            let hint = "shorten the name, the namespace or the domain";
-            let problem = "the default host is longer than 253 characters";
-            self.report.add(
-                &path.key("name"),
-                written.name.mark,
-                &hosts[0],
-                problem,
-                hint,
-            );
-        }
-        let listed = written.hosts.as_deref().unwrap_or_default();
         let path = &path.key("hosts");
         for (index, at) in listed.iter().enumerate() {
             let path = &path.item(index);
@@ -169,6 +162,37 @@ impl Work<'_, '_> {
         if let Some(at) = listed.get(HOSTS_MAX) {
             check::at_most(self.report, path, at.mark, listed.len(), HOSTS_MAX);
         }
-        hosts.into()
+        (hosts.into(), u8::try_from(own).unwrap_or(u8::MAX))
+    }
+
+    /// The default host in all its forms.
+    fn default_hosts(
+        &mut self,
+        path: &Path<'_>,
+        written: &document::Route,
+        visibility: Visibility,
+    ) -> Vec<Box<str>> {
+        let Key { namespace, name } = self.key;
+        let hosts: Vec<Box<str>> = match visibility {
+            Visibility::Public => {
+                vec![format!("{name}.{namespace}.{}", self.context.domain).into()]
+            }
+            Visibility::ClusterLocal => CLUSTER_LOCAL_FORMS
+                .iter()
+                .map(|form| format!("{name}.{namespace}{form}").into())
+                .collect(),
+        };
+        if hosts[0].len() > check::HOST_NAME_BYTES_MAX {
+            let hint = "shorten the name, the namespace or the domain";
+            let problem = "the default host is longer than 253 characters";
+            self.report.add(
+                &path.key("name"),
+                written.name.mark,
+                &hosts[0],
+                problem,
+                hint,
+            );
+        }
+        hosts
     }
 }

@@ -11,7 +11,9 @@ use super::Work;
 use crate::at::{At, Mark};
 use crate::document::{self, DurationText};
 use crate::route::{precedence, same_rules};
-use crate::snapshot::{Action, Forward, HeaderMatch, PathMatch, Redirect, Respond, Rule};
+use crate::snapshot::{
+    Action, Forward, HeaderMatch, PathMatch, Redirect, Reroute, Respond, Rule, SetHeaders,
+};
 
 const RULES_MAX: usize = 1024;
 const METHODS_MAX: usize = 64;
@@ -143,10 +145,11 @@ impl Work<'_, '_> {
             rule.traffic.as_ref().map(|at| ("traffic", at.mark)),
             rule.redirect.as_ref().map(|at| ("redirect", at.mark)),
             rule.respond.as_ref().map(|at| ("respond", at.mark)),
+            rule.reroute.as_ref().map(|at| ("reroute", at.mark)),
         ];
         let mut given = actions.into_iter().flatten();
         let Some((first, _)) = given.next() else {
-            let hint = "add one of `traffic`, `redirect` and `respond`";
+            let hint = "add one of `traffic`, `redirect`, `respond` and `reroute`";
             self.report
                 .add(path, at.mark, MAPPING, "the rule does nothing", hint);
             return Action::Forward(Forward::default());
@@ -169,19 +172,27 @@ impl Work<'_, '_> {
             self.only_with_traffic(path, rule);
             return Action::Respond(self.respond(&path.key("respond"), respond));
         }
+        if let Some(reroute) = &rule.reroute {
+            let set_headers = self.set_headers(path, rule);
+            let others = document::Rule {
+                set_headers: None,
+                ..rule.clone()
+            };
+            self.only_with_traffic(path, &others);
+            let path = path.key("reroute");
+            let host = &reroute.value.host;
+            return Action::Reroute(Reroute {
+                host: check::authority(self.report, &path.key("host"), host),
+                set_headers,
+            });
+        }
         self.forward(path, rule)
     }
 
     fn forward(&mut self, path: &Path<'_>, rule: &document::Rule) -> Action {
         let traffic = rule.traffic.as_ref();
         let split = traffic.map(|traffic| self.split(&path.key("traffic"), traffic));
-        let set_headers = rule.set_headers.as_deref();
-        let set_headers = check::headers(
-            self.report,
-            &path.key("setHeaders"),
-            set_headers,
-            HeaderUse::Set,
-        );
+        let set_headers = self.set_headers(path, rule);
         let (host, rewrite) = (rule.rewrite_host.as_ref(), rule.rewrite_path.as_ref());
         let host = host.map(|at| check::authority(self.report, &path.key("rewriteHost"), at));
         let rewrite = rewrite.map(|at| check::raw_path(self.report, &path.key("rewritePath"), at));
@@ -191,11 +202,17 @@ impl Work<'_, '_> {
         });
         Action::Forward(Forward {
             split: split.unwrap_or_default(),
-            set_headers: set_headers.into(),
+            set_headers,
             rewrite_host: host,
             rewrite_path: rewrite,
             timeout,
         })
+    }
+
+    fn set_headers(&mut self, path: &Path<'_>, rule: &document::Rule) -> SetHeaders {
+        let path = &path.key("setHeaders");
+        let written = rule.set_headers.as_deref();
+        check::headers(self.report, path, written, HeaderUse::Set).into()
     }
 
     fn only_with_traffic(&mut self, path: &Path<'_>, rule: &document::Rule) {

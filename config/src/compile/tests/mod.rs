@@ -1,3 +1,4 @@
+mod clusters;
 mod incremental;
 mod transport;
 
@@ -439,7 +440,7 @@ fn a_rule_has_one_path_and_one_action() {
             "f.yaml:8:31: routes[0].rules[0].pathExact: both `path` and `pathExact` (/b); \
              keep one of them",
             "f.yaml:9:9: routes[0].rules[1]: the rule does nothing ({…}); \
-             add one of `traffic`, `redirect` and `respond`",
+             add one of `traffic`, `redirect`, `respond` and `reroute`",
             "f.yaml:10:29: routes[0].rules[2].respond: both `redirect` and `respond` ({…}); \
              keep one of them",
         ]
