@@ -1,7 +1,8 @@
 //! Demand: how many requests a revision runs and holds, now and on average.
 //!
-//! Each worker has a shard that only it writes: the two counts, and the integral of each over time.
-//! An average over a window is the difference of two readings divided by the time between them, so
+//! Each worker has a shard that only it writes: the counts of running, waiting and marked requests,
+//! and the integral of each over time. A request is marked if it was let in while its revision's
+//! requests were counted here for somebody else, who would not see them otherwise. An average over a window is the difference of two readings divided by the time between them, so
 //! nothing is sampled and no request is too short to be seen.
 //!
 //! A shard is a sequence lock whose fields are all atomics. The writer makes the sequence odd, then
@@ -9,6 +10,8 @@
 //! the even sequence. The reader loads the sequence (acquire), the fields, then an acquire fence
 //! and the sequence again: if any field came from a later write, the fences pair and the second
 //! load sees at least that write's odd sequence. No locked instruction on either side.
+//!
+//! What is marked carries an instant of its own, so that a change of nothing marked leaves it alone.
 
 use std::time::Instant;
 
@@ -27,14 +30,34 @@ pub struct Reading {
     pub running_integral: u64,
     /// Request-nanoseconds waited so far. It wraps: only differences mean something.
     pub waiting_integral: u64,
+    /// Requests that hold a slot and are marked.
+    pub marked: u32,
+    /// Request-nanoseconds run so far by marked requests. It wraps: only differences mean something.
+    pub marked_integral: u64,
+    /// Requests that began to wait, or were let in marked without waiting, so far. It wraps: only
+    /// differences mean something. A request that is made once more counts once more.
+    pub asked: u32,
 }
 
-/// The average numbers of running and of waiting requests between two readings of one throttle.
-/// Readings of the same instant give the numbers at that instant.
-pub fn average(earlier: &Reading, later: &Reading) -> (f64, f64) {
+/// Average numbers of requests over some time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Averages {
+    pub running: f64,
+    pub waiting: f64,
+    /// Of those running.
+    pub marked: f64,
+}
+
+/// The average numbers of requests between two readings of one throttle. Readings of the same
+/// instant give the numbers at that instant.
+pub fn average(earlier: &Reading, later: &Reading) -> Averages {
     let time = nanoseconds(earlier.at, later.at);
     if time == 0 {
-        return (later.running.into(), later.waiting.into());
+        return Averages {
+            running: later.running.into(),
+            waiting: later.waiting.into(),
+            marked: later.marked.into(),
+        };
     }
     let over = |earlier: u64, later: u64| {
         // A worker's cached time may be a little behind the reader's, so that what a reading took
@@ -42,10 +65,11 @@ pub fn average(earlier: &Reading, later: &Reading) -> (f64, f64) {
         let grown = later.wrapping_sub(earlier).cast_signed().max(0);
         grown as f64 / time as f64
     };
-    (
-        over(earlier.running_integral, later.running_integral),
-        over(earlier.waiting_integral, later.waiting_integral),
-    )
+    Averages {
+        running: over(earlier.running_integral, later.running_integral),
+        waiting: over(earlier.waiting_integral, later.waiting_integral),
+        marked: over(earlier.marked_integral, later.marked_integral),
+    }
 }
 
 /// From `origin` to `instant`, 0 when it is earlier. Wraps after 584 years.
@@ -55,6 +79,16 @@ pub(crate) fn nanoseconds(origin: Instant, instant: Instant) -> u64 {
         .as_secs()
         .wrapping_mul(1_000_000_000)
         .wrapping_add(since.subsec_nanos().into())
+}
+
+/// What one event adds to a worker's counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Change {
+    pub(crate) running: i32,
+    pub(crate) waiting: i32,
+    pub(crate) marked: i32,
+    /// A request that was not counted in [`Reading::asked`] yet.
+    pub(crate) asks: bool,
 }
 
 /// One worker's part. Written by that worker's thread only; read by anybody.
@@ -71,6 +105,11 @@ struct Fields {
     waiting: AtomicU32,
     running_integral: AtomicU64,
     waiting_integral: AtomicU64,
+    /// What the marked integral reaches to.
+    marked_at: AtomicU64,
+    marked_integral: AtomicU64,
+    marked: AtomicU32,
+    asked: AtomicU32,
 }
 
 /// A shard's counts, and its integrals carried on to the instant asked for.
@@ -80,6 +119,9 @@ pub(crate) struct Sums {
     pub(crate) waiting: u32,
     pub(crate) running_integral: u64,
     pub(crate) waiting_integral: u64,
+    pub(crate) marked: u32,
+    pub(crate) marked_integral: u64,
+    pub(crate) asked: u32,
 }
 
 impl Shard {
@@ -91,39 +133,40 @@ impl Shard {
             waiting: AtomicU32::new(0),
             running_integral: AtomicU64::new(0),
             waiting_integral: AtomicU64::new(0),
+            marked_at: AtomicU64::new(0),
+            marked_integral: AtomicU64::new(0),
+            marked: AtomicU32::new(0),
+            asked: AtomicU32::new(0),
         }))
     }
 
-    /// Adds to the counts as of `now`, nanoseconds since the origin. Only the worker that owns the
-    /// shard may call it.
-    pub(crate) fn change(&self, now: u64, running: i32, waiting: i32) {
+    /// Adds to the counts as of `now`, nanoseconds since the origin. True when something is asked
+    /// here and nothing waited or was marked here before. Only the worker that owns the shard may
+    /// call it.
+    #[inline]
+    pub(crate) fn change(&self, now: u64, change: Change) -> bool {
         let fields = &self.0.0;
         let sequence = fields.sequence.load(Ordering::Relaxed);
-        let sums = fields.load(now);
-        let at = fields.at.load(Ordering::Relaxed).max(now);
-
+        let waited = fields.waiting.load(Ordering::Relaxed);
         fields
             .sequence
             .store(sequence.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
-        fields.at.store(at, Ordering::Relaxed);
-        let count = sums.running.wrapping_add_signed(running);
-        fields.running.store(count, Ordering::Relaxed);
-        let count = sums.waiting.wrapping_add_signed(waiting);
-        fields.waiting.store(count, Ordering::Relaxed);
-        fields
-            .running_integral
-            .store(sums.running_integral, Ordering::Relaxed);
-        fields
-            .waiting_integral
-            .store(sums.waiting_integral, Ordering::Relaxed);
+        fields.count(now, change.running, change.waiting);
+        let concerns_others = change.asks || change.marked != 0;
+        let marked = match concerns_others {
+            true => fields.mark(now, change.marked, change.asks),
+            false => 0,
+        };
         fields
             .sequence
             .store(sequence.wrapping_add(2), Ordering::Release);
+        change.asks && waited == 0 && marked == 0
     }
 
-    /// A consistent view carried on to `now`. Retries while the owner writes: that is seven stores,
-    /// and nothing in them can stop but the thread itself being put aside, for which this yields.
+    /// A consistent view carried on to `now`. Retries while the owner writes: that is a dozen
+    /// stores, and nothing in them can stop but the thread itself being put aside, for which this
+    /// yields.
     pub(crate) fn read(&self, now: u64) -> Sums {
         let fields = &self.0.0;
         let mut turn = 0;
@@ -140,23 +183,63 @@ impl Shard {
         }
     }
 }
-
 impl Fields {
     fn load(&self, now: u64) -> Sums {
         let running = self.running.load(Ordering::Relaxed);
         let waiting = self.waiting.load(Ordering::Relaxed);
+        let marked = self.marked.load(Ordering::Relaxed);
         let since = now.saturating_sub(self.at.load(Ordering::Relaxed));
-        let grown = |integral: &AtomicU64, count: u32| {
-            let more = since.wrapping_mul(count.into());
-            integral.load(Ordering::Relaxed).wrapping_add(more)
-        };
+        let marked_since = now.saturating_sub(self.marked_at.load(Ordering::Relaxed));
         Sums {
             running,
             waiting,
-            running_integral: grown(&self.running_integral, running),
-            waiting_integral: grown(&self.waiting_integral, waiting),
+            running_integral: carried(&self.running_integral, running, since),
+            waiting_integral: carried(&self.waiting_integral, waiting, since),
+            marked,
+            marked_integral: carried(&self.marked_integral, marked, marked_since),
+            asked: self.asked.load(Ordering::Relaxed),
         }
     }
+
+    fn count(&self, now: u64, by_running: i32, by_waiting: i32) {
+        let running = self.running.load(Ordering::Relaxed);
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        let at = self.at.load(Ordering::Relaxed);
+        let since = now.saturating_sub(at);
+        let running_integral = carried(&self.running_integral, running, since);
+        let waiting_integral = carried(&self.waiting_integral, waiting, since);
+        self.at.store(at.max(now), Ordering::Relaxed);
+        let running = running.wrapping_add_signed(by_running);
+        self.running.store(running, Ordering::Relaxed);
+        let waiting = waiting.wrapping_add_signed(by_waiting);
+        self.waiting.store(waiting, Ordering::Relaxed);
+        self.running_integral
+            .store(running_integral, Ordering::Relaxed);
+        self.waiting_integral
+            .store(waiting_integral, Ordering::Relaxed);
+    }
+
+    /// Returns how many were marked before.
+    fn mark(&self, now: u64, by: i32, asks: bool) -> u32 {
+        let marked = self.marked.load(Ordering::Relaxed);
+        let at = self.marked_at.load(Ordering::Relaxed);
+        let integral = carried(&self.marked_integral, marked, now.saturating_sub(at));
+        self.marked_at.store(at.max(now), Ordering::Relaxed);
+        self.marked_integral.store(integral, Ordering::Relaxed);
+        self.marked
+            .store(marked.wrapping_add_signed(by), Ordering::Relaxed);
+        if asks {
+            let asked = self.asked.load(Ordering::Relaxed);
+            self.asked.store(asked.wrapping_add(1), Ordering::Relaxed);
+        }
+        marked
+    }
+}
+
+/// The integral after `count` requests have gone on for `since` more.
+fn carried(integral: &AtomicU64, count: u32, since: u64) -> u64 {
+    let more = since.wrapping_mul(count.into());
+    integral.load(Ordering::Relaxed).wrapping_add(more)
 }
 
 impl std::ops::Add for Sums {
@@ -168,6 +251,9 @@ impl std::ops::Add for Sums {
             waiting: self.waiting.wrapping_add(other.waiting),
             running_integral: self.running_integral.wrapping_add(other.running_integral),
             waiting_integral: self.waiting_integral.wrapping_add(other.waiting_integral),
+            marked: self.marked.wrapping_add(other.marked),
+            marked_integral: self.marked_integral.wrapping_add(other.marked_integral),
+            asked: self.asked.wrapping_add(other.asked),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::endpoint::{Attempt, Counted, Endpoint};
 use super::queue::Grant;
 use super::throttle::Joined;
 use super::{AcquireError, EndpointId, HeldBytes, Throttle, Waiting};
-use crate::demand::nanoseconds;
+use crate::demand::{Change, nanoseconds};
 
 /// A worker's cached time; the worker's loop sets it, everything else reads it.
 #[derive(Debug)]
@@ -47,6 +47,8 @@ pub struct Gate {
     /// From the throttle's origin to the clock's start, in nanoseconds; it may be negative.
     offset: i64,
     epoch: Cell<u64>,
+    /// Slots are marked; as the throttle said at that epoch.
+    proxied: Cell<bool>,
     endpoints: RefCell<Rc<[Rc<Local>]>>,
 }
 
@@ -65,6 +67,7 @@ pub struct Slot {
     counted: Counted,
     limited: bool,
     lingering: bool,
+    marked: bool,
 }
 
 impl Gate {
@@ -85,6 +88,7 @@ impl Gate {
             clock,
             offset,
             epoch: Cell::new(0),
+            proxied: Cell::new(false),
             endpoints: RefCell::new(Rc::new([])),
         };
         gate.refresh();
@@ -101,9 +105,7 @@ impl Gate {
         if self.throttle.waiting() != 0 {
             return None;
         }
-        if self.epoch.get() != self.throttle.epoch() {
-            self.refresh();
-        }
+        self.keep_up();
         // Not borrowed while slots are taken: undoing one may wake a waiter.
         let endpoints = Rc::clone(&self.endpoints.borrow());
         choose(
@@ -127,39 +129,52 @@ impl Gate {
         held: Option<HeldBytes>,
     ) -> Result<Waiting, AcquireError> {
         match self.throttle.join(arrived, self.clock.now())? {
-            Joined::Granted(grant) => Ok(Waiting::granted(self.redeem(grant))),
+            Joined::Granted(grant) => Ok(Waiting::granted(self.redeem(grant, false))),
             Joined::Waits(key) => Ok(Waiting::new(Rc::clone(self), key, held)),
         }
     }
 
     /// Counts the change in this worker's demand.
-    pub(super) fn count(&self, running: i32, waiting: i32) {
+    #[inline]
+    pub(super) fn count(&self, change: Change) {
         let since_start = nanoseconds(self.clock.start, self.clock.now());
         let now = since_start.saturating_add_signed(self.offset);
-        self.throttle
-            .shard(self.worker)
-            .change(now, running, waiting);
+        let begins = self.throttle.shard(self.worker).change(now, change);
+        if begins {
+            self.throttle.begun();
+        }
     }
 
-    /// Turns a grant into the slot it stands for.
-    pub(super) fn redeem(self: &Rc<Self>, grant: Grant) -> Slot {
+    /// Turns a grant into the slot it stands for. `waited`: it was counted as waiting until now.
+    pub(super) fn redeem(self: &Rc<Self>, grant: Grant, waited: bool) -> Slot {
+        self.keep_up();
         let endpoint = grant.endpoint;
-        self.slot(Rc::new(Local { endpoint }), Counted::Word, grant.limited)
+        let local = Rc::new(Local { endpoint });
+        self.slot(local, Counted::Word, grant.limited, waited)
+    }
+
+    /// What the gate keeps is as the throttle last said.
+    fn keep_up(&self) {
+        if self.epoch.get() != self.throttle.epoch() {
+            self.refresh();
+        }
     }
 
     fn refresh(&self) {
-        let (epoch, endpoints) = self.throttle.members();
-        let locals = endpoints
+        let members = self.throttle.members();
+        let locals = members
+            .endpoints
             .into_iter()
             .map(|endpoint| Rc::new(Local { endpoint }));
         *self.endpoints.borrow_mut() = locals.collect();
-        self.epoch.set(epoch);
+        self.proxied.set(members.proxied);
+        self.epoch.set(members.epoch);
     }
 
     fn take(self: &Rc<Self>, local: &Rc<Local>) -> Option<Slot> {
         match local.endpoint.take(self.worker) {
             Attempt::Taken { counted, limited } => {
-                Some(self.slot(Rc::clone(local), counted, limited))
+                Some(self.slot(Rc::clone(local), counted, limited, false))
             }
             Attempt::Refused => None,
             Attempt::Undone => {
@@ -169,14 +184,28 @@ impl Gate {
         }
     }
 
-    fn slot(self: &Rc<Self>, local: Rc<Local>, counted: Counted, limited: bool) -> Slot {
-        self.count(1, 0);
+    #[inline]
+    fn slot(
+        self: &Rc<Self>,
+        local: Rc<Local>,
+        counted: Counted,
+        limited: bool,
+        waited: bool,
+    ) -> Slot {
+        let marked = self.proxied.get();
+        self.count(Change {
+            running: 1,
+            waiting: -i32::from(waited),
+            marked: i32::from(marked),
+            asks: marked && !waited,
+        });
         Slot {
             gate: Rc::clone(self),
             local,
             counted,
             limited,
             lingering: false,
+            marked,
         }
     }
 }
@@ -193,6 +222,11 @@ impl Slot {
     /// There was a limit when the slot was taken.
     pub fn limited(&self) -> bool {
         self.limited
+    }
+
+    /// The revision was proxied when the slot was taken ([`Throttle::set_proxied`]).
+    pub fn is_marked(&self) -> bool {
+        self.marked
     }
 
     /// The endpoint refused a connection or closed one early: it is passed over for
@@ -218,7 +252,11 @@ impl Drop for Slot {
         if self.lingering {
             endpoint.end_linger();
         }
-        self.gate.count(-1, 0);
+        self.gate.count(Change {
+            running: -1,
+            marked: -i32::from(self.marked),
+            ..Change::default()
+        });
         endpoint.free(self.counted, self.gate.worker);
         self.gate.throttle.freed(endpoint);
     }

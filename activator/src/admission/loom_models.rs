@@ -18,7 +18,7 @@ use std::time::Instant;
 use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use loom::thread;
 
-use super::{Clock, Gate, Holding, Limits, Slot, Supply, Throttle, Waiting};
+use super::{Clock, Gate, Holding, Limits, Nudge, Slot, Supply, Throttle, Waiting};
 
 /// So many involuntary switches per execution: loom's authors found that two or three find nearly
 /// every mistake, and the space stays small.
@@ -231,6 +231,46 @@ fn nobody_is_sent_to_a_limited_endpoint_that_drained() {
 #[test]
 fn an_endpoint_that_comes_as_somebody_joins_is_found() {
     play(0, replace, acquire_and_visit);
+}
+
+/// Remembers that it was rung.
+#[derive(Debug)]
+struct Bell(AtomicU32);
+
+impl Nudge for Bell {
+    fn nudge(&self) {
+        self.0.store(1, Ordering::Relaxed);
+    }
+}
+
+/// A request comes while a scaler lies down to sleep: it is in the reading, or it nudges.
+fn nobody_is_overlooked(comes: fn(&Rc<Gate>)) {
+    explore(move || {
+        let bell = Arc::new(Bell(AtomicU32::new(0)));
+        let throttle = throttle(0);
+        throttle.set_supply(Supply::Scaled(Arc::clone(&bell) as Arc<dyn Nudge>));
+        throttle.set_proxied(true);
+        let scaler = {
+            let throttle = Arc::clone(&throttle);
+            thread::spawn(move || throttle.listen(now()).asked)
+        };
+        comes(&gate(&throttle, 0));
+        let asked = scaler.join().unwrap();
+        assert!(asked == 1 || bell.0.load(Ordering::Relaxed) == 1);
+    });
+}
+
+#[test]
+fn a_marked_request_is_read_or_nudges() {
+    nobody_is_overlooked(|gate| drop(gate.try_acquire(0).unwrap()));
+}
+
+#[test]
+fn a_waiting_request_is_read_or_nudges() {
+    nobody_is_overlooked(|gate| {
+        gate.throttle().drain(address());
+        drop(gate.wait(now(), None).unwrap());
+    });
 }
 
 #[test]

@@ -65,6 +65,8 @@ pub(super) struct Queue {
     nudged: Option<Instant>,
     /// The holding's sweep visits this throttle.
     pub(super) watched: bool,
+    /// Slots are marked.
+    pub(super) proxied: bool,
     /// Spreads grants over equally loaded endpoints.
     dice: u32,
 }
@@ -121,6 +123,7 @@ impl Queue {
             ticket: 0,
             nudged: None,
             watched: false,
+            proxied: false,
             dice: 0,
         }
     }
@@ -132,9 +135,16 @@ impl Queue {
 
     /// Who must hear that somebody waits.
     pub(super) fn nudge(&self) -> Option<Arc<dyn Nudge>> {
+        match self.order.is_empty() {
+            true => None,
+            false => self.scaler(),
+        }
+    }
+
+    pub(super) fn scaler(&self) -> Option<Arc<dyn Nudge>> {
         match &self.supply {
-            Supply::Scaled(nudge) if !self.order.is_empty() => Some(Arc::clone(nudge)),
-            Supply::Scaled(_) | Supply::Fixed | Supply::None => None,
+            Supply::Scaled(nudge) => Some(Arc::clone(nudge)),
+            Supply::Fixed | Supply::None => None,
         }
     }
 

@@ -22,8 +22,10 @@ pub struct Throttle {
     shards: Box<[Shard]>,
     /// Where the shards' time begins: the first gate's clock.
     origin: OnceLock<Instant>,
-    /// Changes with the set of endpoints.
+    /// Changes with the set of endpoints, and with whether requests are proxied.
     epoch: AtomicU64,
+    /// 1 = whoever listens must hear of the next request that waits or is marked.
+    listening: AtomicU32,
     /// How many wait. Written under the lock; read by everybody who frees a slot or wants one.
     waiting: Padded<AtomicU32>,
     /// Bytes kept for those who wait.
@@ -40,6 +42,15 @@ pub struct Throttle {
 pub struct HeldBytes {
     throttle: Arc<Throttle>,
     bytes: u64,
+}
+
+/// What gates keep a copy of.
+#[derive(Debug)]
+pub(super) struct Members {
+    pub(super) epoch: u64,
+    /// The declared ones.
+    pub(super) endpoints: Vec<Arc<Endpoint>>,
+    pub(super) proxied: bool,
 }
 
 /// What joining the queue came to.
@@ -65,6 +76,7 @@ impl Throttle {
             shards: (0..workers).map(|_| Shard::new()).collect(),
             origin: OnceLock::new(),
             epoch: AtomicU64::new(0),
+            listening: AtomicU32::new(0),
             waiting: Padded(AtomicU32::new(0)),
             bytes: AtomicU64::new(0),
             bytes_max: AtomicU64::new(limits.queue_bytes.unwrap_or(u64::MAX)),
@@ -101,6 +113,30 @@ impl Throttle {
             self.publish();
         }
         self.settle(queue, Room::Anywhere);
+    }
+
+    /// From now on slots are marked, or are not: whether the time requests run is counted here for
+    /// somebody who sees them nowhere else. Slots that are held stay as they are.
+    pub fn set_proxied(&self, proxied: bool) {
+        let mut queue = lock(&self.queue);
+        if queue.proxied != proxied {
+            queue.proxied = proxied;
+            self.publish();
+        }
+    }
+
+    /// Has the scaler nudged at the next request that waits or is marked, and reads demand
+    /// afterwards: a request that did not nudge is in that reading.
+    ///
+    /// A worker that has neither waiting nor marked requests and gets one writes its shard, passes a
+    /// sequentially consistent fence, and looks whether anybody listens. Here it is the other way
+    /// round, so at least one sees the other. A worker that has such requests need not look: the
+    /// first of them did, and a revision with requests is not asleep. So the warm path pays nothing
+    /// for it while requests are not marked, and else a fence where a worker was idle.
+    pub fn listen(&self, now: Instant) -> Reading {
+        self.listening.store(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.demand(now)
     }
 
     /// No new slot at this address until it is declared again.
@@ -159,6 +195,9 @@ impl Throttle {
             waiting: sums.waiting,
             running_integral: sums.running_integral,
             waiting_integral: sums.waiting_integral,
+            marked: sums.marked,
+            marked_integral: sums.marked_integral,
+            asked: sums.asked,
         }
     }
 
@@ -238,10 +277,28 @@ impl Throttle {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// The declared endpoints, and the epoch they belong to.
-    pub(super) fn members(&self) -> (u64, Vec<Arc<Endpoint>>) {
+    pub(super) fn members(&self) -> Members {
         let queue = lock(&self.queue);
-        (self.epoch(), queue.members().cloned().collect())
+        Members {
+            epoch: self.epoch(),
+            endpoints: queue.members().cloned().collect(),
+            proxied: queue.proxied,
+        }
+    }
+
+    /// A worker that had no such request has one that waits or is marked: see
+    /// [`Throttle::listen`].
+    pub(super) fn begun(&self) {
+        fence(Ordering::SeqCst);
+        let heard = self.listening.load(Ordering::Relaxed) != 0
+            && self.listening.swap(0, Ordering::Relaxed) != 0;
+        if !heard {
+            return;
+        }
+        let scaler = lock(&self.queue).scaler();
+        if let Some(nudge) = scaler {
+            nudge.nudge();
+        }
     }
 
     /// Somebody freed a slot there: it goes to the one whose turn it is.

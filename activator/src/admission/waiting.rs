@@ -5,8 +5,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::queue::Key;
+use super::queue::{Grant, Key};
 use super::{AcquireError, Gate, HeldBytes, Slot};
+use crate::demand::Change;
 
 /// Waits for a slot. It has no deadline of its own: drop it to stop waiting.
 ///
@@ -28,10 +29,11 @@ enum Stage {
     Done,
 }
 
-/// Counts as waiting until dropped.
+/// Counts as waiting until dropped, or let in.
 #[derive(Debug)]
 struct Queued {
     gate: Rc<Gate>,
+    counts: bool,
     /// `None` once the queue has forgotten it.
     key: Option<Key>,
     _held: Option<HeldBytes>,
@@ -45,10 +47,15 @@ impl Waiting {
     }
 
     pub(super) fn new(gate: Rc<Gate>, key: Key, held: Option<HeldBytes>) -> Waiting {
-        gate.count(0, 1);
+        gate.count(Change {
+            waiting: 1,
+            asks: true,
+            ..Change::default()
+        });
         Waiting {
             stage: Stage::Queued(Queued {
                 gate,
+                counts: true,
                 key: Some(key),
                 _held: held,
             }),
@@ -74,9 +81,7 @@ impl Future for Waiting {
                     }
                     Poll::Ready(outcome) => {
                         queued.key = None;
-                        let gate = Rc::clone(&queued.gate);
-                        drop(queued);
-                        Poll::Ready(outcome.map(|grant| gate.redeem(grant)))
+                        Poll::Ready(outcome.map(|grant| queued.let_in(grant)))
                     }
                 }
             }
@@ -85,9 +90,22 @@ impl Future for Waiting {
     }
 }
 
+impl Queued {
+    /// From waiting to running at one instant: nobody sees the request nowhere.
+    fn let_in(mut self, grant: Grant) -> Slot {
+        self.counts = false;
+        self.gate.redeem(grant, true)
+    }
+}
+
 impl Drop for Queued {
     fn drop(&mut self) {
-        self.gate.count(0, -1);
+        if self.counts {
+            self.gate.count(Change {
+                waiting: -1,
+                ..Change::default()
+            });
+        }
         if let Some(key) = self.key {
             self.gate.throttle().leave(key);
         }

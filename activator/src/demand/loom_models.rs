@@ -15,8 +15,8 @@ fn a_reader_never_sees_half_a_change() {
         let shard = Arc::new(Shard::new());
         let read = Arc::clone(&shard);
         let reader = loom::thread::spawn(move || read.read(10));
-        shard.change(1, 1, 0);
-        shard.change(3, -1, 1);
+        shard.change(1, change(1, 0, 0, false));
+        shard.change(3, change(-1, 1, 0, false));
         let sums = reader.join().unwrap();
         let whole = [(0, 0, 0, 0), (1, 0, 9, 0), (0, 1, 2, 7)];
         let seen = (
@@ -27,4 +27,36 @@ fn a_reader_never_sees_half_a_change() {
         );
         assert!(whole.contains(&seen), "{seen:?}");
     });
+}
+
+#[test]
+fn a_reader_never_sees_half_a_change_of_what_is_marked() {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.check(|| {
+        let shard = Arc::new(Shard::new());
+        let read = Arc::clone(&shard);
+        let reader = loom::thread::spawn(move || read.read(10));
+        shard.change(1, change(0, 1, 0, true));
+        shard.change(3, change(1, -1, 1, false));
+        let sums = reader.join().unwrap();
+        let whole = [(0, 0, 0, 0, 0), (1, 0, 9, 0, 1), (0, 1, 2, 7, 1)];
+        let seen = (
+            sums.waiting,
+            sums.marked,
+            sums.waiting_integral,
+            sums.marked_integral,
+            sums.asked,
+        );
+        assert!(whole.contains(&seen), "{seen:?}");
+    });
+}
+
+fn change(running: i32, waiting: i32, marked: i32, asks: bool) -> Change {
+    Change {
+        running,
+        waiting,
+        marked,
+        asks,
+    }
 }

@@ -549,6 +549,67 @@ fn demand_tells_waiting_and_running_apart() {
     bench.clock.set(bench.start + 3 * SECOND);
     drop(slot);
     let to = bench.throttle.demand(bench.start + 4 * SECOND);
-    assert_eq!(average(&from, &to), (0.75, 0.25));
+    let averages = average(&from, &to);
+    assert_eq!((averages.running, averages.waiting), (0.75, 0.25));
     assert_eq!((to.running, to.waiting), (0, 0));
+    assert_eq!((to.asked, averages.marked), (1, 0.0));
+}
+
+#[test]
+fn a_slot_is_marked_as_its_revision_was_when_it_was_taken() {
+    let bench = Bench::new(0, Supply::Fixed, 1);
+    let before = bench.gate.try_acquire(0).unwrap();
+    bench.throttle.set_proxied(true);
+    let within = bench.gate.try_acquire(0).unwrap();
+    bench.throttle.set_proxied(false);
+    let after = bench.gate.try_acquire(0).unwrap();
+    assert!(!before.is_marked() && within.is_marked() && !after.is_marked());
+    assert_eq!(bench.throttle.demand(bench.start).marked, 1);
+    bench.clock.set(bench.start + SECOND);
+    drop((before, within, after));
+    let reading = bench.throttle.demand(bench.start + 2 * SECOND);
+    assert_eq!(
+        (reading.marked, reading.marked_integral),
+        (0, 1_000_000_000)
+    );
+    assert_eq!(reading.asked, 1);
+}
+
+#[test]
+fn a_request_that_waited_is_marked_as_it_is_let_in_and_asked_once() {
+    let bench = Bench::new(1, Supply::Fixed, 1);
+    let slot = bench.gate.try_acquire(0).unwrap();
+    let mut waiting = bench.wait();
+    bench.throttle.set_proxied(true);
+    drop(slot);
+    assert_eq!(bench.throttle.demand(bench.start).asked, 1);
+    let slot = ready(&mut waiting).unwrap();
+    assert!(slot.is_marked());
+    let reading = bench.throttle.demand(bench.start);
+    assert_eq!((reading.waiting, reading.marked, reading.asked), (0, 1, 1));
+}
+
+#[test]
+fn who_listens_is_nudged_once_by_the_next_request_that_counts_for_it() {
+    let bell = Bell::new();
+    let bench = Bench::new(0, Supply::Scaled(Arc::clone(&bell) as _), 1);
+    drop(bench.gate.try_acquire(0).unwrap());
+    bench.throttle.listen(bench.start);
+    drop(bench.gate.try_acquire(0).unwrap());
+    assert_eq!(
+        bell.rung(),
+        0,
+        "a request that is not marked is nobody's business"
+    );
+    bench.throttle.set_proxied(true);
+    let first = bench.gate.try_acquire(0).unwrap();
+    assert_eq!(bell.rung(), 1);
+    drop(first);
+    drop(bench.gate.try_acquire(0).unwrap());
+    assert_eq!(bell.rung(), 1, "it has not listened again");
+    assert_eq!(bench.throttle.listen(bench.start).asked, 2);
+    let one = bench.gate.try_acquire(0).unwrap();
+    let other = bench.gate.try_acquire(0).unwrap();
+    assert_eq!(bell.rung(), 2);
+    drop((one, other));
 }

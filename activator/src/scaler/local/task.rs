@@ -326,8 +326,8 @@ impl Demand {
     fn read(&mut self, throttle: &Throttle) -> (u32, f64) {
         let reading = throttle.demand(now());
         let time = reading.at.saturating_duration_since(self.last.at);
-        let (running, waiting) = average(&self.last, &reading);
-        self.area += (running + waiting) * time.as_secs_f64();
+        let averages = average(&self.last, &reading);
+        self.area += (averages.running + averages.waiting) * time.as_secs_f64();
         self.last = reading;
         (reading.running.saturating_add(reading.waiting), self.area)
     }
