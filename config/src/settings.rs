@@ -25,6 +25,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     pub access_log: AccessLog,
     pub limits: Limits,
+    /// What names of services end in, behind `.svc.`.
+    pub cluster_domain: Arc<str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,6 +179,7 @@ impl Default for Settings {
                 output: LogOutput::Stderr,
             },
             limits: Limits::default(),
+            cluster_domain: "cluster.local".into(),
         }
     }
 }
@@ -243,6 +246,31 @@ impl Listener {
 }
 
 impl Settings {
+    /// Defaults of a process that is a cluster's gateway and Knative's activator. An activator is
+    /// told to stop before everybody who sends to it knows, so that it goes on for a while.
+    #[must_use]
+    pub fn of_cluster(domain: &str) -> Settings {
+        let at = |port, audience| Listener {
+            audience,
+            ..Listener::plain(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
+        };
+        let settings = Settings::default();
+        Settings {
+            listeners: vec![
+                at(8080, Audience::Public),
+                at(8081, Audience::Internal),
+                at(8012, Audience::Activator),
+                at(8013, Audience::Activator),
+            ],
+            drain: Drain {
+                wait: Duration::from_secs(45),
+                ..settings.drain
+            },
+            cluster_domain: domain.into(),
+            ..settings
+        }
+    }
+
     /// Whether a process started with these takes up all of the others while it runs: they differ
     /// in nothing but the `tls` of listeners that have it before and after.
     #[must_use]

@@ -214,6 +214,15 @@ impl Snapshot {
         self.known(key).map(|known| &known.revision)
     }
 
+    /// The revision of this namespace and name.
+    #[must_use]
+    pub fn revision_named(&self, namespace: &str, name: &str) -> Option<&Arc<Revision>> {
+        let is = |key: &Key| *key.namespace == *namespace && *key.name == *name;
+        let hash = hash_parts(&[namespace, name]);
+        let known = self.revisions_by_key.get(hash, |known| is(&known.revision.key));
+        known.map(|known| &known.revision)
+    }
+
     pub(crate) fn known(&self, key: &Key) -> Option<&Known> {
         self.revisions_by_key
             .get(key.hash(), |known| known.revision.key == *key)
@@ -221,6 +230,36 @@ impl Snapshot {
 }
 
 impl Route {
+    /// What leads to one revision alone, for requests that name it themselves. It is in no snapshot.
+    #[must_use]
+    pub fn to(revision: &Revision) -> Route {
+        let target = Target {
+            revision: revision.id,
+            revision_key: revision.key.clone(),
+            percent: 100,
+            tag: None,
+            set_headers: ThinVec::new(),
+        };
+        Route {
+            id: RouteId(u32::MAX),
+            key: Key {
+                namespace: Arc::clone(&revision.key.namespace),
+                name: "".into(),
+            },
+            hosts: Box::default(),
+            own_hosts: 0,
+            visibility: Visibility::ClusterLocal,
+            origin: Origin::Kubernetes("activator".into()),
+            sticky: None,
+            rules: Rule::implicit(),
+            split: Split {
+                targets: Box::new([target]),
+            },
+            index: None,
+            network_hash: None,
+        }
+    }
+
     /// Whether a listener of this audience serves it.
     pub(crate) fn serves(&self, internal: bool) -> bool {
         internal || self.visibility == Visibility::Public

@@ -107,7 +107,7 @@ fn from() -> Client {
     Client {
         address: "192.0.2.7:4321".parse().unwrap(),
         listener: 0,
-        internal: false,
+        audience: config::settings::Audience::Public,
         trusted: false,
         secure: false,
         identity: None,

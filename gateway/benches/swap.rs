@@ -12,7 +12,8 @@ use activator::admission::Holding;
 use activator::scaler::local::Local;
 use config::{Compiler, Content, Fragment, Origin};
 use divan::Bencher;
-use tidegate::control::reconcile::Reconciler;
+use tidegate::control::feeds::Feeds;
+use tidegate::control::reconcile::{Means, Reconciler};
 use tidegate::live::Published;
 use tokio::runtime::Runtime;
 
@@ -52,9 +53,14 @@ fn one_of_10_000(bencher: Bencher<'_, '_>, what: &str) {
     let program = std::env::current_exe().unwrap();
     let local = Arc::new(Local::start(program, &[]).unwrap());
     let holding = Holding::new(100, 1 << 20);
-    let handle = runtime.handle().clone();
-    let mut reconciler =
-        Reconciler::new(Compiler::default(), holding, WORKERS, local, handle, None);
+    let means = Means {
+        holding,
+        workers: WORKERS,
+        local,
+        feeds: Feeds::new(None),
+        runtime: runtime.handle().clone(),
+    };
+    let mut reconciler = Reconciler::new(Compiler::default(), means, None);
     let published = Published::default();
     let all = (0..ROUTES).map(|number| fragment(number, 0, 0)).collect();
     let next = reconciler.apply(all, &published.load()).unwrap();

@@ -11,11 +11,13 @@
 //!
 //! Every step's effect is owned by a guard: dropping the exchange at any `await` undoes it.
 
+mod answers;
 mod edits;
 mod forward;
 pub(crate) mod grpc;
 mod hold;
 mod https;
+mod knative;
 mod linger;
 pub(crate) mod path;
 mod record;
@@ -37,13 +39,15 @@ use std::time::{Duration, Instant};
 use activator::admission::{Repeat, Slot};
 use config::revision::Protocol;
 use config::route::Query;
-use config::snapshot::{Action, Redirect, Respond};
+use config::settings::Audience;
+use config::snapshot::Action;
+use smallvec::SmallVec;
 
 use self::forward::Attempt;
 pub use self::upstream::until;
-use crate::http::answer::{self, Answer};
+
 use crate::http::field::Name;
-use crate::http::message::{Downstream, Length, RequestHead, Responder, ResponseHead, Sink};
+use crate::http::message::{Downstream, Length, RequestHead, ResponseHead};
 use crate::http::pace::Pace;
 use crate::live::{LocalRevision, Routed};
 use crate::memory::Level;
@@ -54,6 +58,9 @@ use crate::serve::worker::Worker;
 /// Most bytes of a body that are read for the sake of the next request.
 pub const SKIP_MAX: u64 = 256 * 1024;
 
+/// Most times one request is looked up again because a rule says so.
+const REROUTES_MAX: usize = 3;
+
 /// Papers that have grown larger are freed rather than kept.
 const PAPERS_BYTES_MAX: usize = 16 * 1024;
 
@@ -63,8 +70,8 @@ pub struct Client {
     pub address: SocketAddr,
     /// Index of the listener, for metrics.
     pub listener: usize,
-    /// Cluster-local routes are served too.
-    pub internal: bool,
+    /// Whom the listener serves.
+    pub audience: Audience,
     /// The address is one of `trustedProxies`: what it says of the client before it is believed.
     pub trusted: bool,
     /// The connection is TLS.
@@ -76,6 +83,12 @@ pub struct Client {
 }
 
 impl Client {
+    /// Whether cluster-local routes are served too.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        self.audience != Audience::Public
+    }
+
     /// What its connection with us is.
     #[must_use]
     pub fn scheme(&self) -> &'static str {
@@ -103,6 +116,10 @@ pub struct Exchange<'a> {
     /// When the client itself stops waiting, as it says.
     deadline: Option<Instant>,
     routed: Option<Routed>,
+    /// What led there: rules that had it looked up again.
+    rerouted: SmallVec<[Routed; 1]>,
+    /// What the endpoint is to find in place of `K-Network-Hash: override`.
+    passed_hash: Option<Box<str>>,
     revision: Option<Rc<LocalRevision>>,
     /// What the attempt to come needs, if it is not the first.
     repeat: Option<Repeat>,
@@ -237,6 +254,8 @@ impl<'a> Exchange<'a> {
             arrived,
             deadline: None,
             routed: None,
+            rerouted: SmallVec::new(),
+            passed_hash: None,
             revision: None,
             repeat: None,
             edits: &mut papers.edits,
@@ -264,9 +283,13 @@ impl Exchange<'_> {
             self.answer(answer, down).await?;
             return Ok(None);
         }
+        if let Some(answer) = self.asked_as_activator() {
+            self.answer(answer, down).await?;
+            return Ok(None);
+        }
         let routed = self.route().map_err(End::Refused)?;
         let own = match &routed.rule().action {
-            Action::Forward(_) => None,
+            Action::Forward(_) | Action::Reroute(_) => self.probed(&routed),
             Action::Redirect(redirect) => Some(self.redirect(redirect)),
             Action::Respond(respond) => Some(self.respond(respond)),
         };
@@ -309,19 +332,37 @@ impl Exchange<'_> {
         Ok(())
     }
 
+    /// Where it goes, through rules that have it looked up again.
     fn route(&mut self) -> Result<Routed, Reason> {
-        let query = Query {
-            host: self.request.host(),
-            path: self.request.path(),
-            method: self.request.method(),
-            fields: &self.request.head,
-            internal: self.client.internal,
-        };
-        let random = self.worker.random();
-        self.worker
-            .live
-            .route(&query, random)
-            .ok_or(Reason::NoRoute)
+        if self.client.audience == Audience::Activator {
+            return self.named_revision();
+        }
+        self.rerouted.clear();
+        let mut internal = self.client.is_internal();
+        loop {
+            let again = match self.rerouted.last().map(|last| &last.rule().action) {
+                Some(Action::Reroute(reroute)) => Some(&*reroute.host),
+                _ => None,
+            };
+            let query = Query {
+                host: again.map_or(self.request.host(), str::as_bytes),
+                path: self.request.path(),
+                method: self.request.method(),
+                fields: &self.request.head,
+                internal,
+            };
+            let random = self.worker.random();
+            let routed = self.worker.live.route(&query, random);
+            let routed = routed.ok_or(Reason::NoRoute)?;
+            if !matches!(routed.rule().action, Action::Reroute(_)) {
+                return Ok(routed);
+            }
+            if self.rerouted.len() == REROUTES_MAX {
+                return Err(Reason::LoopDetected);
+            }
+            self.rerouted.push(routed);
+            internal = true;
+        }
     }
 
     fn revision(&self, routed: &Routed) -> Result<Rc<LocalRevision>, Reason> {
@@ -373,9 +414,10 @@ impl Exchange<'_> {
     }
 
     fn reroute(&mut self) -> Result<Rc<LocalRevision>, Reason> {
+        self.unedit();
         let routed = self.route()?;
         let revision = self.revision(&routed)?;
-        self.edit_again(&routed);
+        self.edit_for(&routed);
         self.routed = Some(routed);
         self.revision = Some(revision.clone());
         Ok(revision)
@@ -394,100 +436,6 @@ impl Exchange<'_> {
         match revision.gate.try_acquire(random) {
             Some(slot) => Ok(slot),
             None => self.hold(revision, down).await,
-        }
-    }
-
-    fn redirect(&self, redirect: &Redirect) -> Answer {
-        let location = edits::location(redirect, self.request, self.scheme());
-        let mut answer = self
-            .worker
-            .date(|date| Answer::new(redirect.status, "", Vec::new(), date));
-        answer.line("location", &location);
-        answer
-    }
-
-    fn respond(&self, respond: &Respond) -> Answer {
-        let body = respond.body.as_bytes().to_vec();
-        self.worker
-            .date(|date| Answer::new(respond.status, &respond.content_type, body, date))
-    }
-
-    /// Sends an answer of our own.
-    async fn answer<D: Downstream>(&mut self, mut answer: Answer, down: &mut D) -> Result<(), End> {
-        let status = answer.head.status;
-        if matches!(status, 204 | 304) {
-            // RFC 9110 §8.6: no length where there can be no content.
-            answer.remove("content-length");
-            answer.without_body();
-        } else if self.request.is_head() {
-            answer.without_body();
-        }
-        self.seen.code = status;
-        let phrase = answer::phrase(status).as_bytes();
-        answer.head.head.bytes.extend_from_slice(phrase);
-        answer.head.phrase = crate::http::field::Span::new(0, phrase.len());
-        let goes_on = down.received_all() || self.may_skip_body();
-        let last = self.is_last() || !goes_on;
-        let stall = tokio::time::Instant::now() + self.worker.shared.settings.limits.write_stall;
-        self.timer.set(Some(stall));
-        let (_source, mut sink) = down.split(self.pace);
-        sink.respond(&answer.head, &answer.lines, last);
-        let send = async {
-            sink.write(&answer.body).await?;
-            sink.finish(None).await
-        };
-        match until(self.timer, send).await {
-            Some(Ok(())) => Ok(()),
-            Some(Err(_)) | None => Err(End::Cut(Reason::ClientGone)),
-        }
-    }
-
-    /// Whether the client is to be asked to leave.
-    fn is_last(&self) -> bool {
-        self.worker.is_parting() || self.client.is_to_leave(self.worker.clock.now())
-    }
-
-    /// Whether the rest of a body that nobody wants may be read and dropped, so that the connection
-    /// goes on behind it.
-    fn may_skip_body(&self) -> bool {
-        // Who was not told to continue may send the body or the next request: nobody can tell.
-        let known = !self.request.expects_continue;
-        known
-            && match self.request.length {
-                Length::Exactly(length) => length <= SKIP_MAX,
-                Length::None | Length::Chunked | Length::UntilClose => true,
-            }
-    }
-
-    /// Tells the client what it may read, then counts and logs.
-    async fn finish<D: Downstream>(mut self, end: End, down: &mut D) {
-        let reason = match end {
-            End::Answered => None,
-            End::Refused(reason) => Some(self.refuse(reason, down).await),
-            End::Cut(reason) => {
-                down.closes();
-                if self.seen.code == 0 {
-                    self.seen.code = reason.status();
-                }
-                Some(reason)
-            }
-        };
-        self.record(reason);
-        down.forget_body();
-    }
-
-    async fn refuse<D: Downstream>(&mut self, reason: Reason, down: &mut D) -> Reason {
-        let worker = self.worker;
-        let answer = worker.date(|date| Answer::refusal(reason, Some(self.request), date));
-        if reason.closes() {
-            down.closes();
-        }
-        match self.answer(answer, down).await {
-            Ok(()) => reason,
-            Err(_) => {
-                down.closes();
-                Reason::ClientGone
-            }
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use activator::admission::{Clock, Gate, Throttle};
 use arc_swap::ArcSwap;
-use config::revision::{Revision, RevisionId};
+use config::revision::{Backend, Revision, RevisionId};
 use config::route::{Found, Query, find};
 use config::snapshot::{Route, Rule, Snapshot, Split, Sticky, Target};
 use tokio::sync::watch;
@@ -187,6 +187,8 @@ pub struct LocalLive {
     current: RefCell<Arc<Live>>,
     seen: Cell<u64>,
     routes: RefCell<Vec<Option<Rc<LocalRoute>>>>,
+    /// To revisions that requests name themselves, by the revision's id.
+    direct: RefCell<Vec<Option<Rc<LocalRoute>>>>,
     revisions: RefCell<Vec<Option<Rc<LocalRevision>>>>,
 }
 
@@ -202,6 +204,7 @@ impl LocalLive {
             current: RefCell::new(published.load()),
             seen: Cell::new(seen),
             routes: RefCell::default(),
+            direct: RefCell::default(),
             revisions: RefCell::default(),
         }
     }
@@ -226,6 +229,16 @@ impl LocalLive {
                     Arc::ptr_eq(revision, &local.revision)
                         && Dialer::is_same(local.dialer.as_ref(), live.dialer(revision))
                 })
+            });
+            if stale {
+                *slot = None;
+            }
+        }
+        for slot in self.direct.borrow_mut().iter_mut() {
+            let stale = slot.as_ref().is_some_and(|local| {
+                let target = local.route.split.targets.first();
+                let key = target.map(|target| &target.revision_key);
+                key.is_none_or(|key| live.snapshot.revision_by_key(key).is_none())
             });
             if stale {
                 *slot = None;
@@ -285,29 +298,56 @@ impl LocalLive {
         })
     }
 
+    /// Where a request goes that names a revision of Knative itself; `None` if there is none.
+    #[must_use]
+    pub fn named(&self, namespace: &str, name: &str) -> Option<Routed> {
+        self.refresh();
+        let live = self.current.borrow();
+        let revision = live.snapshot.revision_named(namespace, name)?;
+        if !matches!(&revision.backend, Backend::Fed(fed) if fed.knative.is_some()) {
+            return None;
+        }
+        let mut direct = self.direct.borrow_mut();
+        let slot = slot_at(&mut direct, revision.id.0);
+        let leads_there = |local: &Rc<LocalRoute>| {
+            let target = local.route.split.targets.first();
+            target.is_some_and(|target| target.revision_key == revision.key)
+        };
+        if !slot.as_ref().is_some_and(leads_there) {
+            *slot = Some(LocalRoute::new(Arc::new(Route::to(revision))));
+        }
+        let target = Place {
+            in_rule: false,
+            index: 0,
+        };
+        Some(Routed {
+            local: slot.clone()?,
+            rule: 0,
+            target: Some(target),
+            new_cookie: None,
+        })
+    }
+
     /// The throttle of the target, as this worker reaches it; `None` if the revision has gone.
     #[must_use]
     pub fn revision(&self, target: &Target) -> Option<Rc<LocalRevision>> {
         let live = self.current.borrow();
-        let place = target.revision.0 as usize;
         // The route may be older than the tables: ids are reused, names are not.
         let revision = live
             .snapshot
             .revision(target.revision)
             .filter(|revision| revision.key == target.revision_key)?;
         let mut revisions = self.revisions.borrow_mut();
-        if revisions.len() <= place {
-            revisions.resize_with(place + 1, || None);
-        }
+        let known = slot_at(&mut revisions, target.revision.0);
         let dialer = live.dialer(revision);
-        if let Some(local) = &revisions[place]
+        if let Some(local) = &known
             && Arc::ptr_eq(&local.revision, revision)
             && Dialer::is_same(local.dialer.as_ref(), dialer)
         {
             return Some(local.clone());
         }
         let throttle = live.throttles.get(target.revision)?;
-        let gate = match &revisions[place] {
+        let gate = match known {
             Some(old) if Arc::ptr_eq(old.gate.throttle(), throttle) => old.gate.clone(),
             _ => Gate::new(throttle.clone(), self.worker, self.clock.clone()),
         };
@@ -316,26 +356,20 @@ impl LocalLive {
             gate,
             dialer: dialer.cloned(),
         });
-        revisions[place] = Some(local.clone());
+        *known = Some(local.clone());
         Some(local)
     }
 
     fn local_route(&self, route: &Arc<Route>) -> Rc<LocalRoute> {
         let mut routes = self.routes.borrow_mut();
-        let place = route.id.0 as usize;
-        if routes.len() <= place {
-            routes.resize_with(place + 1, || None);
-        }
-        if let Some(local) = &routes[place]
+        let known = slot_at(&mut routes, route.id.0);
+        if let Some(local) = &known
             && Arc::ptr_eq(&local.route, route)
         {
             return local.clone();
         }
-        let local = Rc::new(LocalRoute {
-            route: route.clone(),
-            series: RefCell::default(),
-        });
-        routes[place] = Some(local.clone());
+        let local = LocalRoute::new(route.clone());
+        *known = Some(local.clone());
         local
     }
 }
@@ -381,7 +415,23 @@ fn place_of(target: &Target, split: &Split, found: &Found<'_>) -> Option<Place> 
     })
 }
 
+/// The place of this id, which a longer table makes where there is none.
+fn slot_at<T>(table: &mut Vec<Option<T>>, id: u32) -> &mut Option<T> {
+    let place = id as usize;
+    if table.len() <= place {
+        table.resize_with(place + 1, || None);
+    }
+    &mut table[place]
+}
+
 impl LocalRoute {
+    fn new(route: Arc<Route>) -> Rc<LocalRoute> {
+        Rc::new(LocalRoute {
+            route,
+            series: RefCell::default(),
+        })
+    }
+
     /// Counts one exchange of this route with this revision; returns the facts with its names.
     #[must_use]
     pub fn record<'a>(

@@ -27,7 +27,8 @@ use self::crew::Crew;
 use self::handover::{Handover, Successor};
 use self::signals::{Signals, Told};
 use crate::control::Control;
-use crate::control::reconcile::Reconciler;
+use crate::control::feeds::Feeds;
+use crate::control::reconcile::{Means, Reconciler};
 use crate::control::world::{Running, Status};
 use crate::live::Published;
 use crate::memory::Watcher;
@@ -148,14 +149,14 @@ pub fn run(options: Options) -> Result<(), RunError> {
         pseudonym: format!("tidegate-{:08x}", fastrand::u32(..)),
     });
     let local = start_local(&runtime)?;
-    let mut reconciler = Reconciler::new(
-        compiler,
-        holding.clone(),
+    let means = Means {
+        holding: holding.clone(),
         workers,
-        local.clone(),
-        runtime.handle().clone(),
-        listeners,
-    );
+        local: local.clone(),
+        feeds: Feeds::new(None),
+        runtime: runtime.handle().clone(),
+    };
+    let mut reconciler = Reconciler::new(compiler, means, listeners);
     let next = reconciler.bring_in_line(compiled, credentials, &published.load());
     published.swap(next.live);
     let status = Status::new(registry.clone(), published.clone());

@@ -139,6 +139,11 @@ impl Throttle {
         self.demand(now)
     }
 
+    /// Whether requests are marked now.
+    pub fn is_proxied(&self) -> bool {
+        lock(&self.queue).proxied
+    }
+
     /// No new slot at this address until it is declared again.
     pub fn drain(&self, address: SocketAddr) {
         let mut queue = lock(&self.queue);

@@ -85,10 +85,12 @@ impl Batch {
             return;
         }
         let given = self.state.merged.gateway(&mut self.problems);
+        let defaults = &self.state.defaults;
         let settings = given.map(|(origin, written)| {
-            gateway::compile(&mut report_for(origin, &mut self.problems), written)
+            let mut report = report_for(origin, &mut self.problems);
+            Arc::new(gateway::compile(&mut report, written, defaults))
         });
-        self.state.settings = Arc::new(settings.unwrap_or_default());
+        self.state.settings = settings.unwrap_or_else(|| Arc::clone(defaults));
     }
 
     /// Compiles revisions that may have changed; those that are gone go last, when no route can

@@ -22,9 +22,13 @@ const MEMORY_MIN: u64 = 16 * 1024 * 1024;
 const COUNT_MAX: i64 = u32::MAX as i64;
 pub(super) const BYTES_MAX: i64 = 1 << 50;
 
-pub(super) fn compile(report: &mut Report<'_>, written: &document::Gateway) -> Settings {
+pub(super) fn compile(
+    report: &mut Report<'_>,
+    written: &document::Gateway,
+    defaults: &Settings,
+) -> Settings {
     let path = &Path::Root.key("gateway");
-    let mut settings = Settings::default();
+    let mut settings = defaults.clone();
     if let Some(at) = &written.listeners {
         settings.listeners = listeners(report, &path.key("listeners"), at);
     }

@@ -38,6 +38,8 @@ struct State {
     merged: Merged,
     snapshot: Snapshot,
     domain: Arc<str>,
+    /// What holds where nothing is written.
+    defaults: Arc<Settings>,
     settings: Arc<Settings>,
 }
 
@@ -47,6 +49,7 @@ impl Default for State {
             merged: Merged::default(),
             snapshot: Snapshot::default(),
             domain: DOMAIN.into(),
+            defaults: Arc::default(),
             settings: Arc::default(),
         }
     }
@@ -66,6 +69,18 @@ pub struct Compiled {
 }
 
 impl Compiler {
+    /// One that takes these settings where files say nothing.
+    #[must_use]
+    pub fn with_defaults(defaults: Settings) -> Compiler {
+        let defaults = Arc::new(defaults);
+        let state = State {
+            settings: Arc::clone(&defaults),
+            defaults,
+            ..State::default()
+        };
+        Compiler { state }
+    }
+
     /// Takes in a batch of changes, all or none. A fragment takes the place of what its origin
     /// said before; of several by one origin, the last counts.
     ///

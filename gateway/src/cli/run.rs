@@ -96,6 +96,7 @@ pub(super) fn announcement(addresses: &Addresses) -> String {
         let audience = match listening.audience {
             Audience::Public => "public",
             Audience::Internal => "internal",
+            Audience::Activator => "activator",
         };
         let scheme = if listening.secure { "https" } else { "http" };
         let address = listening.address;

@@ -3,6 +3,7 @@
 
 pub mod credentials;
 pub mod endpoints;
+pub mod feeds;
 pub mod reconcile;
 pub mod world;
 

@@ -17,17 +17,26 @@ use tokio::task::JoinHandle;
 
 use super::credentials;
 use super::endpoints::{self, Outlet};
+use super::feeds::Feeds;
 use crate::live::{Credentials, Live};
 use crate::serve::tls::endpoint::Hosts;
+
+/// What revisions run on.
+#[derive(Debug)]
+pub struct Means {
+    pub holding: Arc<Holding>,
+    pub workers: usize,
+    pub local: Arc<Local>,
+    pub feeds: Arc<Feeds>,
+    /// For tasks that keep endpoints.
+    pub runtime: Handle,
+}
 
 /// Brings what runs in line with what is written.
 #[derive(Debug)]
 pub struct Reconciler {
     compiler: Compiler,
-    holding: Arc<Holding>,
-    workers: usize,
-    local: Arc<Local>,
-    runtime: Handle,
+    means: Means,
     running: HashMap<Key, Running>,
     /// Removed, but perhaps still in use: a revision that comes back finds its slots counted.
     retired: HashMap<Key, Weak<Throttle>>,
@@ -72,20 +81,10 @@ impl Drop for Keeper {
 
 impl Reconciler {
     #[must_use]
-    pub fn new(
-        compiler: Compiler,
-        holding: Arc<Holding>,
-        workers: usize,
-        local: Arc<Local>,
-        runtime: Handle,
-        listeners: Option<Vec<Listener>>,
-    ) -> Self {
+    pub fn new(compiler: Compiler, means: Means, listeners: Option<Vec<Listener>>) -> Reconciler {
         Reconciler {
             compiler,
-            holding,
-            workers,
-            local,
-            runtime,
+            means,
             running: HashMap::new(),
             retired: HashMap::new(),
             settings: None,
@@ -164,8 +163,8 @@ impl Reconciler {
                 throttle
             }
             None => {
-                let namespace = self.holding.namespace(&revision.key.namespace);
-                Throttle::new(limits, Supply::None, &namespace, self.workers)
+                let namespace = self.means.holding.namespace(&revision.key.namespace);
+                Throttle::new(limits, Supply::None, &namespace, self.means.workers)
             }
         };
         let same = known
@@ -173,10 +172,8 @@ impl Reconciler {
             .is_some_and(|running| running.backend == revision.backend && running.hosts == hosts);
         let running = match known {
             Some(running) if same => {
-                if matches!(revision.backend, Backend::Process(_)) {
-                    // Bounds of the revision may have changed that its processes live by.
-                    self.local.adopt(revision.clone(), throttle.clone());
-                }
+                // Bounds of the revision may have changed that its scaler goes by.
+                self.adopt(revision, &throttle);
                 running
             }
             known => self.supply(revision, &throttle, known, hosts),
@@ -193,13 +190,13 @@ impl Reconciler {
         known: Option<Running>,
         hosts: Option<Arc<Hosts>>,
     ) -> Running {
-        let was_process = known
-            .as_ref()
-            .is_some_and(|running| matches!(running.backend, Backend::Process(_)));
+        let before = known.map(|running| running.backend.clone());
         // Whoever brought endpoints has no say from here on.
-        drop(known);
-        if was_process && !matches!(revision.backend, Backend::Process(_)) {
-            self.local.release(&revision.key);
+        if let Some(before) = before
+            .as_ref()
+            .filter(|one| scaler(one) != scaler(&revision.backend))
+        {
+            self.release(before, &revision.key);
         }
         let mut keeper = None;
         match &revision.backend {
@@ -220,17 +217,17 @@ impl Reconciler {
                             outlet.clone(),
                             hosts.clone(),
                         );
-                        let task = self.runtime.spawn(keep);
+                        let task = self.means.runtime.spawn(keep);
                         keeper = Some(Keeper { outlet, task });
                     }
                 }
             }
-            Backend::Process(_) => {
-                if !was_process {
+            Backend::Process(_) | Backend::Fed(_) => {
+                if before.as_ref().map(scaler) != Some(scaler(&revision.backend)) {
                     // Fixed endpoints, or those of a revision that comes back: not the scaler's.
                     throttle.set_endpoints(&[]);
                 }
-                self.local.adopt(revision.clone(), throttle.clone());
+                self.adopt(revision, throttle);
             }
         }
         Running {
@@ -238,6 +235,30 @@ impl Reconciler {
             backend: revision.backend.clone(),
             hosts,
             _keeper: keeper,
+        }
+    }
+
+    /// Says to whoever brings endpoints, if anybody does, that this revision is theirs.
+    fn adopt(&self, revision: &Arc<Revision>, throttle: &Arc<Throttle>) {
+        let Means { local, feeds, .. } = &self.means;
+        match scaler(&revision.backend) {
+            Scaler::None => {}
+            Scaler::Local => local.adopt(revision.clone(), throttle.clone()),
+            Scaler::Feed => {
+                throttle.set_supply(Supply::Fixed);
+                feeds.connect(&revision.key, throttle.clone());
+            }
+            Scaler::Knative => feeds.adopt(revision, throttle),
+        }
+    }
+
+    /// Says that it is theirs no longer.
+    fn release(&self, before: &Backend, key: &Key) {
+        let Means { local, feeds, .. } = &self.means;
+        match scaler(before) {
+            Scaler::None => {}
+            Scaler::Local => local.release(key),
+            Scaler::Feed | Scaler::Knative => feeds.release(key),
         }
     }
 
@@ -254,10 +275,29 @@ impl Reconciler {
             self.retired.insert(key.clone(), throttle);
             // Fixed endpoints stay until the last waiter has had its turn; a scaler's go.
             running.throttle.retire();
-            if matches!(running.backend, Backend::Process(_)) {
-                self.local.release(key);
-            }
+            self.release(&running.backend, key);
         }
+    }
+}
+
+/// Who brings endpoints, if they are not written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scaler {
+    None,
+    /// Processes of this machine.
+    Local,
+    /// Whoever is behind a feed: they are used as they come.
+    Feed,
+    /// Knative: they are asked first.
+    Knative,
+}
+
+fn scaler(backend: &Backend) -> Scaler {
+    match backend {
+        Backend::None | Backend::Fixed { .. } => Scaler::None,
+        Backend::Process(_) => Scaler::Local,
+        Backend::Fed(fed) if fed.knative.is_some() => Scaler::Knative,
+        Backend::Fed(_) => Scaler::Feed,
     }
 }
 

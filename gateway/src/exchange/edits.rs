@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use config::settings::Underscores;
 use config::snapshot::{Action, PathMatch, Redirect, Sticky};
 
-use super::{Client, Exchange};
+use super::{Client, Exchange, knative};
 use crate::http::answer::line;
 use crate::http::field::{Head, Name};
 use crate::http::h1::encode;
@@ -23,7 +23,7 @@ pub(super) struct Edits {
     /// The target that takes the place of the one received; empty = none.
     target: Vec<u8>,
     /// The host likewise.
-    host: Option<Box<[u8]>>,
+    host: Vec<u8>,
     /// Where the id that we gave the request stands in `lines`.
     id: Option<(usize, usize)>,
     /// Whole lines put behind the response's fields.
@@ -35,35 +35,53 @@ impl Edits {
     pub(super) fn clear(&mut self) {
         self.lines.clear();
         self.target.clear();
-        self.host = None;
+        self.host.clear();
         self.id = None;
         self.response.clear();
     }
 
     /// Bytes of memory it keeps.
     pub(super) fn capacity(&self) -> usize {
-        self.lines.capacity() + self.target.capacity() + self.response.capacity()
+        let ours = self.lines.capacity() + self.target.capacity() + self.host.capacity();
+        ours + self.response.capacity()
     }
 
     pub(super) fn request(&self) -> RequestEdits<'_> {
         RequestEdits {
             target: (!self.target.is_empty()).then_some(&self.target),
-            host: self.host.as_deref(),
+            host: self.host(),
             lines: &self.lines,
         }
     }
 
+    /// The host that takes the place of the one received.
+    pub(super) fn host(&self) -> Option<&[u8]> {
+        (!self.host.is_empty()).then_some(&self.host)
+    }
+
+    pub(super) fn set_host(&mut self, host: impl std::fmt::Display) {
+        self.host.clear();
+        // Writing to a vector cannot fail.
+        let _infallible = write!(self.host, "{host}");
+    }
+
+    /// Whether a line of this name is there.
+    pub(super) fn has(&self, name: &str) -> bool {
+        let mut lines = self.lines.split_inclusive(|byte| *byte == b'\n');
+        lines.any(|line| is_named(line, name))
+    }
+
     /// Sets a line, in place of any with this name.
-    fn set(&mut self, name: &str, value: &str) {
+    pub(super) fn set(&mut self, name: &str, value: &[u8]) {
         self.unset(name);
         if name.eq_ignore_ascii_case(Name::XRequestId.text()) {
             let start = self.lines.len() + name.len() + ": ".len();
             self.id = Some((start, start + value.len()));
         }
-        line(&mut self.lines, name, value.as_bytes());
+        line(&mut self.lines, name, value);
     }
 
-    fn unset(&mut self, name: &str) {
+    pub(super) fn unset(&mut self, name: &str) {
         let mut at = 0;
         while let Some(length) = memchr::memchr(b'\n', &self.lines[at..]) {
             let end = at + length + 1;
@@ -102,7 +120,7 @@ impl Exchange<'_> {
     /// Decides everything that changes in the request's head.
     pub(super) fn edit(&mut self, routed: &Routed) {
         self.forwarded();
-        self.strip();
+        self.strip(routed);
         let received: &[u8] = match self.request.version {
             Version::Http10 => b"via: 1.0 ",
             Version::Http11 => b"via: 1.1 ",
@@ -115,11 +133,13 @@ impl Exchange<'_> {
         self.edit_for(routed);
     }
 
-    /// Undoes what the route before wanted, and does what this one wants.
-    pub(super) fn edit_again(&mut self, routed: &Routed) {
-        if let Some(before) = self.routed.take() {
+    /// Undoes what its route wanted.
+    pub(super) fn unedit(&mut self) {
+        self.unmark();
+        for before in self.rerouted.drain(..).chain(self.routed.take()) {
             let of_rule = match &before.rule().action {
                 Action::Forward(forward) => &forward.set_headers[..],
+                Action::Reroute(reroute) => &reroute.set_headers[..],
                 Action::Redirect(_) | Action::Respond(_) => &[],
             };
             let of_target = before
@@ -129,13 +149,21 @@ impl Exchange<'_> {
                 self.edits.unset(name);
             }
         }
-        self.edits.host = None;
+        self.edits.host.clear();
         self.edits.target.clear();
-        self.edit_for(routed);
     }
 
-    /// What rule and target want changed.
-    fn edit_for(&mut self, routed: &Routed) {
+    /// What rules and target want changed, those that came first first.
+    pub(super) fn edit_for(&mut self, routed: &Routed) {
+        for before in std::mem::take(&mut self.rerouted) {
+            if let Action::Reroute(reroute) = &before.rule().action {
+                for (name, value) in &reroute.set_headers {
+                    self.set_header(name, value);
+                }
+                self.edits.set_host(&reroute.host);
+            }
+            self.rerouted.push(before);
+        }
         let Action::Forward(forward) = &routed.rule().action else {
             return;
         };
@@ -154,8 +182,11 @@ impl Exchange<'_> {
         for (name, value) in of_target {
             self.set_header(name, value);
         }
+        if let Some(hash) = self.passed_hash.take() {
+            self.set_header(knative::HASH, &hash);
+        }
         if let Some(host) = &forward.rewrite_host {
-            self.edits.host = Some(host.as_bytes().into());
+            self.edits.set_host(host);
         }
         if let Some(path) = &forward.rewrite_path {
             let (target, matched) = (self.request.target(), &routed.rule().path);
@@ -165,11 +196,11 @@ impl Exchange<'_> {
 
     fn set_header(&mut self, name: &str, value: &str) {
         self.request.head.drop_named(name.as_bytes());
-        self.edits.set(name, value);
+        self.edits.set(name, value.as_bytes());
     }
 
     /// What nobody but us may say of the client, and what nobody outside may say at all.
-    fn strip(&mut self) {
+    fn strip(&mut self, routed: &Routed) {
         let head = &mut self.request.head;
         head.drop_all(Name::XForwardedClientCert);
         head.drop_all(Name::Lookalike);
@@ -177,8 +208,12 @@ impl Exchange<'_> {
             let name = Name::XForwardedClientCert.text();
             line(&mut self.edits.lines, name, identity);
         }
-        if !self.client.internal {
-            head.drop_all(Name::Control);
+        if !self.client.is_internal() {
+            let first = self.rerouted.first().unwrap_or(routed);
+            match first.route().network_hash {
+                Some(_) => head.drop_all_but(Name::Control, knative::is_for_everybody),
+                None => head.drop_all(Name::Control),
+            }
         }
     }
 

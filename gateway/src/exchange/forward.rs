@@ -54,6 +54,7 @@ impl Exchange<'_> {
         let begun = self.worker.tick();
         self.seen.attempts += 1;
         self.seen.address = Some(slot.address());
+        self.mark(&slot);
         let mut up = match self.connection(revision, &slot, down).await {
             Ok(up) => up,
             Err(Unconnected::Over(end)) => return Attempt::Over(end),

@@ -79,6 +79,19 @@ impl Answer {
         answer
     }
 
+    /// A refusal in other words than ours.
+    #[must_use]
+    pub fn saying(reason: Reason, text: String, date: &[u8]) -> Answer {
+        let body = text.into_bytes();
+        let mut answer = Answer::new(reason.status(), "text/plain; charset=utf-8", body, date);
+        answer.line("x-content-type-options", b"nosniff");
+        answer.line("tidegate-reason", reason.word().as_bytes());
+        if let Some(seconds) = reason.retry_after() {
+            answer.line("retry-after", seconds.to_string().as_bytes());
+        }
+        answer
+    }
+
     /// Adds a header line. The value must hold no CR or LF.
     pub fn line(&mut self, name: &str, value: &[u8]) {
         line(&mut self.lines, name, value);

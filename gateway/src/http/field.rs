@@ -322,6 +322,23 @@ impl Head {
         }
     }
 
+    /// Leaves out those with this id whose name is not to be kept.
+    pub fn drop_all_but(&mut self, id: Name, keeps: impl Fn(&[u8]) -> bool) {
+        let Head { bytes, fields, .. } = self;
+        for field in fields.iter_mut().filter(|field| field.id == id) {
+            field.dropped |= !keeps(field.name.of(bytes));
+        }
+    }
+
+    /// Whether a field with this name, known or not, in any case, is passed on.
+    #[must_use]
+    pub fn passes(&self, name: &[u8]) -> bool {
+        let named = |field: &Field| field.name.of(&self.bytes).eq_ignore_ascii_case(name);
+        self.fields
+            .iter()
+            .any(|field| !field.dropped && named(field))
+    }
+
     /// Leaves out every field with this name, known or not, in any case.
     pub fn drop_named(&mut self, name: &[u8]) {
         let Head { bytes, fields, .. } = self;

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use config::settings::Audience;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
@@ -72,7 +71,7 @@ pub(super) async fn arrive(
     let client = Client {
         address,
         listener,
-        internal: of.audience == Audience::Internal,
+        audience: of.audience,
         trusted,
         secure: false,
         identity: None,

@@ -91,7 +91,10 @@ fn control_headers_do_not_come_in_from_outside() {
             assert_eq!(values(&head, "knative-serving-tag"), ["none"]);
             assert_eq!(values(&head, "knative-other"), ["x"]);
         }
-        let head = seen(&world, &fields, |client| client.internal = true).await;
+        let head = seen(&world, &fields, |client| {
+            client.audience = Audience::Internal
+        })
+        .await;
         for name in CONTROL {
             assert_eq!(values(&head, name), ["x"], "{head}");
         }
@@ -122,10 +125,10 @@ fn who_a_client_is_stands_in_its_certificate_and_nowhere_else() {
         let said = "X-Forwarded-Client-Cert: Subject=\"CN=root\"\r\n";
         let name = "x-forwarded-client-cert";
         for trusted in [false, true] {
-            for internal in [false, true] {
+            for audience in [Audience::Public, Audience::Internal] {
                 let head = seen(&world, said, |client| {
                     client.trusted = trusted;
-                    client.internal = internal;
+                    client.audience = audience;
                 })
                 .await;
                 assert!(values(&head, name).is_empty(), "{head}");

@@ -62,7 +62,10 @@ impl Options {
     fn who(self) -> impl FnOnce(&mut Client) {
         move |client| {
             client.trusted = self.0 & 16 != 0;
-            client.internal = self.0 & 32 != 0;
+            client.audience = match self.0 & 32 {
+                0 => Audience::Public,
+                _ => Audience::Internal,
+            };
         }
     }
 }
@@ -299,7 +302,7 @@ fn is_told(head: &RequestHead, options: Options) {
     for never in [Name::XForwardedClientCert, Name::Lookalike] {
         assert!(all(never).is_empty(), "{never:?}: {shown}");
     }
-    if !who.internal {
+    if !who.is_internal() {
         assert!(all(Name::Control).is_empty(), "{shown}");
     }
     if !who.trusted {

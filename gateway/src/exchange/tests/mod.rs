@@ -20,6 +20,8 @@ mod faults;
 mod grpc;
 pub(crate) mod hostile;
 #[cfg(test)]
+mod knative;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod memory;
@@ -44,6 +46,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use activator::admission::{Holding, Limits, Supply, Throttle};
+use config::settings::Audience;
 use config::{Compiler, Content, Fragment, Origin};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -123,6 +126,11 @@ impl World {
              revisions:\n  - {{ name: a, {backend}, {revision} }}\n"
         );
         let content = config::parse("test.yaml", &text);
+        World::saying(content, endpoint)
+    }
+
+    /// Of the first revision that this says.
+    fn saying(content: Content, endpoint: SocketAddr) -> World {
         assert!(matches!(content, Content::Documents { .. }), "{content:?}");
         let origin = Origin::File("test.yaml".into());
         let compiled = Compiler::default()
@@ -244,7 +252,7 @@ fn world_client() -> Client {
     Client {
         address: "192.0.2.7:4321".parse().unwrap(),
         listener: 0,
-        internal: false,
+        audience: Audience::Public,
         trusted: false,
         secure: false,
         identity: None,
