@@ -63,6 +63,8 @@ pub type SetHeaders = ThinVec<(Box<str>, Box<str>)>;
 pub struct Rule {
     /// Position in the file, counted from 1 within the route; what `explain` prints.
     pub number: u32,
+    /// Plain requests at public listeners are sent to `https`.
+    pub https_only: bool,
     pub path: PathMatch,
     /// As on the wire (methods know case), sorted; empty = any.
     pub methods: ThinVec<Box<str>>,
@@ -219,7 +221,9 @@ impl Snapshot {
     pub fn revision_named(&self, namespace: &str, name: &str) -> Option<&Arc<Revision>> {
         let is = |key: &Key| *key.namespace == *namespace && *key.name == *name;
         let hash = hash_parts(&[namespace, name]);
-        let known = self.revisions_by_key.get(hash, |known| is(&known.revision.key));
+        let known = self
+            .revisions_by_key
+            .get(hash, |known| is(&known.revision.key));
         known.map(|known| &known.revision)
     }
 
@@ -312,6 +316,7 @@ impl Rule {
         static IMPLICIT: LazyLock<Arc<[Rule]>> = LazyLock::new(|| {
             Arc::from([Rule {
                 number: 1,
+                https_only: false,
                 path: PathMatch::Prefix("".into()),
                 methods: ThinVec::new(),
                 headers: ThinVec::new(),

@@ -288,6 +288,12 @@ impl Exchange<'_> {
             return Ok(None);
         }
         let routed = self.route().map_err(End::Refused)?;
+        let first = self.rerouted.first().unwrap_or(&routed);
+        if let Some(answer) = self.rule_to_https(first.rule()).map_err(End::Refused)? {
+            self.routed = Some(routed);
+            self.answer(answer, down).await?;
+            return Ok(None);
+        }
         let own = match &routed.rule().action {
             Action::Forward(_) | Action::Reroute(_) => self.probed(&routed),
             Action::Redirect(redirect) => Some(self.redirect(redirect)),

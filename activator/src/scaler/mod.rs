@@ -5,4 +5,5 @@
 
 pub mod ask;
 pub mod autoscale;
+pub mod knative;
 pub mod local;

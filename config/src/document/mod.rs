@@ -140,6 +140,9 @@ pub struct Rule {
     pub reroute: Option<Box<At<Reroute>>>,
     /// Slot to response head; takes the place of the targets' `timeout`.
     pub timeout: Option<At<DurationText>>,
+    /// Requests that come to a public listener by plain HTTP are sent to `https` on its standard port
+    /// (`false`).
+    pub https_only: Option<bool>,
 }
 
 /// A redirect; what is not given is taken from the request.

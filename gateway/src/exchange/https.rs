@@ -1,5 +1,7 @@
 //! Which scheme the client used, and the way from `http` to `https`.
 
+use config::snapshot::Rule;
+
 use super::Exchange;
 use super::edits::without_port;
 use crate::http::answer::Answer;
@@ -27,18 +29,25 @@ impl Exchange<'_> {
     /// # Errors
     /// It names no host to be sent to.
     pub(super) fn to_https(&self) -> Result<Option<Answer>, Reason> {
-        let listener = self
-            .worker
-            .shared
-            .settings
-            .listeners
-            .get(self.client.listener);
-        let Some(port) = listener.and_then(|listener| listener.https_redirect) else {
-            return Ok(None);
-        };
-        if self.scheme() == "https" {
-            return Ok(None);
+        let listeners = &self.worker.shared.settings.listeners;
+        let listener = listeners.get(self.client.listener);
+        match listener.and_then(|listener| listener.https_redirect) {
+            Some(port) if self.scheme() != "https" => self.sent_to_https(port).map(Some),
+            _ => Ok(None),
         }
+    }
+
+    /// The answer to a plain request from the public where the rule wants none.
+    ///
+    /// # Errors
+    /// It names no host to be sent to.
+    pub(super) fn rule_to_https(&self, rule: &Rule) -> Result<Option<Answer>, Reason> {
+        let plain = rule.https_only && !self.client.is_internal() && self.scheme() != "https";
+        let answer = plain.then(|| self.sent_to_https(HTTPS_PORT));
+        answer.transpose()
+    }
+
+    fn sent_to_https(&self, port: u16) -> Result<Answer, Reason> {
         let host = without_port(self.request.host());
         if host.is_empty() {
             return Err(Reason::NoRoute);
@@ -60,6 +69,6 @@ impl Exchange<'_> {
         let answer = |date: &[u8]| Answer::new(status, "", Vec::new(), date);
         let mut answer = self.worker.date(answer);
         answer.line("location", &location);
-        Ok(Some(answer))
+        Ok(answer)
     }
 }

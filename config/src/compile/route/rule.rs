@@ -66,6 +66,7 @@ impl Work<'_, '_> {
         let set_path = &path.key("setResponseHeaders");
         Rule {
             number: u32::try_from(index + 1).unwrap_or(u32::MAX),
+            https_only: written.https_only.unwrap_or_default(),
             path: self.path_match(path, written),
             methods: self.methods(&path.key("methods"), written),
             headers: self.header_matches(&path.key("headers"), written),

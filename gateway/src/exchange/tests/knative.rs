@@ -16,6 +16,10 @@ routes:
     rules: [{reroute: {host: a.test}, setHeaders: {K-Original-Host: www.test}}]
   - {name: round, hosts: [round.test], rules: [{reroute: {host: round.test}}]}
   - {name: lost, hosts: [lost.test], networkHash: dead, rules: [{reroute: {host: nowhere.test}}]}
+  - name: strict
+    hosts: [strict.test]
+    networkHash: cafe
+    rules: [{httpsOnly: true, traffic: [{revision: a}]}, {path: /open, traffic: [{revision: a}]}]
   - name: shy
     visibility: cluster-local
     hosts: [shy.test]
@@ -263,5 +267,23 @@ fn the_kubelet_hears_of_an_activator_until_it_ends() {
         // From outside it is a request like any other.
         let head = heard(&world, "a.test", asks, Audience::Public).await;
         assert_eq!(lines(&head, "user-agent"), ["kube-probe/1.30"]);
+    });
+}
+
+#[test]
+fn plain_requests_of_the_public_are_sent_to_https_where_a_rule_wants_it() {
+    run(async {
+        let world = world();
+        let answer = told(&world, "strict.test:80", "", Audience::Public).await;
+        assert!(answer.starts_with("HTTP/1.1 301 "), "{answer}");
+        assert_eq!(lines(&answer, "location"), ["https://strict.test/"]);
+        // As its controller takes for an answer.
+        let answer = told(&world, "strict.test", ASKS, Audience::Public).await;
+        assert!(answer.starts_with("HTTP/1.1 301 "), "{answer}");
+        heard(&world, "strict.test", "", Audience::Internal).await;
+        let mut client = world.client_as(|client| client.secure = true);
+        let mut endpoint = world.endpoint();
+        say(&mut client, "GET / HTTP/1.1\r\nhost: strict.test\r\n\r\n").await;
+        read_head(&mut endpoint).await;
     });
 }
