@@ -47,8 +47,10 @@ pub struct Listener {
 /// How a listener speaks TLS. What the files hold is checked by whoever reads them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// Never empty; the first is for names that no other is for.
+    /// The first is for names that no other is for. Empty only if others come with routes.
     pub certificates: Vec<Certificate>,
+    /// Those that come with routes are used before.
+    pub from_routes: bool,
     pub client_ca: Option<ClientCa>,
     /// Keys of session tickets, the first for new ones. Empty: keys of our own.
     pub ticket_keys: Vec<FileRef>,

@@ -57,7 +57,7 @@ fn one_of_10_000(bencher: Bencher<'_, '_>, what: &str) {
         holding,
         workers: WORKERS,
         local,
-        feeds: Feeds::new(None),
+        feeds: Feeds::new(None, Arc::default()),
         runtime: runtime.handle().clone(),
     };
     let mut reconciler = Reconciler::new(Compiler::default(), means, None);

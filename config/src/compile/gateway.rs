@@ -91,7 +91,7 @@ fn listeners(
         let listener = &at.value;
         let proxy_protocol = proxy_protocol(report, path, listener);
         let tls = listener.tls.as_ref();
-        let tls = tls.map(|at| tls::listener(report, &path.key("tls"), &at.value));
+        let tls = tls.map(|at| tls::listener(report, &path.key("tls"), at));
         let https_redirect = https_redirect(report, path, listener);
         let connections = listener.connections.as_ref();
         let connections = bound(report, &path.key("connections"), connections);

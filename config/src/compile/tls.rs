@@ -17,17 +17,21 @@ const TICKET_KEYS_MAX: usize = 8;
 /// Names of one certificate.
 const HOSTS_MAX: usize = 256;
 
-pub(super) fn listener(report: &mut Report<'_>, path: &Path<'_>, written: &document::Tls) -> Tls {
+pub(super) fn listener(report: &mut Report<'_>, path: &Path<'_>, at: &At<document::Tls>) -> Tls {
+    let written = &at.value;
     let list = &path.key("certificates");
-    let all = &written.certificates;
-    if all.value.is_empty() {
+    let from_routes = written.from_routes.as_ref().is_some_and(|at| at.value);
+    let all = written.certificates.as_ref();
+    let mark = all.map_or(at.mark, |all| all.mark);
+    let all = all.map_or(&[][..], |all| &all.value);
+    if all.is_empty() && !from_routes {
         let hint = "write at least one: { cert: chain.pem, key: key.pem }";
-        report.add(list, all.mark, "[]", "there is no certificate", hint);
+        report.add(list, mark, "[]", "there is no certificate", hint);
     }
-    check::at_most(report, list, all.mark, all.value.len(), CERTIFICATES_MAX);
+    check::at_most(report, list, mark, all.len(), CERTIFICATES_MAX);
     let mut seen = HashMap::new();
-    let mut certificates = Vec::with_capacity(all.value.len());
-    for (index, at) in all.value.iter().enumerate() {
+    let mut certificates = Vec::with_capacity(all.len());
+    for (index, at) in all.iter().enumerate() {
         let path = &list.item(index);
         certificates.push(Certificate {
             cert: file(report, &path.key("cert"), &at.value.cert),
@@ -42,6 +46,7 @@ pub(super) fn listener(report: &mut Report<'_>, path: &Path<'_>, written: &docum
     }
     Tls {
         certificates,
+        from_routes,
         client_ca: client_ca(report, path, written),
         ticket_keys: ticket_keys(report, &path.key("ticketKeys"), written),
         unknown_name: written.unknown_name.unwrap_or_default(),

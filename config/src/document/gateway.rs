@@ -75,8 +75,11 @@ pub enum ProxyProtocol {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Tls {
     /// Certificates, chosen by the name the client asks for. The first is also for clients that ask
-    /// for none, or for one that no certificate is for.
-    pub certificates: At<Vec<At<Certificate>>>,
+    /// for none, or for one that no certificate is for. At least one, unless `fromRoutes`.
+    pub certificates: Option<At<Vec<At<Certificate>>>>,
+    /// Whether certificates are used that a cluster brings with its routes; these go first (`false`).
+    /// Without any for the name a client asks for, and without `certificates`, it gets no connection.
+    pub from_routes: Option<At<bool>>,
     /// PEM file of the authorities that client certificates are checked against (clients are not
     /// asked for one).
     pub client_ca: Option<At<Text>>,

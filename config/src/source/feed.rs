@@ -1,9 +1,11 @@
-//! Endpoints that come apart from fragments: they change far more often than routes, and touch one
-//! revision and no table.
+//! What sources bring apart from fragments: endpoints, which change far more often than routes and
+//! touch one revision and no table, and certificates, which are no text.
 
-use std::fmt::Debug;
-use std::net::SocketAddr;
+use std::fmt::{self, Debug};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
+use crate::fragment::Origin;
 use crate::revision::Key;
 
 /// The addresses of a revision, as its source knows them now.
@@ -17,10 +19,44 @@ pub struct Addresses {
     pub proxied: bool,
 }
 
-/// Where a source says which addresses revisions have. Calls return at once.
+/// A certificate for names that routes answer on.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// Names it is used for, like `example.com` and `*.example.com`, in lower case.
+    pub hosts: Vec<Box<str>>,
+    /// Used by internal listeners, else by public ones.
+    pub internal: bool,
+    /// PEM: the server's own certificate first, then those that lead to an authority.
+    pub chain: Arc<[u8]>,
+    /// PEM.
+    pub key: Arc<[u8]>,
+}
+
+impl Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Keys do not belong into logs.
+        f.debug_struct("Certificate")
+            .field("hosts", &self.hosts)
+            .field("internal", &self.internal)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a source says which addresses revisions have, and which certificates routes. Calls return
+/// at once.
 pub trait Feed: Send + Sync + Debug {
     /// The whole set, in place of the one before. It may come before the revision does.
     fn addresses(&self, revision: &Key, now: Addresses);
+
     /// The source says nothing more about this revision.
     fn forget(&self, revision: &Key);
+
+    /// The addresses of the gateway's replicas that get requests, ours perhaps among them.
+    fn replicas(&self, now: &[IpAddr]);
+
+    /// All certificates that come with what `origin` says, in place of those before.
+    ///
+    /// # Errors
+    /// What is wrong with one of them, for people; then nothing has changed.
+    fn certificates(&self, origin: &Origin, now: &[Certificate]) -> Result<(), String>;
 }

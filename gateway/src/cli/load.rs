@@ -32,7 +32,7 @@ pub(super) fn load_all(files: Vec<PathBuf>) -> Loaded {
     let Loaded { compiled, sources } = load(files);
     let compiled = compiled.and_then(|compiled| {
         let listeners = &compiled.settings.listeners;
-        credentials::read(&compiled, Some(listeners), &Live::default())?;
+        credentials::read(&compiled, Some(listeners), &Arc::default(), &Live::default())?;
         Ok(compiled)
     });
     Loaded { compiled, sources }

@@ -5,24 +5,29 @@ use std::sync::Arc;
 
 use config::Compiled;
 use config::problem::Problem;
-use config::settings::Listener;
+use config::settings::{Audience, Listener};
 
 use crate::live::{Credentials, Live};
 use crate::serve::tls::endpoint::Dialer;
+use crate::serve::tls::names::FromRoutes;
 use crate::serve::tls::server::Acceptor;
+use crate::serve::tls::store::Store;
 
 /// Reads what a batch of changes refers to. `running` are the listeners that are served, `None` if
-/// flags took the place of those in the files; `old` is what is published. Blocks.
+/// flags took the place of those in the files; `store` has the certificates that come with routes;
+/// `old` is what is published. Blocks.
 ///
 /// # Errors
 /// Everything that is wrong with any of the files, in the order of where they are named.
 pub fn read(
     compiled: &Compiled,
     running: Option<&[Listener]>,
+    store: &Arc<Store>,
     old: &Live,
 ) -> Result<Arc<Credentials>, Vec<Problem>> {
     let mut reading = Reading {
         compiled,
+        store,
         old,
         problems: Vec::new(),
     };
@@ -51,6 +56,7 @@ pub fn read(
 
 struct Reading<'a> {
     compiled: &'a Compiled,
+    store: &'a Arc<Store>,
     old: &'a Live,
     problems: Vec<Problem>,
 }
@@ -71,7 +77,11 @@ impl Reading<'_> {
                 let tls = listener.tls.as_ref()?;
                 let before = place(running, index, listener);
                 let before = before.and_then(|place| known.get(place)?.as_ref());
-                let read = Acceptor::read(tls, before);
+                let from_routes = FromRoutes {
+                    store: self.store.clone(),
+                    internal: listener.audience != Audience::Public,
+                };
+                let read = Acceptor::read(tls, before, from_routes);
                 read.map_err(|problems| self.problems.extend(problems)).ok()
             })
             .collect();

@@ -1,22 +1,29 @@
-//! Endpoints that sources bring apart from fragments, on their way to whoever runs the revision.
+//! What sources bring apart from fragments, on its way: endpoints to whoever runs the revision,
+//! certificates to where handshakes find them.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use activator::admission::{Supply, Throttle};
 use activator::scaler::knative::Knative;
 use config::revision::{Key, Revision};
-use config::source::feed::{Addresses, Feed};
+use config::source::Origin;
+use config::source::feed::{Addresses, Certificate, Feed};
+
+use crate::serve::tls::store::Store;
 
 /// What is fed, and to whom. Addresses may come before their revision does, and the other way round.
 #[derive(Debug)]
 pub struct Feeds {
     knative: Option<Arc<Knative>>,
+    certificates: Arc<Store>,
     known: Mutex<HashMap<Key, Fed>>,
 }
 
 #[derive(Debug, Default)]
 struct Fed {
+    /// Unless whoever takes them keeps them.
     addresses: Option<Addresses>,
     outlet: Option<Outlet>,
 }
@@ -33,11 +40,16 @@ enum Outlet {
 impl Feeds {
     /// `knative`: who looks after revisions of Knative, if there may be any.
     #[must_use]
-    pub fn new(knative: Option<Arc<Knative>>) -> Arc<Feeds> {
+    pub fn new(knative: Option<Arc<Knative>>, certificates: Arc<Store>) -> Arc<Feeds> {
         Arc::new(Feeds {
             knative,
+            certificates,
             known: Mutex::default(),
         })
+    }
+
+    pub(super) fn store(&self) -> &Arc<Store> {
+        &self.certificates
     }
 
     /// Brings this throttle what is known of its revision, and what comes.
@@ -49,7 +61,7 @@ impl Feeds {
     pub(super) fn adopt(&self, revision: &Arc<Revision>, throttle: &Arc<Throttle>) {
         match &self.knative {
             Some(knative) => {
-                knative.adopt(revision.clone(), throttle.clone());
+                knative.adopt(revision, throttle);
                 self.attach(&revision.key, Outlet::Knative(knative.clone()));
             }
             None => throttle.set_supply(Supply::None),
@@ -73,7 +85,18 @@ impl Feeds {
     fn attach(&self, key: &Key, outlet: Outlet) {
         let mut known = self.lock();
         let fed = known.entry(key.clone()).or_default();
-        outlet.take(key, fed.addresses.clone().unwrap_or_default());
+        match &outlet {
+            Outlet::Throttle(throttle) => {
+                let addresses = fed.addresses.as_ref();
+                throttle.set_endpoints(addresses.map_or(&[], |known| &known.ready));
+            }
+            Outlet::Knative(knative) => {
+                // It keeps them from here on.
+                if let Some(addresses) = fed.addresses.take() {
+                    knative.addresses(key, addresses);
+                }
+            }
+        }
         fed.outlet = Some(outlet);
     }
 
@@ -82,36 +105,41 @@ impl Feeds {
     }
 }
 
-impl Outlet {
-    fn take(&self, key: &Key, addresses: Addresses) {
-        match self {
-            Outlet::Throttle(throttle) => throttle.set_endpoints(&addresses.ready),
-            Outlet::Knative(knative) => knative.addresses(key, addresses),
-        }
-    }
-}
-
 impl Feed for Feeds {
     fn addresses(&self, revision: &Key, now: Addresses) {
         // Under the lock: what comes later must arrive later.
         let mut known = self.lock();
         let fed = known.entry(revision.clone()).or_default();
-        if let Some(outlet) = &fed.outlet {
-            outlet.take(revision, now.clone());
+        match &fed.outlet {
+            Some(Outlet::Knative(knative)) => knative.addresses(revision, now),
+            Some(Outlet::Throttle(throttle)) => {
+                throttle.set_endpoints(&now.ready);
+                fed.addresses = Some(now);
+            }
+            None => fed.addresses = Some(now),
         }
-        fed.addresses = Some(now);
+    }
+
+    fn replicas(&self, now: &[IpAddr]) {
+        if let Some(knative) = &self.knative {
+            knative.replicas(now);
+        }
+    }
+
+    fn certificates(&self, origin: &Origin, now: &[Certificate]) -> Result<(), String> {
+        self.certificates.replace(origin, now)
     }
 
     fn forget(&self, revision: &Key) {
         let mut known = self.lock();
-        if let Some(fed) = known.get_mut(revision) {
-            if let Some(outlet) = &fed.outlet {
-                outlet.take(revision, Addresses::default());
-            }
-            fed.addresses = None;
-            if fed.outlet.is_none() {
-                known.remove(revision);
-            }
+        let Some(fed) = known.get_mut(revision) else {
+            return;
+        };
+        fed.addresses = None;
+        match &fed.outlet {
+            Some(Outlet::Knative(knative)) => knative.forget(revision),
+            Some(Outlet::Throttle(throttle)) => throttle.set_endpoints(&[]),
+            None => drop(known.remove(revision)),
         }
     }
 }

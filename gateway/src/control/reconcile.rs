@@ -100,7 +100,8 @@ impl Reconciler {
     pub fn apply(&mut self, fragments: Vec<Fragment>, old: &Live) -> Result<Next, Vec<Problem>> {
         let before = self.compiler.clone();
         let compiled = self.compiler.apply(fragments)?;
-        match credentials::read(&compiled, self.listeners.as_deref(), old) {
+        let (listeners, store) = (self.listeners.as_deref(), self.means.feeds.store());
+        match credentials::read(&compiled, listeners, store, old) {
             Ok(credentials) => Ok(self.bring_in_line(compiled, credentials, old)),
             Err(problems) => {
                 self.compiler = before;

@@ -9,6 +9,7 @@ use config::{Compiled, Compiler};
 use super::{RunError, sources_of};
 use crate::control::credentials;
 use crate::live::{Credentials, Live};
+use crate::serve::tls::store::Store;
 
 /// A configuration that can be run, with all it refers to.
 pub(super) struct Checked {
@@ -21,10 +22,15 @@ pub(super) struct Checked {
 }
 
 /// Compiles what was read, and reads what that refers to.
-pub(super) fn check(fragments: Vec<Fragment>, overrides: &Overrides) -> Result<Checked, RunError> {
+pub(super) fn check(
+    fragments: Vec<Fragment>,
+    overrides: &Overrides,
+    defaults: Settings,
+    store: &Arc<Store>,
+) -> Result<Checked, RunError> {
     let sources = sources_of(&fragments);
     let invalid = |problems| RunError::Invalid { problems, sources };
-    let mut compiler = Compiler::default();
+    let mut compiler = Compiler::with_defaults(defaults);
     let compiled = match compiler.apply(fragments) {
         Ok(compiled) => compiled,
         Err(problems) => return Err(invalid(problems)),
@@ -33,7 +39,7 @@ pub(super) fn check(fragments: Vec<Fragment>, overrides: &Overrides) -> Result<C
     let listeners = overrides.listen.is_empty();
     let listeners = listeners.then(|| settings.listeners.clone());
     let nothing = Live::default();
-    match credentials::read(&compiled, listeners.as_deref(), &nothing) {
+    match credentials::read(&compiled, listeners.as_deref(), store, &nothing) {
         Ok(credentials) => Ok(Checked {
             compiler,
             compiled,

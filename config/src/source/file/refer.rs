@@ -22,7 +22,7 @@ pub(super) fn referred(file: &str, document: &Document) -> Vec<PathBuf> {
 }
 
 fn of_listener(tls: &Tls) -> Vec<&Text> {
-    let certificates = tls.certificates.value.iter();
+    let certificates = tls.certificates.iter().flat_map(|at| &at.value);
     let files = certificates.flat_map(|at| [&at.value.cert, &at.value.key]);
     let tickets = tls.ticket_keys.iter().flat_map(|at| &at.value);
     let files = files.chain(&tls.client_ca).chain(tickets);

@@ -155,7 +155,7 @@ fn a_handshake_that_drips_ends_after_ten_seconds() {
         );
         let shared = &world.worker.shared;
         let tls = shared.settings.listeners[0].tls.as_ref().unwrap();
-        let acceptor = Acceptor::read(tls, None).unwrap();
+        let acceptor = Acceptor::read(tls, None, Default::default()).unwrap();
         let credentials = Credentials {
             acceptors: vec![Some(acceptor)],
             ..Credentials::default()

@@ -4,9 +4,10 @@ pub mod accept;
 pub mod endpoint;
 mod files;
 pub(crate) mod identity;
-mod names;
+pub mod names;
 pub mod server;
 pub mod share;
+pub mod store;
 pub mod stream;
 #[cfg(test)]
 pub(crate) mod testing;

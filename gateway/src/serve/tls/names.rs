@@ -6,19 +6,34 @@ use std::sync::Arc;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-/// The certificates of a listener by name: an exact one, else the longest wildcard, else the
-/// default, which is also for clients that name nothing.
+use super::store::Store;
+
+/// The certificates of a listener by name: those that came with routes, then those that were
+/// written; of each an exact one, else the longest wildcard; else the default, which is also for
+/// clients that name nothing.
 #[derive(Debug)]
 pub(super) struct ByName {
-    default: Arc<CertifiedKey>,
+    from_routes: Option<FromRoutes>,
+    default: Option<Arc<CertifiedKey>>,
     exact: HashMap<Box<str>, Arc<CertifiedKey>>,
     /// Under what stands behind `*.`.
     wildcards: HashMap<Box<str>, Arc<CertifiedKey>>,
 }
 
+/// Where those are that come with routes, and for which audience.
+#[derive(Clone, Debug, Default)]
+pub struct FromRoutes {
+    pub store: Arc<Store>,
+    pub internal: bool,
+}
+
 impl ByName {
-    pub(super) fn new(default: Arc<CertifiedKey>) -> ByName {
+    pub(super) fn new(
+        from_routes: Option<FromRoutes>,
+        default: Option<Arc<CertifiedKey>>,
+    ) -> ByName {
         ByName {
+            from_routes,
             default,
             exact: HashMap::new(),
             wildcards: HashMap::new(),
@@ -41,29 +56,38 @@ impl ByName {
         self.named(name).is_some()
     }
 
-    /// The certificate for a name in any case.
-    fn find(&self, name: &str) -> &Arc<CertifiedKey> {
-        self.named(name).unwrap_or(&self.default)
+    /// Whether clients that name nothing, or a name that is not known, get a certificate.
+    pub(super) fn has_default(&self) -> bool {
+        self.default.is_some()
     }
 
-    fn named(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+    /// The certificate for a name in any case.
+    fn find(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        self.named(name).or_else(|| self.default.clone())
+    }
+
+    fn named(&self, name: &str) -> Option<Arc<CertifiedKey>> {
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        let from_routes = self.from_routes.as_ref();
+        let from_routes = from_routes.and_then(|from| from.store.find(&name, from.internal));
+        if from_routes.is_some() {
+            return from_routes;
+        }
         if let Some(exact) = self.exact.get(&*name) {
-            return Some(exact);
+            return Some(exact.clone());
         }
         let suffixes = name.match_indices('.').map(|(at, _)| &name[at + 1..]);
         let mut wildcards = suffixes.filter_map(|suffix| self.wildcards.get(suffix));
-        wildcards.next()
+        wildcards.next().cloned()
     }
 }
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let found = match hello.server_name() {
+        match hello.server_name() {
             Some(name) => self.find(name),
-            None => &self.default,
-        };
-        Some(found.clone())
+            None => self.default.clone(),
+        }
     }
 }
 
@@ -76,7 +100,7 @@ mod tests {
     fn exact_goes_before_the_longest_wildcard_and_that_before_the_default() {
         let authority = Authority::new();
         let certificate = |name: &str| certified(&authority.issue(&[name]));
-        let mut names = ByName::new(certificate("default"));
+        let mut names = ByName::new(None, Some(certificate("default")));
         let mut known = Vec::new();
         for name in ["a.b.test", "*.b.test", "*.test", "*.c.b.test"] {
             let certificate = certificate(name);
@@ -98,8 +122,8 @@ mod tests {
             ("xtest", "default"),
         ];
         for (asked, expected) in cases {
-            let found = names.find(asked);
-            let named = known.iter().find(|(_, one)| Arc::ptr_eq(one, found));
+            let found = names.find(asked).unwrap();
+            let named = known.iter().find(|(_, one)| Arc::ptr_eq(one, &found));
             let named = named.map_or("default", |(name, _)| *name);
             assert_eq!(named, expected, "{asked}");
             assert_eq!(names.knows(asked), expected != "default", "{asked}");

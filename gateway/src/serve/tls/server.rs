@@ -13,7 +13,7 @@ use rustls::server::{
 use rustls::{RootCertStore, ServerConfig};
 
 use super::files::{self, Pair, wrong};
-use super::names::ByName;
+use super::names::{ByName, FromRoutes};
 use super::provider;
 use super::tickets::{self, Secret, Tickets};
 use super::x509::{self, Validity};
@@ -39,6 +39,7 @@ struct Material {
     /// Empty: tickets are made with keys of our own.
     ticket_keys: Vec<Secret>,
     rejects_unknown: bool,
+    from_routes: bool,
 }
 
 /// Whom client certificates must come from.
@@ -50,11 +51,15 @@ struct Clients {
 
 impl Acceptor {
     /// Reads the files of a listener. Where they say what they said `before`, that stays as it is.
-    /// Blocks.
+    /// `from_routes` is used only if the listener wants it. Blocks.
     ///
     /// # Errors
     /// Everything that is wrong with any of them.
-    pub fn read(tls: &Tls, before: Option<&Arc<Acceptor>>) -> Result<Arc<Acceptor>, Vec<Problem>> {
+    pub fn read(
+        tls: &Tls,
+        before: Option<&Arc<Acceptor>>,
+        from_routes: FromRoutes,
+    ) -> Result<Arc<Acceptor>, Vec<Problem>> {
         let (mut problems, mut certificates) = (Vec::new(), Vec::new());
         for certificate in &tls.certificates {
             match Pair::read(&certificate.cert, &certificate.key) {
@@ -86,10 +91,14 @@ impl Acceptor {
             clients,
             ticket_keys,
             rejects_unknown: tls.unknown_name == UnknownName::Reject,
+            from_routes: tls.from_routes,
         };
         match before.filter(|before| before.material == material) {
             Some(same) => Ok(same.clone()),
-            None => Acceptor::make(tls, material, before).map(Arc::new),
+            None => {
+                let from_routes = material.from_routes.then_some(from_routes);
+                Acceptor::make(tls, material, before, from_routes).map(Arc::new)
+            }
         }
     }
 
@@ -97,8 +106,9 @@ impl Acceptor {
         tls: &Tls,
         material: Material,
         before: Option<&Arc<Acceptor>>,
+        from_routes: Option<FromRoutes>,
     ) -> Result<Acceptor, Vec<Problem>> {
-        let certificates = by_name(tls, &material);
+        let certificates = by_name(tls, &material, from_routes);
         let clients = verifier(tls, &material);
         let (certificates, clients) = match (certificates, clients) {
             (Ok(certificates), Ok(clients)) => (certificates, clients),
@@ -119,7 +129,8 @@ impl Acceptor {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Acceptor {
             config: Arc::new(config),
-            known: material.rejects_unknown.then_some(certificates),
+            known: (material.rejects_unknown || !certificates.has_default())
+                .then_some(certificates),
             material,
             tickets,
         })
@@ -178,7 +189,10 @@ fn scope(clients: Option<&Clients>) -> Vec<u8> {
 /// What only a fault of the library can bring about.
 fn unbuilt(tls: &Tls, error: &rustls::Error) -> Vec<Problem> {
     let problem = format!("TLS cannot be set up: {error}");
-    wrong(&tls.certificates[0].cert, problem, "report this")
+    match tls.certificates.first() {
+        Some(first) => wrong(&first.cert, problem, "report this"),
+        None => vec![Problem::of_file("", problem, "report this".to_owned())],
+    }
 }
 
 fn verifier(
@@ -203,7 +217,11 @@ fn verifier(
 
 /// Names that were written go before those that certificates bring along; of two certificates with
 /// the same name, the first has it.
-fn by_name(tls: &Tls, material: &Material) -> Result<ByName, Vec<Problem>> {
+fn by_name(
+    tls: &Tls,
+    material: &Material,
+    from_routes: Option<FromRoutes>,
+) -> Result<ByName, Vec<Problem>> {
     let (mut problems, mut ready) = (Vec::new(), Vec::new());
     for (index, written) in tls.certificates.iter().enumerate() {
         let (pair, hosts) = &material.certificates[index];
@@ -218,10 +236,11 @@ fn by_name(tls: &Tls, material: &Material) -> Result<ByName, Vec<Problem>> {
             }
         }
     }
-    let Some((default, _, _)) = ready.first().filter(|_| problems.is_empty()) else {
+    if !problems.is_empty() {
         return Err(problems);
-    };
-    let mut by_name = ByName::new(default.clone());
+    }
+    let default = ready.first().map(|(default, _, _)| default.clone());
+    let mut by_name = ByName::new(from_routes, default);
     ready.sort_by_key(|(_, _, written)| !written);
     for (certified, names, _) in &ready {
         for name in names {

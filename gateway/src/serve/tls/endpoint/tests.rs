@@ -16,6 +16,7 @@ impl Endpoint {
     async fn new(files: &Files, host: &str, authority: &Authority, asks: bool) -> Endpoint {
         files.write("clients.pem", &authority.pem());
         let tls = config::settings::Tls {
+            from_routes: false,
             certificates: vec![files.put(host, &authority.issue(&[host]))],
             client_ca: asks.then(|| ClientCa {
                 file: files.refer("clients.pem"),
@@ -24,7 +25,7 @@ impl Endpoint {
             ticket_keys: Vec::new(),
             unknown_name: config::settings::UnknownName::Default,
         };
-        let config = &Acceptor::read(&tls, None).unwrap().config;
+        let config = &Acceptor::read(&tls, None, Default::default()).unwrap().config;
         Endpoint {
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             acceptor: config.clone().into(),

@@ -9,9 +9,17 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::super::testing::{Authority, Files, certified, refer, sockets};
 use super::*;
 
+fn read(
+    tls: &Tls,
+    before: Option<&Arc<Acceptor>>,
+) -> Result<Arc<Acceptor>, Vec<Problem>> {
+    Acceptor::read(tls, before, FromRoutes::default())
+}
+
 fn tls(certificates: Vec<Certificate>) -> Tls {
     Tls {
         certificates,
+        from_routes: false,
         client_ca: None,
         ticket_keys: Vec::new(),
         unknown_name: UnknownName::Default,
@@ -20,7 +28,7 @@ fn tls(certificates: Vec<Certificate>) -> Tls {
 
 /// What is wrong, in words.
 fn wrong(tls: &Tls) -> Vec<String> {
-    let problems = Acceptor::read(tls, None).unwrap_err();
+    let problems = read(tls, None).unwrap_err();
     let words = problems.iter().map(|problem| {
         assert_eq!((problem.file.as_str(), problem.line), ("gate.yaml", 7));
         assert!(!problem.hint.is_empty());
@@ -136,7 +144,7 @@ fn each_file_is_said_to_be_wrong_in_its_own_way() {
         required: true,
     });
     assert_eq!(wrong(&all).len(), 3);
-    assert!(Acceptor::read(&tls(vec![good]), None).is_ok());
+    assert!(read(&tls(vec![good]), None).is_ok());
 }
 
 #[test]
@@ -145,7 +153,7 @@ fn a_certificate_must_be_for_the_hosts_it_is_given() {
     let mut certificate = files.put("a", &authority.issue(&["a.test", "*.b.test"]));
     let mut try_hosts = |hosts: &[&str]| {
         certificate.hosts = hosts.iter().map(|host| (*host).into()).collect();
-        Acceptor::read(&tls(vec![certificate.clone()]), None)
+        read(&tls(vec![certificate.clone()]), None)
     };
     for good in [&["a.test"][..], &["*.b.test", "x.b.test"], &[]] {
         assert!(try_hosts(good).is_ok(), "{good:?}");
@@ -159,7 +167,7 @@ fn a_certificate_must_be_for_the_hosts_it_is_given() {
     let nameless = files.put("n", &authority.issue(&[]));
     let named = files.put("b", &authority.issue(&["b.test"]));
     let first = tls(vec![nameless.clone(), named.clone()]);
-    assert!(Acceptor::read(&first, None).is_ok());
+    assert!(read(&first, None).is_ok());
     assert!(wrong(&tls(vec![named, nameless]))[0].contains("would never be used"));
 }
 
@@ -170,7 +178,7 @@ async fn clients_get_the_certificate_for_the_name_they_ask_for() {
     let exact = files.put("e", &authority.issue(&["exact.test", "other.test"]));
     let mut wild = files.put("w", &authority.issue(&["*.wild.test", "other.test"]));
     wild.hosts = vec!["*.wild.test".into(), "other.test".into()];
-    let acceptor = Acceptor::read(&tls(vec![default, exact, wild]), None).unwrap();
+    let acceptor = read(&tls(vec![default, exact, wild]), None).unwrap();
     let client = Arc::new(client(&authority));
     let cases = [
         ("exact.test", "exact.test"),
@@ -198,7 +206,7 @@ async fn an_expired_certificate_is_used_all_the_same() {
     params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     params.not_before = rcgen::date_time_ymd(2019, 1, 1);
     let expired = files.put("a", &authority.sign(&params));
-    let acceptor = Acceptor::read(&tls(vec![expired]), None).unwrap();
+    let acceptor = read(&tls(vec![expired]), None).unwrap();
     let error = shake(&acceptor, &Arc::new(client(&authority)), "a.test").await;
     assert!(error.unwrap_err().contains("expired"));
 }
@@ -220,7 +228,7 @@ fn speaking(
 async fn tls_1_2_and_1_3_are_spoken_and_http_2_is_offered_first() {
     let (files, authority) = (Files::new(), Authority::new());
     let certificate = files.put("a", &authority.issue(&["a.test"]));
-    let acceptor = Acceptor::read(&tls(vec![certificate]), None).unwrap();
+    let acceptor = read(&tls(vec![certificate]), None).unwrap();
     assert_eq!(
         acceptor.config.alpn_protocols,
         PROTOCOLS.map(<[u8]>::to_vec)
@@ -245,24 +253,24 @@ async fn sessions_outlive_new_certificates_but_not_other_authorities_or_listener
         file: files.refer("ca.pem"),
         required: false,
     });
-    let first = Acceptor::read(&written, None).unwrap();
-    let same = Acceptor::read(&written, Some(&first)).unwrap();
+    let first = read(&written, None).unwrap();
+    let same = read(&written, Some(&first)).unwrap();
     assert!(Arc::ptr_eq(&first, &same), "nothing has changed");
 
     let client = Arc::new(client(&authority));
     shake(&first, &client, "a.test").await.unwrap();
     files.put("a", &authority.issue(&["a.test"]));
-    let renewed = Acceptor::read(&written, Some(&first)).unwrap();
+    let renewed = read(&written, Some(&first)).unwrap();
     let (kind, _) = shake(&renewed, &client, "a.test").await.unwrap();
     assert_eq!(kind, HandshakeKind::Resumed);
 
     // A client that has shown nothing must not come in with a ticket where one must be shown.
     let mut stricter = written.clone();
     stricter.client_ca.as_mut().unwrap().required = true;
-    let stricter = Acceptor::read(&stricter, Some(&renewed)).unwrap();
+    let stricter = read(&stricter, Some(&renewed)).unwrap();
     files.write("ca.pem", &Authority::new().pem());
-    let other_authority = Acceptor::read(&written, Some(&renewed)).unwrap();
-    let other_listener = Acceptor::read(&tls(written.certificates.clone()), None).unwrap();
+    let other_authority = read(&written, Some(&renewed)).unwrap();
+    let other_listener = read(&tls(written.certificates.clone()), None).unwrap();
     for (acceptor, lets_in) in [
         (&stricter, false),
         (&other_authority, true),
@@ -297,7 +305,7 @@ async fn client_certificates_are_checked_where_they_are_asked_for() {
             file: files.refer("ca.pem"),
             required,
         });
-        let acceptor = Acceptor::read(&written, None).unwrap();
+        let acceptor = read(&written, None).unwrap();
         let known = shake(&acceptor, &with(Some(&authority)), "a.test").await;
         assert!(known.is_ok());
         let nobody = shake(&acceptor, &with(None), "a.test").await;
@@ -311,7 +319,7 @@ async fn client_certificates_are_checked_where_they_are_asked_for() {
 fn replica(files: &Files, certificates: &[Certificate], keys: &[&str]) -> Arc<Acceptor> {
     let mut written = tls(certificates.to_vec());
     written.ticket_keys = keys.iter().map(|key| files.refer(key)).collect();
-    Acceptor::read(&written, None).unwrap()
+    read(&written, None).unwrap()
 }
 
 #[tokio::test]
@@ -348,12 +356,12 @@ async fn a_shared_key_brings_nobody_in_where_other_clients_are_trusted() {
     files.write("ca.pem", &authority.pem());
     let mut written = tls(vec![files.put("a", &authority.issue(&["a.test"]))]);
     written.ticket_keys = vec![files.refer("key")];
-    let open = Acceptor::read(&written, None).unwrap();
+    let open = read(&written, None).unwrap();
     written.client_ca = Some(ClientCa {
         file: files.refer("ca.pem"),
         required: false,
     });
-    let asking = Acceptor::read(&written, None).unwrap();
+    let asking = read(&written, None).unwrap();
     let client = Arc::new(client(&authority));
     shake(&open, &client, "a.test").await.unwrap();
     let (kind, _) = shake(&asking, &client, "a.test").await.unwrap();
@@ -366,13 +374,13 @@ async fn changed_ticket_keys_are_taken_up() {
     files.write("key", "a key of at least thirty-two bytes");
     let mut written = tls(vec![files.put("a", &authority.issue(&["a.test"]))]);
     written.ticket_keys = vec![files.refer("key")];
-    let first = Acceptor::read(&written, None).unwrap();
-    let same = Acceptor::read(&written, Some(&first)).unwrap();
+    let first = read(&written, None).unwrap();
+    let same = read(&written, Some(&first)).unwrap();
     assert!(Arc::ptr_eq(&first, &same), "nothing has changed");
     let client = Arc::new(client(&authority));
     shake(&first, &client, "a.test").await.unwrap();
     files.write("key", "another key of at least thirty-two bytes");
-    let second = Acceptor::read(&written, Some(&first)).unwrap();
+    let second = read(&written, Some(&first)).unwrap();
     let (kind, _) = shake(&second, &client, "a.test").await.unwrap();
     assert_ne!(kind, HandshakeKind::Resumed);
     files.write("key", "too short");
@@ -384,9 +392,9 @@ fn names_that_nobody_knows_are_turned_away_where_that_is_asked_for() {
     let (files, authority) = (Files::new(), Authority::new());
     let certificate = files.put("a", &authority.issue(&["a.test", "*.b.test"]));
     let mut written = tls(vec![certificate]);
-    let lenient = Acceptor::read(&written, None).unwrap();
+    let lenient = read(&written, None).unwrap();
     written.unknown_name = UnknownName::Reject;
-    let strict = Acceptor::read(&written, Some(&lenient)).unwrap();
+    let strict = read(&written, Some(&lenient)).unwrap();
     for (name, known) in [
         (Some("a.test"), true),
         (Some("A.Test"), true),
@@ -404,7 +412,7 @@ fn names_that_nobody_knows_are_turned_away_where_that_is_asked_for() {
 fn every_suite_is_an_aead_with_forward_secrecy() {
     let (files, authority) = (Files::new(), Authority::new());
     let certificate = files.put("a", &authority.issue(&["a.test"]));
-    let acceptor = Acceptor::read(&tls(vec![certificate]), None).unwrap();
+    let acceptor = read(&tls(vec![certificate]), None).unwrap();
     let suites = &acceptor.config.crypto_provider().cipher_suites;
     assert!(!suites.is_empty());
     for suite in suites {
