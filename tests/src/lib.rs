@@ -22,6 +22,7 @@ pub mod front;
 pub mod gateway;
 pub mod grpc;
 pub mod http2;
+pub mod kubernetes;
 pub mod load;
 pub mod metrics;
 pub mod process;

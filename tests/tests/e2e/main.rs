@@ -42,6 +42,7 @@ mod http2_spec;
 mod http2_tls;
 mod http2_websocket;
 mod kill;
+mod kubernetes;
 mod metrics;
 mod overload;
 mod processes;
