@@ -1,6 +1,7 @@
 //! `tidegate run`, in order: read, bind, build, spawn, take over, wait, drain.
 
 mod check;
+mod cluster;
 mod crew;
 mod handover;
 mod signals;
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use activator::admission::Holding;
+use activator::scaler::knative::BadAutoscaler;
 use activator::scaler::local::Local;
 use config::problem::{Problem, Sources};
 use config::settings::{Audience, Limits, Overrides, Settings};
@@ -23,6 +25,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle as Task;
 
 use self::check::{Checked, check};
+pub use self::cluster::{BadVariable, Cluster};
+use self::cluster::Watched;
 use self::crew::Crew;
 use self::handover::{Handover, Successor};
 use self::signals::{Signals, Told};
@@ -37,6 +41,7 @@ use crate::observe::averages::Averages;
 use crate::observe::metrics::Registry;
 use crate::serve::census::Census;
 use crate::serve::drain::{LAST_WORDS, Phase};
+use crate::serve::tls::store::Store;
 use crate::serve::takeover::{HandedOver, Stock, TakeoverError};
 use crate::serve::worker::Shared;
 use crate::systemd;
@@ -54,8 +59,12 @@ pub struct Options {
     pub files: Vec<PathBuf>,
     pub overrides: Overrides,
     pub sockets: SocketOptions,
+    /// Routes come from this cluster too.
+    pub cluster: Option<Cluster>,
     /// Called once, when connections are accepted.
     pub announce: Box<dyn FnOnce(&Addresses) + Send>,
+    /// Called once, when every source has said what it knows.
+    pub ready: Box<dyn FnOnce() + Send>,
 }
 
 /// Where sockets come from that are not to be bound, and where they go.
@@ -106,6 +115,10 @@ pub enum RunError {
     Hatch { path: String, error: io::Error },
     #[error("cannot open the access log: {0}")]
     AccessLog(io::Error),
+    #[error("cannot report demand: {0}")]
+    Autoscaler(#[from] BadAutoscaler),
+    #[error("cannot reach a cluster: {0}")]
+    Cluster(String),
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
     #[error("a worker failed: {0}")]
@@ -121,13 +134,18 @@ pub enum RunError {
 pub fn run(options: Options) -> Result<(), RunError> {
     let descriptors = raise_descriptor_limit();
     let mut source = FileSource::new(options.files);
+    let store = Arc::<Store>::default();
+    let defaults = match &options.cluster {
+        Some(cluster) => Settings::of_cluster(&cluster.domain),
+        None => Settings::default(),
+    };
     let Checked {
         compiler,
         compiled,
         credentials,
         settings,
         listeners,
-    } = check(source.load_once(), &options.overrides)?;
+    } = check(source.load_once(), &options.overrides, defaults, &store)?;
     let workers = workers(&settings)?;
     let runtime = control_runtime()?;
     let (sockets, handover) = handover::prepare(&runtime, &settings, workers, options.sockets)?;
@@ -149,11 +167,15 @@ pub fn run(options: Options) -> Result<(), RunError> {
         pseudonym: format!("tidegate-{:08x}", fastrand::u32(..)),
     });
     let local = start_local(&runtime)?;
+    let knative = options.cluster.as_ref();
+    let knative = knative.map(|cluster| cluster.start_knative(&runtime));
+    let knative = knative.transpose()?;
+    let feeds = Feeds::new(knative.clone(), store);
     let means = Means {
         holding: holding.clone(),
         workers,
         local: local.clone(),
-        feeds: Feeds::new(None),
+        feeds: feeds.clone(),
         runtime: runtime.handle().clone(),
     };
     let mut reconciler = Reconciler::new(compiler, means, listeners);
@@ -174,10 +196,14 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let control = Control::new(reconciler, published, running.status.clone());
     let mut shift = Shift::new(&runtime, running, log);
     let crew = Crew::start(&shared, sockets.workers, &registry, writers, &shift.phase)?;
-    let reread = shift.start(control, source, watcher);
+    let (sink, reread) = shift.start(control, source, watcher);
+    if let Some(cluster) = options.cluster {
+        shift.watched = Some(cluster.watch(&runtime, sink, feeds)?);
+    }
     let (crew, signals) = shift.open(crew, sockets.admin, handover)?;
     (options.announce)(&addresses);
-    runtime.block_on(shift.serve(crew, &shared.settings, signals, reread))
+    let serving = shift.serve(crew, &shared.settings, signals, reread, options.ready);
+    runtime.block_on(serving)
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -236,6 +262,8 @@ struct Shift<'a> {
     /// The sockets, as long as another process may take them over, and who waits for it.
     stock: Stock,
     successor: Successor,
+    /// The cluster that routes come from, if there is one.
+    watched: Option<Watched>,
 }
 
 impl<'a> Shift<'a> {
@@ -249,20 +277,28 @@ impl<'a> Shift<'a> {
             admin_leaves: watch::Sender::new(false),
             stock: Stock::default(),
             successor: Successor::default(),
+            watched: None,
         }
     }
 
     /// Starts what keeps the configuration and its endpoints up to date, and watches memory.
-    fn start(&mut self, control: Control, source: FileSource, memory: Watcher) -> mpsc::Sender<()> {
+    /// Where other sources offer what they know, and where to ask for the files to be read again.
+    fn start(
+        &mut self,
+        control: Control,
+        source: FileSource,
+        memory: Watcher,
+    ) -> (Sink, mpsc::Sender<()>) {
         let _context = self.runtime.enter();
         self.tasks.push(tokio::spawn(memory.run()));
         let (sink, offers) = Sink::channel();
         let (reread, rereads) = mpsc::channel(1);
         self.tasks.push(tokio::spawn(control.run(offers)));
-        self.tasks.push(tokio::spawn(source.run(sink, rereads)));
+        self.tasks
+            .push(tokio::spawn(source.run(sink.clone(), rereads)));
         self.tasks
             .push(tokio::spawn(self.running.clone().observe()));
-        reread
+        (sink, reread)
     }
 
     /// Accepts connections from now on, once the process that does so now has let go.
@@ -300,8 +336,9 @@ impl<'a> Shift<'a> {
         settings: &Settings,
         mut signals: Signals,
         reread: mpsc::Sender<()>,
+        ready: Box<dyn FnOnce() + Send>,
     ) -> Result<(), RunError> {
-        systemd::ready();
+        let mut ready = Some(ready);
         let mut failed = None;
         let handed_over = loop {
             tokio::select! {
@@ -313,6 +350,13 @@ impl<'a> Shift<'a> {
                         let _already_asked = reread.try_send(());
                     }
                 },
+                () = cluster::synced(self.watched.as_ref()), if ready.is_some() => {
+                    self.running.status.complete();
+                    systemd::ready();
+                    if let Some(ready) = ready.take() {
+                        ready();
+                    }
+                }
                 handed_over = self.successor.takes_over() => break Some(handed_over),
                 ended = crew.next() => {
                     let why = ended.and_then(Result::err).unwrap_or_else(|| "it left".to_owned());
@@ -341,6 +385,9 @@ impl<'a> Shift<'a> {
     /// After a takeover nobody is to be told to go elsewhere: the same addresses are served on.
     async fn drain(&self, crew: &mut Crew, settings: &Settings, handed_over: Option<HandedOver>) {
         tracing::info!("draining");
+        if let Some(watched) = &self.watched {
+            watched.leave();
+        }
         // What is kept for a takeover must not outlive the workers' own.
         self.stock.clear();
         if let Some(handed_over) = handed_over {
@@ -368,6 +415,9 @@ impl<'a> Shift<'a> {
 
     /// Nobody is served any more: processes end, the log is written out.
     async fn end(self, crew: Crew) -> Result<(), RunError> {
+        if let Some(watched) = self.watched {
+            watched.end().await;
+        }
         for task in &self.tasks {
             task.abort();
         }

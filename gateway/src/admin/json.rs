@@ -13,6 +13,8 @@ struct Problem {
 struct Ready<'a> {
     ready: bool,
     draining: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    incomplete: bool,
     version: u64,
     problems: &'a [serde_json::Value],
     memory: Memory,
@@ -124,6 +126,7 @@ pub(super) fn readiness(readiness: &Readiness) -> String {
     text(&Ready {
         ready: readiness.ready(),
         draining: readiness.draining,
+        incomplete: readiness.incomplete,
         version: readiness.version,
         problems: &readiness.problems,
         memory: Memory {

@@ -208,6 +208,7 @@ async fn readyz_follows_the_first_snapshot_draining_and_rejected_changes() {
         *world.readiness.lock().unwrap() = Readiness {
             version,
             draining,
+            incomplete: false,
             problems: problems.as_array().unwrap().clone(),
             memory: MemoryView {
                 used: 900,

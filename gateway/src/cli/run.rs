@@ -11,7 +11,7 @@ use config::settings::{Audience, Overrides};
 
 use super::load::counted;
 use super::{LogArgs, address, count, print, tell};
-use crate::run::{self, Addresses, Options, RunError, SocketOptions};
+use crate::run::{self, Addresses, Cluster, Options, RunError, SocketOptions};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,6 +19,7 @@ Examples:
   tidegate run -f routes.yaml -f revisions/    files and directories merge
   tidegate run -f routes.yaml --listen 127.0.0.1:8080 --listen '[::1]:8080'
   TIDEGATE_FILE=a.yaml,b.yaml TIDEGATE_WORKERS=2 tidegate run
+  tidegate run --kubernetes                    in a pod, for Knative; more with -f
   tidegate run -f routes.yaml --takeover /run/tidegate/takeover.sock
                                                once more, to replace what runs without a loss
 
@@ -60,6 +61,19 @@ pub(super) struct RunArgs {
     /// there.
     #[arg(long, value_name = "SOCKET", env = "TIDEGATE_TAKEOVER")]
     pub(super) takeover: Option<PathBuf>,
+    /// Take routes and endpoints from a Kubernetes cluster as well, in place of Knative's gateway and
+    /// activator. The cluster is the one this pod runs in, or that of KUBECONFIG.
+    #[arg(long, env = "TIDEGATE_KUBERNETES")]
+    pub(super) kubernetes: bool,
+    /// Where Knative's autoscaler takes statistics, like `ws://HOST:8080` [default: that of its
+    /// Service].
+    #[arg(
+        long,
+        value_name = "URL",
+        requires = "kubernetes",
+        env = "TIDEGATE_AUTOSCALER"
+    )]
+    pub(super) autoscaler: Option<String>,
     #[command(flatten)]
     pub(super) log: LogArgs,
 }
@@ -67,8 +81,17 @@ pub(super) struct RunArgs {
 pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let given = crate::systemd::sockets().context("cannot use the sockets of LISTEN_FDS")?;
     args.log.init("info")?;
+    let cluster = match args.kubernetes {
+        true => Some(cluster(args.autoscaler)?),
+        false => None,
+    };
+    let files = match cluster {
+        // All it needs may be in the cluster.
+        Some(_) => args.files,
+        None => files_or(args.files, Path::new(DEFAULT_FILE))?,
+    };
     let result = run::run(Options {
-        files: files_or(args.files, Path::new(DEFAULT_FILE))?,
+        files,
         overrides: Overrides {
             listen: args.listen,
             admin: args.admin,
@@ -78,10 +101,12 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             given,
             takeover: args.takeover,
         },
+        cluster,
         announce: Box::new(|addresses| {
             // Whoever closed our standard output does not want to know; serving goes on.
             drop(print(&announcement(addresses)));
         }),
+        ready: Box::new(|| drop(print("ready\n"))),
     });
     match result {
         Ok(()) => Ok(ExitCode::SUCCESS),
@@ -89,7 +114,14 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// One line per listener, one for admin, then `ready`.
+fn cluster(autoscaler: Option<String>) -> anyhow::Result<Cluster> {
+    // Where there is none, no name is searched for.
+    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let variable = |name: &str| std::env::var(name).ok();
+    Ok(Cluster::of(variable, autoscaler, &resolv_conf)?)
+}
+
+/// One line per listener, one for admin.
 pub(super) fn announcement(addresses: &Addresses) -> String {
     let mut lines = String::new();
     for listening in &addresses.listeners {
@@ -102,7 +134,7 @@ pub(super) fn announcement(addresses: &Addresses) -> String {
         let address = listening.address;
         lines += &format!("listening {scheme}://{address} {audience}\n");
     }
-    lines += &format!("admin http://{}\nready\n", addresses.admin);
+    lines += &format!("admin http://{}\n", addresses.admin);
     lines
 }
 
@@ -137,7 +169,7 @@ mod tests {
     use crate::run::Listening;
 
     #[test]
-    fn the_announcement_is_a_line_per_address_then_ready() {
+    fn the_announcement_is_a_line_per_address() {
         let listening = |address: &str, audience, secure| Listening {
             address: address.parse().unwrap(),
             audience,
@@ -154,8 +186,7 @@ mod tests {
         let expected = "listening http://127.0.0.1:8080 public\n\
                         listening https://127.0.0.1:8443 public\n\
                         listening http://[::1]:8081 internal\n\
-                        admin http://127.0.0.1:9901\n\
-                        ready\n";
+                        admin http://127.0.0.1:9901\n";
         assert_eq!(announcement(&addresses), expected);
     }
 

@@ -35,6 +35,8 @@ pub struct Status {
     registry: Arc<Registry>,
     published: Arc<Published>,
     draining: AtomicBool,
+    /// Every source has said what it knows.
+    complete: AtomicBool,
     /// Of the last change, if it was rejected.
     problems: Mutex<Vec<serde_json::Value>>,
 }
@@ -47,6 +49,7 @@ impl Status {
             registry,
             published,
             draining,
+            complete: AtomicBool::new(false),
             problems: Mutex::default(),
         })
     }
@@ -73,6 +76,11 @@ impl Status {
         let live = self.published.load();
         self.registry.retire(|names| is_gone(&live, names));
         self.accepted();
+    }
+
+    /// From now on nothing is missing that some source knew at the start.
+    pub fn complete(&self) {
+        self.complete.store(true, Ordering::Release);
     }
 
     pub fn drain(&self) {
@@ -276,6 +284,7 @@ impl view::World for Running {
         view::Readiness {
             version: self.published.version(),
             draining: self.status.draining.load(Ordering::Acquire),
+            incomplete: !self.status.complete.load(Ordering::Acquire),
             problems: self
                 .status
                 .problems

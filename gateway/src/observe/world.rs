@@ -129,6 +129,8 @@ pub struct Readiness {
     /// Version of the snapshot in force; 0 before the first one.
     pub version: u64,
     pub draining: bool,
+    /// Some source has not yet said what it knew at the start.
+    pub incomplete: bool,
     /// Of the last change, when it was rejected; each as `validate --format json` prints it.
     pub problems: Vec<serde_json::Value>,
     pub memory: MemoryView,
@@ -138,7 +140,7 @@ impl Readiness {
     /// A rejected change leaves the old snapshot in force, so problems do not make us unready.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.version > 0 && !self.draining
+        self.version > 0 && !self.draining && !self.incomplete
     }
 }
 

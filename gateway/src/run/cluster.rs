@@ -1,6 +1,17 @@
 //! The cluster behind `run --kubernetes`: who we are in it, and what runs because of it.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use activator::scaler::knative::{self, BadAutoscaler, Knative};
+use config::source::Sink;
+use config::source::kubernetes::{self, Kubernetes};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::RunError;
+use crate::control::feeds::Feeds;
 
 /// Who we are in a cluster, and where its parts are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +78,74 @@ impl Cluster {
             system_namespace,
             domain,
         })
+    }
+}
+
+impl Cluster {
+    /// Starts what looks after revisions of Knative.
+    pub(super) fn start_knative(&self, runtime: &Runtime) -> Result<Arc<Knative>, BadAutoscaler> {
+        let _context = runtime.enter();
+        let options =
+            knative::Options::new(self.autoscaler.clone(), self.pod_name.clone(), self.pod_ip);
+        Knative::start(&options).map(Arc::new)
+    }
+
+    /// Starts to watch the cluster. It need not be there yet.
+    pub(super) fn watch(
+        self,
+        runtime: &Runtime,
+        sink: Sink,
+        feeds: Arc<Feeds>,
+    ) -> Result<Watched, RunError> {
+        let _context = runtime.enter();
+        let options = kubernetes::Options {
+            pod_name: self.pod_name,
+            pod_ip: self.pod_ip,
+            namespace: self.namespace,
+            system_namespace: self.system_namespace,
+            cluster_domain: self.domain,
+        };
+        let source = runtime.block_on(Kubernetes::new(options, sink, feeds));
+        let source = source.map_err(|error| RunError::Cluster(error.to_string()))?;
+        let (leaving, leave) = watch::channel(false);
+        Ok(Watched {
+            synced: source.synced(),
+            leaving,
+            task: tokio::spawn(source.run(leave)),
+        })
+    }
+}
+
+/// A cluster that is being watched.
+#[derive(Debug)]
+pub(super) struct Watched {
+    synced: watch::Receiver<bool>,
+    leaving: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Watched {
+    /// Others may speak for the gateway from now on; what changes is taken up all the same.
+    pub(super) fn leave(&self) {
+        self.leaving.send_replace(true);
+    }
+
+    /// Stops watching.
+    pub(super) async fn end(self) {
+        self.leave();
+        self.task.abort();
+        let _aborted = self.task.await;
+    }
+}
+
+/// Until everything is known that was in the cluster at the start; at once without one.
+pub(super) async fn synced(watched: Option<&Watched>) {
+    if let Some(watched) = watched {
+        let mut synced = watched.synced.clone();
+        if synced.wait_for(|synced| *synced).await.is_err() {
+            // Its task has failed, and said so.
+            std::future::pending().await
+        }
     }
 }
 
