@@ -3,11 +3,15 @@
 //! one; what tests do to objects is the same on both, see [`Cluster`].
 
 pub mod api;
+pub mod autoscaler;
 pub mod cluster;
 pub mod kind;
 pub mod objects;
 mod port;
+pub mod queue_proxy;
 
 pub use api::Api;
+pub use autoscaler::Autoscaler;
 pub use cluster::Cluster;
 pub use kind::Kind;
+pub use queue_proxy::QueueProxy;
