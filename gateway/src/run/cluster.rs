@@ -39,7 +39,6 @@ pub struct BadVariable {
     hint: &'static str,
 }
 
-const NAMESPACE: &str = "tidegate-system";
 const SYSTEM_NAMESPACE: &str = "knative-serving";
 const DOMAIN: &str = "cluster.local";
 
@@ -73,7 +72,8 @@ impl Cluster {
                 .or_else(|| given("HOSTNAME"))
                 .unwrap_or_else(|| format!("tidegate-{:08x}", fastrand::u32(..))),
             pod_ip,
-            namespace: given("POD_NAMESPACE").unwrap_or_else(|| NAMESPACE.to_owned()),
+            // To be its activator, we run beside Knative's parts.
+            namespace: given("POD_NAMESPACE").unwrap_or_else(|| system_namespace.clone()),
             autoscaler: autoscaler.unwrap_or_else(usual),
             system_namespace,
             domain,
@@ -167,7 +167,7 @@ mod tests {
     fn what_the_environment_leaves_out_is_as_usual() {
         let nothing = Cluster::of(|_| None, None, "").unwrap();
         assert_eq!(nothing.autoscaler, "ws://autoscaler.knative-serving.svc.cluster.local:8080");
-        assert_eq!(nothing.namespace, "tidegate-system");
+        assert_eq!(nothing.namespace, "knative-serving");
         let told = |name: &str| match name {
             "POD_NAME" => Some("tidegate-abc".to_owned()),
             "POD_IP" => Some("10.1.2.3".to_owned()),
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(cluster.pod_name, "tidegate-abc");
         assert_eq!(cluster.pod_ip, IpAddr::from([10, 1, 2, 3]));
         assert_eq!(cluster.autoscaler, "ws://autoscaler.knative.svc.corp.test:8080");
-        assert_eq!(cluster.namespace, "tidegate-system");
+        assert_eq!(cluster.namespace, "knative");
         let given = Cluster::of(|_| None, Some("ws://127.0.0.1:1".to_owned()), resolv).unwrap();
         assert_eq!(given.autoscaler, "ws://127.0.0.1:1");
     }

@@ -61,10 +61,12 @@ pub(super) fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
             workers: None,
         },
         sockets: SocketOptions::default(),
+        cluster: None,
         announce: Box::new(move |addresses: &Addresses| {
             // Nobody listens any more when watching has failed.
             drop(announce.send(addresses.clone()));
         }),
+        ready: Box::new(|| ()),
     };
     let gateway = std::thread::Builder::new()
         .name("gateway".to_owned())
@@ -105,7 +107,7 @@ fn watch(
         let Ok(addresses) = announced.await else {
             return Ok(());
         };
-        print(&announcement(&addresses))?;
+        print(&(announcement(&addresses) + "ready\n"))?;
         let public = addresses.listeners.first().map(|one| one.address);
         let public = reachable(public.context("the demo has no listener")?);
         print(&stage.tour(public, addresses.admin))?;

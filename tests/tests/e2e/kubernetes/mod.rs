@@ -1,5 +1,7 @@
 //! Promises of a gateway in a cluster, and of the stage they are shown on.
 
 mod actors;
+mod ingress;
+mod set;
 mod stage;
 mod watching;
