@@ -17,6 +17,8 @@ const SUSPECT: u64 = 1 << 62;
 /// A limit came while slots without one may still be held: new slots need the queue's lock, under
 /// which both kinds are added up.
 const MIXED: u64 = 1 << 61;
+/// None of the slots here is ours to begin with; they are only lent.
+const FOREIGN: u64 = 1 << 60;
 
 /// One endpoint. What admission decides by is one word: flags, limit, and the count of shared slots.
 /// Flags and limit change under the queue's lock only; the count changes by anybody who takes or
@@ -33,6 +35,9 @@ pub(super) struct Endpoint {
     pub(super) address: SocketAddr,
     word: Padded<AtomicU64>,
     cells: Box<[Padded<AtomicU32>]>,
+    /// In flight with lent slots, at most; nothing is lent when it is not above the limit. Written
+    /// under the queue's lock only.
+    most: AtomicU32,
     lingering: AtomicU32,
 }
 
@@ -77,6 +82,11 @@ impl Word {
         let rest = self.0 & !(u64::from(LIMIT_MAX) << LIMIT_SHIFT);
         Word(rest | u64::from(limit.min(LIMIT_MAX)) << LIMIT_SHIFT)
     }
+
+    /// Slots are taken without a limit, and so in cells.
+    fn is_unlimited(self) -> bool {
+        self.limit() == 0 && !self.is(FOREIGN)
+    }
 }
 
 impl Endpoint {
@@ -86,6 +96,7 @@ impl Endpoint {
             address,
             word: Padded(AtomicU64::new(Word(0).with_limit(limit).0)),
             cells: (0..workers).map(|_| Padded(AtomicU32::new(0))).collect(),
+            most: AtomicU32::new(0),
             lingering: AtomicU32::new(0),
         }
     }
@@ -98,7 +109,7 @@ impl Endpoint {
     /// limit a worker sees its own slots and the shared ones: each balances what it sends.
     pub(super) fn load(&self, worker: usize) -> Option<u32> {
         let word = self.word();
-        if word.is(CLOSED | SUSPECT | MIXED) {
+        if word.is(CLOSED | SUSPECT | MIXED | FOREIGN) {
             return None;
         }
         match word.limit() {
@@ -115,7 +126,7 @@ impl Endpoint {
         let mut word = self.word();
         // Each turn but the last means that somebody else took or freed a slot.
         loop {
-            if word.is(CLOSED | SUSPECT | MIXED) {
+            if word.is(CLOSED | SUSPECT | MIXED | FOREIGN) {
                 return Attempt::Refused;
             }
             if word.limit() == 0 {
@@ -142,7 +153,7 @@ impl Endpoint {
         cell.store(own.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::SeqCst);
         let word = self.word();
-        if word.is(CLOSED) || word.limit() != 0 {
+        if word.is(CLOSED) || !word.is_unlimited() {
             cell.store(own, Ordering::Release);
             return Attempt::Undone;
         }
@@ -152,9 +163,9 @@ impl Endpoint {
         }
     }
 
-    /// Takes a slot for whoever's turn it is; `Some(limited)` when there was room. The caller holds
-    /// the queue's lock and has decided about suspects.
-    pub(super) fn take_shared(&self) -> Option<bool> {
+    /// Takes a slot for whoever's turn it is; `Some(limited)` when there was room, `lent` among
+    /// what is lent too. The caller holds the queue's lock and has decided about suspects.
+    pub(super) fn take_shared(&self, lent: bool) -> Option<bool> {
         let mut word = self.word();
         // Each turn but the last means that somebody else took or freed a slot.
         loop {
@@ -163,11 +174,16 @@ impl Endpoint {
             }
             let cells = if word.is(MIXED) { self.in_cells() } else { 0 };
             let in_flight = word.count().saturating_add(cells);
-            if word.limit() != 0 && in_flight >= word.limit() {
+            let most = match lent {
+                true => word.limit().max(self.most.load(Ordering::Relaxed)),
+                false => word.limit(),
+            };
+            let unlimited = word.is_unlimited();
+            if !unlimited && in_flight >= most {
                 return None;
             }
             match self.swap(word, Word(word.0 + 1)) {
-                Ok(()) => return Some(word.limit() != 0),
+                Ok(()) => return Some(!unlimited),
                 Err(now) => word = now,
             }
         }
@@ -207,14 +223,31 @@ impl Endpoint {
 
     /// From now on at most `limit` in flight (0: no limit). The caller holds the queue's lock.
     pub(super) fn set_limit(&self, limit: u32) {
-        self.update(|word| {
-            let begins = word.limit() == 0 && limit != 0;
-            let flags = match (limit, begins) {
-                (0, _) => word.0 & !MIXED,
-                (_, true) => word.0 | MIXED,
-                (_, false) => word.0,
+        self.most.store(0, Ordering::Relaxed);
+        self.bound(|word| Word(word.0 & !FOREIGN).with_limit(limit));
+    }
+
+    /// From now on at most `own` in flight (0: none), and up to `most` while slots are lent. The
+    /// caller holds the queue's lock.
+    pub(super) fn set_share(&self, own: u32, most: u32) {
+        self.most.store(most, Ordering::Relaxed);
+        self.bound(|word| {
+            let flags = match own {
+                0 => word.0 | FOREIGN,
+                _ => word.0 & !FOREIGN,
             };
-            Word(flags).with_limit(limit)
+            Word(flags).with_limit(own)
+        });
+    }
+
+    fn bound(&self, change: impl Fn(Word) -> Word) {
+        self.update(|word| {
+            let bounded = change(word);
+            match (word.is_unlimited(), bounded.is_unlimited()) {
+                (true, false) => Word(bounded.0 | MIXED),
+                (_, true) => Word(bounded.0 & !MIXED),
+                (false, false) => bounded,
+            }
         });
         self.unmix();
     }

@@ -244,7 +244,7 @@ impl Nudge for Bell {
 }
 
 /// A request comes while a scaler lies down to sleep: it is in the reading, or it nudges.
-fn nobody_is_overlooked<T>(comes: fn(&Rc<Gate>) -> T) {
+fn nobody_is_overlooked<T: 'static>(comes: fn(&Rc<Gate>) -> T) {
     // Two switches: the reading spins while a change is written, which makes the space large.
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(2);

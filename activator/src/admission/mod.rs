@@ -18,11 +18,13 @@
 mod choice;
 mod endpoint;
 mod gate;
+mod held_bytes;
 mod holding;
 mod queue;
 mod repeats;
 mod throttle;
 mod waiting;
+mod wakers;
 
 #[cfg(test)]
 mod loom_models;
@@ -35,9 +37,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use gate::{Clock, Gate, Slot};
+pub use held_bytes::HeldBytes;
 pub use holding::{Holding, Namespace};
 pub use repeats::{Pause, Repeat};
-pub use throttle::{HeldBytes, Throttle};
+pub use throttle::Throttle;
 pub use waiting::Waiting;
 
 /// How long an endpoint that failed a request is passed over while another is ready.
@@ -53,6 +56,15 @@ pub struct Limits {
     /// Most bytes kept for them; `None` = half of what all may have while there are several
     /// throttles.
     pub queue_bytes: Option<u64>,
+}
+
+/// What one process may have in flight at an endpoint whose slots it divides with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Its own slots; 0 = none.
+    pub own: u32,
+    /// With those that others lend it while requests wait ([`Throttle::lend`]).
+    pub most: u32,
 }
 
 /// Tells a scaler that somebody waits.

@@ -11,10 +11,8 @@ use slab::Slab;
 use super::choice::choose;
 use super::endpoint::Endpoint;
 use super::holding::Place;
-use super::{AcquireError, Limits, Nudge, SUSPICION, Supply};
-
-/// So many waiters are let in or refused per turn of the lock, and woken after it.
-const BATCH: usize = 32;
+use super::wakers::Wakers;
+use super::{AcquireError, Limits, Nudge, SUSPICION, Share, Supply};
 
 /// Nudges about the first waiter are merged over this time while an endpoint is ready.
 const NUDGE_EVERY: Duration = Duration::from_millis(10);
@@ -39,13 +37,6 @@ pub(super) enum Room<'a> {
     At(&'a Arc<Endpoint>),
 }
 
-/// Those to wake once the lock is released.
-#[derive(Debug, Default)]
-pub(super) struct Wakers {
-    wakers: [Option<Waker>; BATCH],
-    served: usize,
-}
-
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) limits: Limits,
@@ -67,6 +58,9 @@ pub(super) struct Queue {
     pub(super) watched: bool,
     /// Slots are marked.
     pub(super) proxied: bool,
+    /// Those who wait have waited long enough to get slots that are lent. Begins with whoever asks
+    /// for it and ends with the queue.
+    lending: bool,
     /// Spreads grants over equally loaded endpoints.
     dice: u32,
 }
@@ -75,6 +69,7 @@ pub(super) struct Queue {
 struct Member {
     endpoint: Arc<Endpoint>,
     suspect_until: Option<Instant>,
+    share: Option<Share>,
 }
 
 #[derive(Debug)]
@@ -89,23 +84,6 @@ enum State {
     Waiting { waker: Option<Waker>, _place: Place },
     Granted(Grant),
     Refused(AcquireError),
-}
-
-impl Wakers {
-    fn is_full(&self) -> bool {
-        self.served == BATCH
-    }
-
-    fn push(&mut self, waker: Option<Waker>) {
-        self.wakers[self.served] = waker;
-        self.served += 1;
-    }
-
-    pub(super) fn wake(self) {
-        for waker in self.wakers.into_iter().flatten() {
-            waker.wake();
-        }
-    }
 }
 
 impl Queue {
@@ -124,6 +102,7 @@ impl Queue {
             nudged: None,
             watched: false,
             proxied: false,
+            lending: false,
             dice: 0,
         }
     }
@@ -258,12 +237,19 @@ impl Queue {
                 if freed.is_closed() || (freed.is_suspect() && !self.suspects_serve()) {
                     return None;
                 }
-                take(freed)
+                take(freed, self.lending)
             }
         }
     }
 
+    /// Our own slots come before those that are lent.
     fn room_anywhere(&mut self) -> Option<Grant> {
+        let lent = self.lending;
+        let own = self.room_among(false);
+        own.or_else(|| lent.then(|| self.room_among(true)).flatten())
+    }
+
+    fn room_among(&mut self, lent: bool) -> Option<Grant> {
         // A step of Knuth's congruential generator: spread is all that is asked of it.
         self.dice = self
             .dice
@@ -285,9 +271,9 @@ impl Queue {
             self.members.len(),
             self.dice,
             |at| Some(choosable(at)?.in_flight()),
-            |at| take(choosable(at)?),
+            |at| take(choosable(at)?, lent),
         );
-        chosen.or_else(|| take(&failed_last?.endpoint))
+        chosen.or_else(|| take(&failed_last?.endpoint, lent))
     }
 
     /// With a scaler, waiters wait for another endpoint or the end of the suspicion. Without one,
@@ -303,8 +289,23 @@ impl Queue {
 
     pub(super) fn configure(&mut self, limits: Limits) {
         self.limits = limits;
-        for endpoint in self.all_endpoints() {
+        let own = self.members.iter().filter(|member| member.share.is_none());
+        let own = own.map(|member| &member.endpoint);
+        for endpoint in own.chain(&self.draining) {
             endpoint.set_limit(limits.concurrency);
+        }
+    }
+
+    /// The queue was empty: whoever comes has not waited for long.
+    pub(super) fn lend_no_more(&mut self) {
+        self.lending = false;
+    }
+
+    /// Whoever has waited since before `since` may get what is lent, and so may all after them.
+    pub(super) fn lend(&mut self, since: Instant) {
+        let first = self.order.first_key_value();
+        if first.is_some_and(|((arrived, _), _)| *arrived <= since) {
+            self.lending = true;
         }
     }
 
@@ -330,23 +331,34 @@ impl Queue {
     }
 
     /// True when the set changed.
-    pub(super) fn set_endpoints(&mut self, addresses: &[SocketAddr]) -> bool {
+    pub(super) fn set_endpoints(&mut self, declared: &[(SocketAddr, Option<Share>)]) -> bool {
         self.purge();
-        let unchanged = addresses.len() == self.members.len()
-            && addresses
+        let mut seen = HashSet::new();
+        let declared = declared.iter().filter(|(address, _)| seen.insert(*address));
+        let declared: Vec<_> = declared.copied().collect();
+        let unchanged = declared.len() == self.members.len()
+            && declared
                 .iter()
                 .zip(&self.members)
-                .all(|(address, member)| *address == member.endpoint.address);
-        if unchanged {
-            return false;
+                .all(|((address, _), member)| *address == member.endpoint.address);
+        if !unchanged {
+            self.replace(&declared);
         }
+        let concurrency = self.limits.concurrency;
+        for (member, (_, share)) in self.members.iter_mut().zip(declared) {
+            member.set_share(share, concurrency);
+        }
+        !unchanged
+    }
+
+    /// Each address once.
+    fn replace(&mut self, declared: &[(SocketAddr, Option<Share>)]) {
         let mut known: HashMap<SocketAddr, Member> = HashMap::new();
         let draining = self.draining.drain(..).map(Member::ready);
         for member in self.members.drain(..).chain(draining) {
             known.insert(member.endpoint.address, member);
         }
-        let mut seen = HashSet::new();
-        for address in addresses.iter().filter(|address| seen.insert(**address)) {
+        for (address, _) in declared {
             let member = match known.remove(address) {
                 Some(member) => {
                     if member.endpoint.is_closed() {
@@ -369,7 +381,6 @@ impl Queue {
         if !self.members.is_empty() {
             self.failure = None;
         }
-        true
     }
 
     /// True when the set changed.
@@ -443,16 +454,28 @@ impl Member {
         Member {
             endpoint,
             suspect_until: None,
+            share: None,
         }
     }
 
     fn is_ready(&self) -> bool {
         self.suspect_until.is_none()
     }
+
+    fn set_share(&mut self, share: Option<Share>, concurrency: u32) {
+        if self.share == share {
+            return;
+        }
+        self.share = share;
+        match share {
+            Some(Share { own, most }) => self.endpoint.set_share(own, most),
+            None => self.endpoint.set_limit(concurrency),
+        }
+    }
 }
 
-fn take(endpoint: &Arc<Endpoint>) -> Option<Grant> {
-    let limited = endpoint.take_shared()?;
+fn take(endpoint: &Arc<Endpoint>, lent: bool) -> Option<Grant> {
+    let limited = endpoint.take_shared(lent)?;
     Some(Grant {
         endpoint: Arc::clone(endpoint),
         limited,

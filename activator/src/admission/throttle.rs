@@ -6,10 +6,12 @@ use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use super::endpoint::{Counted, Endpoint};
-use super::holding::add_within;
-use super::queue::{Grant, Key, Queue, Room, Wakers};
+use super::queue::{Grant, Key, Queue, Room};
 use super::repeats::Repeats;
-use super::{AcquireError, EndpointState, EndpointStatus, Holding, Limits, Namespace, Supply};
+use super::wakers::Wakers;
+use super::{
+    AcquireError, EndpointState, EndpointStatus, Holding, Limits, Namespace, Share, Supply,
+};
 use crate::demand::{Reading, Shard, Sums, nanoseconds};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Padded, fence, lock};
 
@@ -29,19 +31,11 @@ pub struct Throttle {
     /// How many wait. Written under the lock; read by everybody who frees a slot or wants one.
     waiting: Padded<AtomicU32>,
     /// Bytes kept for those who wait.
-    bytes: AtomicU64,
+    pub(super) bytes: AtomicU64,
     /// The most; `u64::MAX` = the share of one throttle.
-    bytes_max: AtomicU64,
+    pub(super) bytes_max: AtomicU64,
     queue: Mutex<Queue>,
     pub(super) repeats: Repeats,
-}
-
-/// Bytes kept for a held request; given back on drop.
-#[derive(Debug)]
-#[must_use]
-pub struct HeldBytes {
-    throttle: Arc<Throttle>,
-    bytes: u64,
 }
 
 /// What gates keep a copy of.
@@ -108,10 +102,31 @@ impl Throttle {
     /// Declares the whole set of ready endpoints. The same address is the same endpoint with its
     /// count, also one that was draining; those left out drain. A non-empty set ends a failure.
     pub fn set_endpoints(&self, addresses: &[SocketAddr]) {
+        let declared: Vec<_> = addresses.iter().map(|address| (*address, None)).collect();
+        self.declare(&declared);
+    }
+
+    /// The same for endpoints whose slots are divided among several processes: each has limits of
+    /// its own instead of that of the revision.
+    pub fn share_endpoints(&self, endpoints: &[(SocketAddr, Share)]) {
+        let endpoints = endpoints.iter();
+        let declared: Vec<_> = endpoints.map(|(at, share)| (*at, Some(*share))).collect();
+        self.declare(&declared);
+    }
+
+    fn declare(&self, endpoints: &[(SocketAddr, Option<Share>)]) {
         let mut queue = lock(&self.queue);
-        if queue.set_endpoints(addresses) {
+        if queue.set_endpoints(endpoints) {
             self.publish();
         }
+        self.settle(queue, Room::Anywhere);
+    }
+
+    /// If anybody has waited since before `since`, those who wait get slots that are only lent too,
+    /// until nobody waits any more.
+    pub fn lend(&self, since: Instant) {
+        let mut queue = lock(&self.queue);
+        queue.lend(since);
         self.settle(queue, Room::Anywhere);
     }
 
@@ -235,34 +250,6 @@ impl Throttle {
         self.namespace.holding()
     }
 
-    /// Sets bytes aside for a request that is going to wait, until the guard is dropped.
-    ///
-    /// # Errors
-    ///
-    /// They would exceed the bound of the revision or of the process.
-    pub fn reserve(self: &Arc<Self>, bytes: u64) -> Result<HeldBytes, AcquireError> {
-        let most = match self.bytes_max.load(Ordering::Relaxed) {
-            u64::MAX => self.holding().share_of_bytes(),
-            most => most,
-        };
-        if !add_within(&self.bytes, bytes, most) {
-            return Err(AcquireError::QueueFull);
-        }
-        if !self.holding().reserve(bytes) {
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(AcquireError::Overloaded);
-        }
-        Ok(HeldBytes {
-            throttle: Arc::clone(self),
-            bytes,
-        })
-    }
-
-    /// Bytes set aside now.
-    pub fn held_bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
     // For gates.
 
     /// Where this throttle's time begins; the first caller decides.
@@ -326,6 +313,7 @@ impl Throttle {
         }
         let first = queue.waiting() == 0;
         if first {
+            queue.lend_no_more();
             self.announce(1);
             // Pairs with the fence of `freed`: a slot freed before this is found below, one freed
             // after it finds us.
@@ -450,20 +438,6 @@ impl Throttle {
 impl Drop for Throttle {
     fn drop(&mut self) {
         self.holding().gone();
-    }
-}
-
-impl HeldBytes {
-    /// How many bytes are set aside.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-}
-
-impl Drop for HeldBytes {
-    fn drop(&mut self) {
-        self.throttle.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.throttle.holding().release(self.bytes);
     }
 }
 

@@ -37,10 +37,10 @@ fn a_reader_never_sees_half_a_change_of_what_is_marked() {
         let shard = Arc::new(Shard::new());
         let read = Arc::clone(&shard);
         let reader = loom::thread::spawn(move || read.read(10));
-        shard.change(1, change(0, 1, 0, true));
-        shard.change(3, change(1, -1, 1, false));
+        // One change: how a reader gets from one to the next is explored above.
+        shard.change(3, change(0, 1, 1, true));
         let sums = reader.join().unwrap();
-        let whole = [(0, 0, 0, 0, 0), (1, 0, 9, 0, 1), (0, 1, 2, 7, 1)];
+        let whole = [(0, 0, 0, 0, 0), (1, 1, 7, 7, 1)];
         let seen = (
             sums.waiting,
             sums.marked,
