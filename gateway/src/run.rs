@@ -25,8 +25,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle as Task;
 
 use self::check::{Checked, check};
-pub use self::cluster::{BadVariable, Cluster};
 use self::cluster::Watched;
+pub use self::cluster::{BadVariable, Cluster};
 use self::crew::Crew;
 use self::handover::{Handover, Successor};
 use self::signals::{Signals, Told};
@@ -41,8 +41,8 @@ use crate::observe::averages::Averages;
 use crate::observe::metrics::Registry;
 use crate::serve::census::Census;
 use crate::serve::drain::{LAST_WORDS, Phase};
-use crate::serve::tls::store::Store;
 use crate::serve::takeover::{HandedOver, Stock, TakeoverError};
+use crate::serve::tls::store::Store;
 use crate::serve::worker::Shared;
 use crate::systemd;
 

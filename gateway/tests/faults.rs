@@ -102,7 +102,9 @@ impl Gateway {
             files: vec![self.file()],
             overrides: config::settings::Overrides::default(),
             sockets: SocketOptions::default(),
+            cluster: None,
             announce: Box::new(move |addresses| told.send(addresses.clone()).unwrap()),
+            ready: Box::new(|| ()),
         };
         let running = std::thread::spawn(|| run(options));
         (hears.recv_timeout(PATIENCE).unwrap(), running)

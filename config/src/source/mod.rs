@@ -4,6 +4,8 @@
 pub mod feed;
 #[cfg(feature = "file")]
 pub mod file;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 #[cfg(any(feature = "file", feature = "kubernetes"))]
 mod sink;
 

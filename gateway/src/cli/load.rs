@@ -1,6 +1,7 @@
 //! Configuration files, read once.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use config::problem::{Problem, Sources};
 use config::source::file::FileSource;
@@ -32,7 +33,12 @@ pub(super) fn load_all(files: Vec<PathBuf>) -> Loaded {
     let Loaded { compiled, sources } = load(files);
     let compiled = compiled.and_then(|compiled| {
         let listeners = &compiled.settings.listeners;
-        credentials::read(&compiled, Some(listeners), &Arc::default(), &Live::default())?;
+        credentials::read(
+            &compiled,
+            Some(listeners),
+            &Arc::default(),
+            &Live::default(),
+        )?;
         Ok(compiled)
     });
     Loaded { compiled, sources }

@@ -166,7 +166,10 @@ mod tests {
     #[test]
     fn what_the_environment_leaves_out_is_as_usual() {
         let nothing = Cluster::of(|_| None, None, "").unwrap();
-        assert_eq!(nothing.autoscaler, "ws://autoscaler.knative-serving.svc.cluster.local:8080");
+        assert_eq!(
+            nothing.autoscaler,
+            "ws://autoscaler.knative-serving.svc.cluster.local:8080"
+        );
         assert_eq!(nothing.namespace, "knative-serving");
         let told = |name: &str| match name {
             "POD_NAME" => Some("tidegate-abc".to_owned()),
@@ -179,7 +182,10 @@ mod tests {
         let cluster = Cluster::of(told, None, resolv).unwrap();
         assert_eq!(cluster.pod_name, "tidegate-abc");
         assert_eq!(cluster.pod_ip, IpAddr::from([10, 1, 2, 3]));
-        assert_eq!(cluster.autoscaler, "ws://autoscaler.knative.svc.corp.test:8080");
+        assert_eq!(
+            cluster.autoscaler,
+            "ws://autoscaler.knative.svc.corp.test:8080"
+        );
         assert_eq!(cluster.namespace, "knative");
         let given = Cluster::of(|_| None, Some("ws://127.0.0.1:1".to_owned()), resolv).unwrap();
         assert_eq!(given.autoscaler, "ws://127.0.0.1:1");
@@ -189,6 +195,9 @@ mod tests {
     fn an_address_that_is_none_is_told() {
         let told = |name: &str| (name == "POD_IP").then(|| "pod".to_owned());
         let error = Cluster::of(told, None, "").unwrap_err().to_string();
-        assert_eq!(error, "POD_IP is \"pod\": write an IP address, or leave it out");
+        assert_eq!(
+            error,
+            "POD_IP is \"pod\": write an IP address, or leave it out"
+        );
     }
 }

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tests::client::with;
 use tests::kubernetes::Api;
 use tests::kubernetes::kind::{ENDPOINT_SLICE, INGRESS, SERVICE};
 use tests::kubernetes::objects::{self, Pods, Service, path, rule, split, tls_secret};
 use tests::tls::Authority;
-use tests::client::with;
 use tests::{Backend, Client, Gateway, Wire, eventually, request};
 
 use super::set::{

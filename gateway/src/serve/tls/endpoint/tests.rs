@@ -25,7 +25,9 @@ impl Endpoint {
             ticket_keys: Vec::new(),
             unknown_name: config::settings::UnknownName::Default,
         };
-        let config = &Acceptor::read(&tls, None, Default::default()).unwrap().config;
+        let config = &Acceptor::read(&tls, None, Default::default())
+            .unwrap()
+            .config;
         Endpoint {
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             acceptor: config.clone().into(),

@@ -9,10 +9,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::super::testing::{Authority, Files, certified, refer, sockets};
 use super::*;
 
-fn read(
-    tls: &Tls,
-    before: Option<&Arc<Acceptor>>,
-) -> Result<Arc<Acceptor>, Vec<Problem>> {
+fn read(tls: &Tls, before: Option<&Arc<Acceptor>>) -> Result<Arc<Acceptor>, Vec<Problem>> {
     Acceptor::read(tls, before, FromRoutes::default())
 }
 
