@@ -1,0 +1,349 @@
+//! What we keep of a cluster beside its ingresses: of each object only what translation and feeding
+//! need, never the object itself.
+
+mod endpoints;
+mod revision;
+mod service;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use self::endpoints::Endpoints;
+use crate::revision::Key;
+use crate::source::feed::Addresses;
+
+pub(super) use revision::{Limits, Object as RevisionObject, Revision};
+pub(super) use service::{Kind as ServiceKind, Port, Service};
+
+/// Names of ours and of Knative's that have a meaning of their own.
+#[derive(Clone, Debug)]
+pub(super) struct Landmarks {
+    /// Whose addresses are those of activators.
+    pub(super) activator: Key,
+    /// Whose addresses are those of all replicas.
+    pub(super) internal: Key,
+    /// Our own address.
+    pub(super) pod: Option<IpAddr>,
+}
+
+/// What an object's change may have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Nothing,
+    /// What the Service of this name is.
+    Service(Key),
+    /// The addresses behind the Service of this name.
+    Endpoints(Key),
+    Revision(Key),
+    Secret(Key),
+}
+
+/// A certificate and its key, as PEM texts.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Secret {
+    pub(super) chain: Arc<[u8]>,
+    pub(super) key: Arc<[u8]>,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// The state of everything that is watched but ingresses.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    landmarks: Landmarks,
+    namespaces: HashSet<Arc<str>>,
+    services: HashMap<Key, Service>,
+    /// By Service.
+    endpoints: HashMap<Key, Endpoints>,
+    /// Slices, and the Service that each belongs to.
+    slices: HashMap<Key, Key>,
+    revisions: HashMap<Key, Revision>,
+    /// Of a revision, the Service of its pods.
+    private: HashMap<Key, Key>,
+    secrets: HashMap<Key, Secret>,
+}
+
+impl Cluster {
+    pub(super) fn new(landmarks: Landmarks) -> Cluster {
+        Cluster {
+            landmarks,
+            namespaces: HashSet::new(),
+            services: HashMap::new(),
+            endpoints: HashMap::new(),
+            slices: HashMap::new(),
+            revisions: HashMap::new(),
+            private: HashMap::new(),
+            secrets: HashMap::new(),
+        }
+    }
+
+    /// The name of an object; all of a namespace share one copy of its name.
+    pub(super) fn key(&mut self, namespace: &str, name: &str) -> Key {
+        let namespace = match self.namespaces.get(namespace) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let new: Arc<str> = namespace.into();
+                self.namespaces.insert(Arc::clone(&new));
+                new
+            }
+        };
+        let name = name.into();
+        Key { namespace, name }
+    }
+
+    pub(super) fn key_of(&mut self, metadata: &ObjectMeta) -> Key {
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        self.key(namespace, metadata.name.as_deref().unwrap_or_default())
+    }
+
+    pub(super) fn put_service(&mut self, object: &core::Service) -> Change {
+        let key = self.key_of(&object.metadata);
+        let service = Service::of(object, &key);
+        if self.services.get(&key) == Some(&service) {
+            return Change::Nothing;
+        }
+        self.drop_private(&key);
+        if let ServiceKind::Private { revision } = &service.kind {
+            self.private.insert(revision.clone(), key.clone());
+        }
+        self.services.insert(key.clone(), service);
+        Change::Service(key)
+    }
+
+    pub(super) fn remove_service(&mut self, key: &Key) -> Change {
+        self.drop_private(key);
+        match self.services.remove(key) {
+            Some(_) => Change::Service(key.clone()),
+            None => Change::Nothing,
+        }
+    }
+
+    fn drop_private(&mut self, service: &Key) {
+        if let Some(ServiceKind::Private { revision }) = self.services.get(service).map(|s| &s.kind)
+            && self.private.get(revision) == Some(service)
+        {
+            self.private.remove(revision);
+        }
+    }
+
+    pub(super) fn put_slice(&mut self, object: &EndpointSlice) -> Change {
+        let slice = self.key_of(&object.metadata);
+        let Some(service) = endpoints::service_of(object) else {
+            return self.remove_slice(&slice);
+        };
+        let service = self.key(&slice.namespace, service);
+        let before = self.slices.insert(slice.clone(), service.clone());
+        if let Some(before) = before.filter(|before| *before != service) {
+            // Labels do not move from one Service to another, but nothing forbids it.
+            self.drop_slice(&before, &slice.name);
+        }
+        let entry = self.endpoints.entry(service.clone()).or_default();
+        match entry.put_slice(&slice.name, endpoints::Slice::of(object)) {
+            true => Change::Endpoints(service),
+            false => Change::Nothing,
+        }
+    }
+
+    pub(super) fn remove_slice(&mut self, slice: &Key) -> Change {
+        let Some(service) = self.slices.remove(slice) else {
+            return Change::Nothing;
+        };
+        self.drop_slice(&service, &slice.name);
+        Change::Endpoints(service)
+    }
+
+    fn drop_slice(&mut self, service: &Key, slice: &str) {
+        self.edit_endpoints(service, |endpoints| endpoints.remove_slice(slice));
+    }
+
+    pub(super) fn put_endpoints(&mut self, object: &core::Endpoints) -> Change {
+        let key = self.key_of(&object.metadata);
+        let entry = self.endpoints.entry(key.clone()).or_default();
+        match entry.put_whole(endpoints::Slice::all_of(object)) {
+            true => Change::Endpoints(key),
+            false => Change::Nothing,
+        }
+    }
+
+    pub(super) fn remove_endpoints(&mut self, key: &Key) -> Change {
+        match self.edit_endpoints(key, Endpoints::remove_whole) {
+            true => Change::Endpoints(key.clone()),
+            false => Change::Nothing,
+        }
+    }
+
+    fn edit_endpoints(&mut self, key: &Key, edit: impl FnOnce(&mut Endpoints) -> bool) -> bool {
+        let Some(endpoints) = self.endpoints.get_mut(key) else {
+            return false;
+        };
+        let changed = edit(endpoints);
+        if endpoints.is_empty() {
+            self.endpoints.remove(key);
+        }
+        changed
+    }
+
+    pub(super) fn put_revision(&mut self, object: &RevisionObject) -> Change {
+        let key = self.key_of(&object.metadata);
+        let revision = Revision::of(object);
+        match self.revisions.insert(key.clone(), revision.clone()) {
+            Some(before) if before == revision => Change::Nothing,
+            Some(_) | None => Change::Revision(key),
+        }
+    }
+
+    pub(super) fn remove_revision(&mut self, key: &Key) -> Change {
+        match self.revisions.remove(key) {
+            Some(_) => Change::Revision(key.clone()),
+            None => Change::Nothing,
+        }
+    }
+
+    pub(super) fn put_secret(&mut self, object: &core::Secret) -> Change {
+        let key = self.key_of(&object.metadata);
+        let part = |name: &str| {
+            let part = object.data.as_ref().and_then(|data| data.get(name));
+            part.map_or(Arc::default(), |bytes| bytes.0.as_slice().into())
+        };
+        let secret = Secret {
+            chain: part("tls.crt"),
+            key: part("tls.key"),
+        };
+        match self.secrets.insert(key.clone(), secret.clone()) {
+            Some(before) if before == secret => Change::Nothing,
+            Some(_) | None => Change::Secret(key),
+        }
+    }
+
+    pub(super) fn remove_secret(&mut self, key: &Key) -> Change {
+        match self.secrets.remove(key) {
+            Some(_) => Change::Secret(key.clone()),
+            None => Change::Nothing,
+        }
+    }
+
+    pub(super) fn service(&self, key: &Key) -> Option<&Service> {
+        self.services.get(key)
+    }
+
+    pub(super) fn revision(&self, key: &Key) -> Option<&Revision> {
+        self.revisions.get(key)
+    }
+
+    pub(super) fn secret(&self, key: &Key) -> Option<&Secret> {
+        self.secrets.get(key)
+    }
+
+    /// The Service of a revision's pods.
+    pub(super) fn private_service(&self, revision: &Key) -> Key {
+        let known = self.private.get(revision).cloned();
+        known.unwrap_or_else(|| Key {
+            namespace: Arc::clone(&revision.namespace),
+            name: format!("{}-private", revision.name).into(),
+        })
+    }
+
+    /// The addresses behind a port of a plain Service. Those that are on their way out but still
+    /// serve count while there are no others.
+    pub(super) fn addresses(&self, service: &Key, port: &str) -> Addresses {
+        self.endpoints
+            .get(service)
+            .map_or_else(Addresses::default, |endpoints| {
+                endpoints.addresses(|name| name == port, true)
+            })
+    }
+
+    /// The pods of a revision, and whether requests to them count with us.
+    pub(super) fn pods(&self, revision: &Key) -> Addresses {
+        let private = self.private_service(revision);
+        let pods = self
+            .endpoints
+            .get(&private)
+            .map(|endpoints| endpoints.addresses(|name| matches!(name, "http" | "http2"), false));
+        Addresses {
+            proxied: self.is_proxied(revision),
+            ..pods.unwrap_or_default()
+        }
+    }
+
+    /// Whether an activator is in the path of a revision's requests: its public Service leads to
+    /// one, which we count as, or nowhere at all.
+    fn is_proxied(&self, revision: &Key) -> bool {
+        let Some(public) = self.endpoints.get(revision) else {
+            return true;
+        };
+        let activators = self.endpoints.get(&self.landmarks.activator);
+        let is_activator = |ip: IpAddr| {
+            self.landmarks.pod == Some(ip)
+                || activators.is_some_and(|activators| activators.has(ip))
+        };
+        let mut ips = public.ips().peekable();
+        ips.peek().is_none() || ips.any(is_activator)
+    }
+
+    /// The other replicas that are ready, on the port of our internal listener.
+    pub(super) fn peers(&self) -> BTreeSet<std::net::SocketAddr> {
+        let replicas = self.endpoints.get(&self.landmarks.internal);
+        let ready = replicas.map(|endpoints| endpoints.addresses(|name| name == "http2", false));
+        let ready = ready.unwrap_or_default().ready.into_iter();
+        ready
+            .filter(|address| Some(address.ip()) != self.landmarks.pod)
+            .collect()
+    }
+
+    pub(super) fn is_activator(&self, service: &Key) -> bool {
+        *service == self.landmarks.activator
+    }
+
+    pub(super) fn is_internal(&self, service: &Key) -> bool {
+        *service == self.landmarks.internal
+    }
+
+    pub(super) fn service_keys(&self) -> impl Iterator<Item = &Key> {
+        self.services.keys()
+    }
+
+    pub(super) fn slice_keys(&self) -> impl Iterator<Item = &Key> {
+        self.slices.keys()
+    }
+
+    pub(super) fn endpoints_keys(&self) -> impl Iterator<Item = &Key> {
+        let whole = self
+            .endpoints
+            .iter()
+            .filter(|(_, endpoints)| endpoints.has_whole());
+        whole.map(|(key, _)| key)
+    }
+
+    pub(super) fn revision_keys(&self) -> impl Iterator<Item = &Key> {
+        self.revisions.keys()
+    }
+
+    pub(super) fn secret_keys(&self) -> impl Iterator<Item = &Key> {
+        self.secrets.keys()
+    }
+}
+
+/// Those of `known` that are not in `listed`.
+pub(super) fn missing<'a, K: Hash + Eq + Clone + 'a>(
+    known: impl Iterator<Item = &'a K>,
+    listed: &HashSet<K>,
+) -> Vec<K> {
+    known
+        .filter(|key| !listed.contains(*key))
+        .cloned()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
