@@ -2,6 +2,7 @@
 
 mod actors;
 mod ingress;
+mod revisions;
 mod set;
 mod stage;
 mod watching;
