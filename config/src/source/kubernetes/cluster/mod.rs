@@ -7,7 +7,7 @@ mod service;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
@@ -291,14 +291,11 @@ impl Cluster {
         ips.peek().is_none() || ips.any(is_activator)
     }
 
-    /// The other replicas that are ready, on the port of our internal listener.
-    pub(super) fn peers(&self) -> BTreeSet<std::net::SocketAddr> {
+    /// The replicas that are ready, on the port of their internal listener.
+    pub(super) fn replicas(&self) -> BTreeSet<SocketAddr> {
         let replicas = self.endpoints.get(&self.landmarks.internal);
         let ready = replicas.map(|endpoints| endpoints.addresses(|name| name == "http2", false));
-        let ready = ready.unwrap_or_default().ready.into_iter();
-        ready
-            .filter(|address| Some(address.ip()) != self.landmarks.pod)
-            .collect()
+        ready.unwrap_or_default().ready.into_iter().collect()
     }
 
     pub(super) fn is_activator(&self, service: &Key) -> bool {

@@ -110,7 +110,7 @@ pub(super) struct State {
     unsaid: BTreeSet<Key>,
     /// Everything has been listed once.
     synced: bool,
-    peers_changed: bool,
+    replicas_changed: bool,
 }
 
 impl State {
@@ -135,7 +135,7 @@ impl State {
             unasked: BTreeSet::new(),
             unsaid: BTreeSet::new(),
             synced: false,
-            peers_changed: true,
+            replicas_changed: true,
         }
     }
 
@@ -244,7 +244,7 @@ impl State {
             self.unfed.extend(self.uses.of_knative());
         }
         if self.cluster.is_internal(service) {
-            self.peers_changed = true;
+            self.replicas_changed = true;
         }
         // Those that wait for an endpoint, and those that may be asked about now.
         for ingress in self.by_service.get(service).into_iter().flatten() {
@@ -431,9 +431,21 @@ impl State {
         (fed.collect(), std::mem::take(&mut self.forgotten))
     }
 
-    /// The other replicas, if they are others than before.
-    pub(super) fn take_peers(&mut self) -> Option<BTreeSet<std::net::SocketAddr>> {
-        std::mem::take(&mut self.peers_changed).then(|| self.cluster.peers())
+    /// All replicas that are ready, on the port of the internal listener, if they are others than
+    /// before.
+    pub(super) fn take_replicas(&mut self) -> Option<BTreeSet<std::net::SocketAddr>> {
+        std::mem::take(&mut self.replicas_changed).then(|| self.cluster.replicas())
+    }
+
+    pub(super) fn is_synced(&self) -> bool {
+        self.synced
+    }
+
+    /// Whether it is still to be found out who serves this of an ingress.
+    pub(super) fn is_asking(&self, ingress: &Key, hash: &str) -> bool {
+        self.ingresses.get(ingress).is_some_and(|entry| {
+            entry.standing == Standing::Asking && entry.is_live() && *entry.wish.hash == *hash
+        })
     }
 
     /// Ingresses that are served here and, as far as is known, not yet everywhere.

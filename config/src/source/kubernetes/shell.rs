@@ -1,0 +1,535 @@
+//! The loop around the state: events in; addresses, certificates and fragments out; and where we
+//! hold the lease, questions to other replicas and writes.
+//!
+//! One task owns the state. Whatever has arrived is taken in together, then everything that follows
+//! goes out. One offer is out at a time; while its verdict is awaited, addresses go on.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use k8s_openapi::api::{core::v1 as core, discovery::v1::EndpointSlice};
+use kube::{Api, Client};
+use tokio::sync::{Notify, mpsc, watch as signal};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+
+use super::cluster::RevisionObject;
+use super::ingress::Ingress;
+use super::peers::Peers;
+use super::state::{Ask, Batch, Identity, Kind, Object, State, Write};
+use super::watch::{Event, Plan, streams, text_of, watch};
+use super::{Kubernetes, Options, leader, write};
+use crate::revision::Key;
+use crate::source::feed::Feed;
+use crate::source::{Origin, Sink, Verdict};
+
+/// Events that wait for the loop; watches wait beyond it.
+const EVENTS_QUEUED: usize = 256;
+/// Most events that are taken in before something goes out.
+const EVENTS_A_TURN: usize = 4096;
+/// Writes at a time.
+const WRITES: usize = 32;
+/// Before a write is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+/// Between two looks at what has not been listed yet, and two words about it.
+const LOOK: Duration = Duration::from_secs(1);
+const WORD: Duration = Duration::from_secs(5);
+/// A cluster without Knative's revisions is believed after this: while an API server starts, it
+/// knows no kinds but its own.
+const BELIEF: Duration = Duration::from_secs(20);
+/// How long whoever holds the lease may take to let go of it.
+const GOODBYE: Duration = Duration::from_secs(6);
+
+/// Endpoints that no controller of Kubernetes keeps: for the others there are slices.
+const KEPT_BY_OTHERS: &str = "endpoints.kubernetes.io/managed-by!=endpoint-controller";
+/// Secrets that hold certificates.
+const CERTIFICATES: &str = "type=kubernetes.io/tls";
+
+pub(super) struct Shell {
+    state: State,
+    identity: Arc<Identity>,
+    client: Client,
+    options: Options,
+    sink: Sink,
+    feed: Arc<dyn Feed>,
+    synced: signal::Sender<bool>,
+    /// Kinds that have not been listed yet, and why, where that is known.
+    unlisted: HashMap<Kind, Option<String>>,
+    unknown: HashSet<Kind>,
+    offer: Option<(Batch, BoxFuture<'static, Option<Verdict>>)>,
+    known_peers: signal::Sender<Arc<BTreeSet<std::net::SocketAddr>>>,
+    peers: Arc<Peers>,
+    leads: bool,
+    asks: JoinSet<Told>,
+    asking: HashMap<Key, (Box<str>, AbortHandle)>,
+    slow: Arc<Slow>,
+    to_write: BTreeSet<Key>,
+    writes: JoinSet<Told>,
+    writing: HashSet<Key>,
+}
+
+/// Questions that are not answered at once: each ingress at most once.
+#[derive(Default)]
+struct Slow {
+    ingresses: Mutex<BTreeSet<Key>>,
+    news: Notify,
+}
+
+impl Slow {
+    fn say(&self, ingress: Key) {
+        self.ingresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(ingress);
+        self.news.notify_one();
+    }
+
+    fn take(&self) -> BTreeSet<Key> {
+        std::mem::take(
+            &mut *self
+                .ingresses
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+}
+
+/// What a task has to say.
+enum Told {
+    Passed(Ask),
+    Wrote(Key, Option<Box<Ingress>>),
+    NotWritten(Key),
+    /// About a finalizer; it is gone or tried again with the next look.
+    Finalized(Key),
+}
+
+/// What happened.
+enum Happened {
+    Event(Event),
+    Verdict(Option<Verdict>),
+    Told(Told),
+    Slow,
+    Leads(bool),
+    Look,
+    End,
+}
+
+impl Shell {
+    pub(super) fn new(source: Kubernetes, identity: Identity) -> Shell {
+        let Kubernetes {
+            client,
+            options,
+            sink,
+            feed,
+            synced,
+        } = source;
+        let known_peers = signal::Sender::new(Arc::default());
+        let kinds = [
+            Kind::Ingress,
+            Kind::Service,
+            Kind::Slice,
+            Kind::Endpoints,
+            Kind::Revision,
+            Kind::Secret,
+        ];
+        Shell {
+            state: State::new(identity.clone()),
+            identity: Arc::new(identity),
+            client,
+            options,
+            sink,
+            feed,
+            synced,
+            unlisted: kinds.into_iter().map(|kind| (kind, None)).collect(),
+            unknown: HashSet::new(),
+            offer: None,
+            peers: Arc::new(Peers::new(known_peers.subscribe())),
+            known_peers,
+            leads: false,
+            asks: JoinSet::new(),
+            asking: HashMap::new(),
+            slow: Arc::default(),
+            to_write: BTreeSet::new(),
+            writes: JoinSet::new(),
+            writing: HashSet::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self, shutdown: impl Future<Output = ()> + Send) {
+        let (sender, mut events) = mpsc::channel(EVENTS_QUEUED);
+        let mut watches = JoinSet::new();
+        watches.spawn(watch_all(self.client.clone(), sender));
+        let leads = signal::Sender::new(false);
+        let mut leading = leads.subscribe();
+        let (stop, stopped) = signal::channel(false);
+        let (client, options) = (self.client.clone(), &self.options);
+        let (namespace, us) = (options.namespace.clone(), options.pod_name.clone());
+        let leader = tokio::spawn(leader::lead(client, namespace, us, leads, stopped));
+        let mut shutdown = pin!(shutdown);
+        let started = Instant::now();
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            self.bring_out();
+            let happened = tokio::select! {
+                biased;
+                () = &mut shutdown => Happened::End,
+                () = self.sink.closed() => Happened::End,
+                verdict = verdict_of(&mut self.offer) => Happened::Verdict(verdict),
+                Some(event) = events.recv() => Happened::Event(event),
+                Some(told) = self.asks.join_next() => told.map_or(Happened::Look, Happened::Told),
+                Some(told) = self.writes.join_next() => told.map_or(Happened::Look, Happened::Told),
+                () = self.slow.news.notified() => Happened::Slow,
+                Ok(()) = leading.changed() => Happened::Leads(*leading.borrow()),
+                _ = look.tick() => Happened::Look,
+            };
+            match happened {
+                Happened::End => break,
+                Happened::Event(event) => {
+                    self.take_in(event);
+                    for _ in 0..EVENTS_A_TURN {
+                        let Ok(event) = events.try_recv() else { break };
+                        self.take_in(event);
+                    }
+                }
+                Happened::Verdict(verdict) => self.heard(verdict),
+                Happened::Told(told) => self.told(told),
+                Happened::Slow => {
+                    for ingress in self.slow.take() {
+                        self.state.is_slow(&ingress);
+                    }
+                }
+                Happened::Leads(now) => self.leads(now),
+                Happened::Look => self.look(started.elapsed()),
+            }
+        }
+        stop.send_replace(true);
+        // Watches and tasks end as they are dropped.
+        if tokio::time::timeout(GOODBYE, leader).await.is_err() {
+            tracing::debug!("the lease was not let go in {GOODBYE:?}");
+        }
+    }
+
+    fn take_in(&mut self, event: Event) {
+        match event {
+            Event::Put(object) => {
+                let of_ingress = matches!(object, Object::Ingress(_));
+                let key = self.state.put(&object);
+                if of_ingress {
+                    self.stop_asking(&key);
+                }
+            }
+            Event::Gone(kind, key) => {
+                self.state.remove(kind, &key);
+                if kind == Kind::Ingress {
+                    self.stop_asking(&key);
+                }
+            }
+            Event::Listed(kind, names) => {
+                self.state.listed(kind, &names);
+                tracing::debug!(?kind, count = names.len(), "listed");
+                let asked: Vec<Key> = self.asking.keys().cloned().collect();
+                for key in asked {
+                    self.stop_asking(&key);
+                }
+                self.unlisted.remove(&kind);
+                self.unknown.remove(&kind);
+                self.sync_if_listed();
+            }
+            Event::Trouble(kind, error) => {
+                tracing::warn!(?kind, error, "watch interrupted; what is known still holds");
+                self.unlisted
+                    .entry(kind)
+                    .and_modify(|why| *why = Some(error));
+            }
+            Event::Unknown(kind) => {
+                self.unknown.insert(kind);
+                let error = "the API server does not know this kind".to_owned();
+                self.unlisted
+                    .entry(kind)
+                    .and_modify(|why| *why = Some(error));
+            }
+        }
+    }
+
+    fn sync_if_listed(&mut self) {
+        if self.unlisted.is_empty() && !self.state.is_synced() {
+            tracing::info!("the cluster has been listed");
+            self.state.sync();
+        }
+    }
+
+    /// Every second: says what is still missing, and looks after what has to be tried again.
+    fn look(&mut self, elapsed: Duration) {
+        if self.leads {
+            self.finalize();
+        }
+        if self.state.is_synced() {
+            return;
+        }
+        if elapsed > BELIEF && self.unknown.contains(&Kind::Revision) {
+            self.unlisted.remove(&Kind::Revision);
+            self.sync_if_listed();
+        }
+        let seconds = elapsed.as_secs();
+        if seconds > 0 && seconds.is_multiple_of(WORD.as_secs()) {
+            for (kind, why) in &self.unlisted {
+                let why = why.as_deref().unwrap_or("the list has not ended yet");
+                tracing::info!(?kind, why, seconds, "not everything has been listed yet");
+            }
+        }
+    }
+
+    /// Everything that follows from what is known.
+    fn bring_out(&mut self) {
+        self.certify();
+        if self.offer.is_none()
+            && let Some((batch, fragments)) = self.state.take_batch()
+        {
+            let sink = self.sink.clone();
+            // Endpoints first, so that the table finds them.
+            self.feed();
+            let verdict = Box::pin(async move { sink.offer(fragments).await });
+            self.offer = Some((batch, verdict));
+        }
+        self.certify();
+        self.feed();
+        if let Some(replicas) = self.state.take_replicas() {
+            let ips: BTreeSet<_> = replicas.iter().map(std::net::SocketAddr::ip).collect();
+            self.feed.replicas(&ips.into_iter().collect::<Vec<_>>());
+            let pod = self.options.pod_ip;
+            let peers = replicas.into_iter().filter(|at| Some(at.ip()) != pod);
+            self.known_peers.send_replace(Arc::new(peers.collect()));
+        }
+        if self.leads && self.state.is_synced() {
+            self.ask();
+            self.to_write.append(&mut self.state.take_unsaid());
+            self.write();
+        }
+        let done = self.state.is_synced() && self.offer.is_none();
+        if done && !*self.synced.borrow() {
+            self.synced.send_replace(true);
+        }
+    }
+
+    fn certify(&mut self) {
+        for (ingress, certificates) in self.state.take_certificates() {
+            let origin = Origin::Kubernetes(format!("ingress {ingress}").into());
+            if let Err(error) = self.feed.certificates(&origin, &certificates) {
+                self.state.refuse(&ingress, error);
+            }
+        }
+    }
+
+    fn feed(&mut self) {
+        let (fed, forgotten) = self.state.take_addresses();
+        for revision in forgotten {
+            self.feed.forget(&revision);
+        }
+        for (revision, addresses) in fed {
+            self.feed.addresses(&revision, addresses);
+        }
+    }
+
+    fn heard(&mut self, verdict: Option<Verdict>) {
+        let Some((batch, _)) = self.offer.take() else {
+            return;
+        };
+        // Nobody listens any more: the loop ends.
+        let Some(verdict) = verdict else { return };
+        if let Verdict::Accepted { version } = &verdict {
+            tracing::info!(
+                version,
+                changed = batch.len(),
+                "configuration of the cluster taken in"
+            );
+        }
+        self.state.heard(batch, &verdict);
+    }
+
+    fn leads(&mut self, now: bool) {
+        self.leads = now;
+        if now {
+            self.state.lead();
+        } else {
+            self.asks.abort_all();
+            self.asking.clear();
+            self.to_write.clear();
+        }
+    }
+
+    fn ask(&mut self) {
+        for ask in self.state.take_asks() {
+            let asked = self.asking.get(&ask.ingress).map(|(hash, _)| hash);
+            if asked == Some(&ask.hash) {
+                continue;
+            }
+            let (peers, slow) = (Arc::clone(&self.peers), Arc::clone(&self.slow));
+            let (key, hash) = (ask.ingress.clone(), ask.hash.clone());
+            let task = self.asks.spawn(async move {
+                peers.ask(&ask, || slow.say(ask.ingress.clone())).await;
+                Told::Passed(ask)
+            });
+            if let Some((_, before)) = self.asking.insert(key, (hash, task)) {
+                before.abort();
+            }
+        }
+    }
+
+    /// An ingress may not be what is asked about any more.
+    fn stop_asking(&mut self, ingress: &Key) {
+        let Some((hash, task)) = self.asking.get(ingress) else {
+            return;
+        };
+        if !self.state.is_asking(ingress, hash) {
+            task.abort();
+            self.asking.remove(ingress);
+        }
+    }
+
+    fn write(&mut self) {
+        while self.writing.len() < WRITES {
+            let free = self
+                .to_write
+                .iter()
+                .find(|key| !self.writing.contains(*key));
+            let Some(key) = free.cloned() else { return };
+            self.to_write.remove(&key);
+            let Some(write) = self.state.unsaid(&key, &write::now()) else {
+                continue;
+            };
+            self.writing.insert(key);
+            let (client, identity) = (self.client.clone(), Arc::clone(&self.identity));
+            self.writes.spawn(write_status(client, identity, write));
+        }
+    }
+
+    fn finalize(&mut self) {
+        for key in self.state.finalizers() {
+            if self.writing.len() >= WRITES || !self.writing.insert(key.clone()) {
+                continue;
+            }
+            let (client, identity) = (self.client.clone(), Arc::clone(&self.identity));
+            let key = key.clone();
+            self.writes.spawn(async move {
+                if let Err(error) = write::finalizer(&client, &identity, &key).await {
+                    tracing::warn!(ingress = %key, error = text_of(&error), "finalizer not removed");
+                }
+                Told::Finalized(key)
+            });
+        }
+    }
+
+    fn told(&mut self, told: Told) {
+        match told {
+            Told::Passed(Ask { ingress, hash, .. }) => {
+                if self
+                    .asking
+                    .get(&ingress)
+                    .is_some_and(|(asked, _)| *asked == hash)
+                {
+                    self.asking.remove(&ingress);
+                    self.state.passed(&ingress, &hash);
+                }
+            }
+            Told::Wrote(key, object) => {
+                self.writing.remove(&key);
+                if let Some(object) = object {
+                    self.state.put(&Object::Ingress(object));
+                }
+            }
+            Told::NotWritten(key) => {
+                self.writing.remove(&key);
+                self.state.say_again(&key);
+            }
+            Told::Finalized(key) => {
+                self.writing.remove(&key);
+            }
+        }
+    }
+}
+
+async fn verdict_of(
+    offer: &mut Option<(Batch, BoxFuture<'static, Option<Verdict>>)>,
+) -> Option<Verdict> {
+    match offer {
+        Some((_, verdict)) => verdict.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn write_status(client: Client, identity: Arc<Identity>, write: Write) -> Told {
+    let key = write.ingress.clone();
+    match write::status(&client, &identity, write).await {
+        Ok(object) => Told::Wrote(key, object.map(Box::new)),
+        Err(error) => {
+            tracing::warn!(ingress = %key, error = text_of(&error), "status not written");
+            tokio::time::sleep(AGAIN).await;
+            Told::NotWritten(key)
+        }
+    }
+}
+
+/// Watches every kind.
+async fn watch_all(client: Client, events: mpsc::Sender<Event>) {
+    let version = client.apiserver_version().await;
+    let plan = Plan {
+        streams: version.is_ok_and(|version| streams(&version.major, &version.minor)),
+        ..Plan::default()
+    };
+    let endpoints = Plan {
+        labels: Some(KEPT_BY_OTHERS),
+        ..plan.clone()
+    };
+    let secrets = Plan {
+        fields: Some(CERTIFICATES),
+        ..plan.clone()
+    };
+    let api = || client.clone();
+    tokio::join!(
+        watch::<Ingress>(
+            Api::all(api()),
+            Kind::Ingress,
+            plan.clone(),
+            Object::Ingress,
+            events.clone()
+        ),
+        watch::<core::Service>(
+            Api::all(api()),
+            Kind::Service,
+            plan.clone(),
+            Object::Service,
+            events.clone()
+        ),
+        watch::<EndpointSlice>(
+            Api::all(api()),
+            Kind::Slice,
+            plan.clone(),
+            Object::Slice,
+            events.clone()
+        ),
+        watch::<core::Endpoints>(
+            Api::all(api()),
+            Kind::Endpoints,
+            endpoints,
+            Object::Endpoints,
+            events.clone()
+        ),
+        watch::<RevisionObject>(
+            Api::all(api()),
+            Kind::Revision,
+            plan,
+            Object::Revision,
+            events.clone()
+        ),
+        watch::<core::Secret>(
+            Api::all(api()),
+            Kind::Secret,
+            secrets,
+            Object::Secret,
+            events.clone()
+        ),
+    );
+}
