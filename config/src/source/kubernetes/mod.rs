@@ -7,6 +7,7 @@
 //! and where we hold the lease ([`leader`]) asks the other replicas ([`peers`]) and writes ([`write`]).
 
 mod cluster;
+pub mod config_maps;
 mod conflict;
 mod hash;
 mod ingress;
