@@ -13,8 +13,9 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
 use super::api::{Ask, Server};
-use super::kind::{ENDPOINT_SLICE, KNOWN, Kind};
-use super::objects::{Pods, Revision, Traffic};
+use super::kind::{ENDPOINT_SLICE, KNOWN, Kind, NAMESPACE};
+use super::objects::{self, Pods, Revision, Traffic};
+use super::real::Remote;
 use crate::wait::{PATIENCE, eventually};
 
 const JSON: &str = "application/json";
@@ -39,6 +40,7 @@ pub struct Cluster {
 enum Reach {
     /// Past its sockets: whatever is wrong with those.
     Fake(Arc<Server>),
+    Real(Remote),
 }
 
 impl fmt::Debug for Cluster {
@@ -52,6 +54,10 @@ impl Cluster {
         let user = json!({"token": "of-a-test"});
         let cluster = json!({"server": format!("http://{address}")});
         Cluster::new(Reach::Fake(server), &cluster, &user)
+    }
+
+    pub(super) fn of_real(remote: Remote, cluster: &Value, user: &Value) -> Cluster {
+        Cluster::new(Reach::Real(remote), cluster, user)
     }
 
     fn new(reach: Reach, cluster: &Value, user: &Value) -> Cluster {
@@ -93,7 +99,7 @@ impl Cluster {
         &self,
         method: &str,
         path: &str,
-        content_type: &str,
+        content_type: &'static str,
         body: &Value,
     ) -> (u16, Value) {
         let body = if body.is_null() {
@@ -108,6 +114,7 @@ impl Cluster {
                 yield_now().await;
                 answer
             }
+            Reach::Real(remote) => remote.ask(method, path, content_type, body).await,
         };
         (code, serde_json::from_slice(&json).unwrap())
     }
@@ -141,7 +148,12 @@ impl Cluster {
         let kind = self.kind(object);
         let (namespace, name) = place(object);
         let path = kind.collection(namespace);
-        let made = taken(self.ask("POST", &path, JSON, object).await, "POST", &path);
+        let mut answer = self.ask("POST", &path, JSON, object).await;
+        if answer.0 == 404 && kind.namespaced {
+            self.ensure_namespace(namespace).await;
+            answer = self.ask("POST", &path, JSON, object).await;
+        }
+        let made = taken(answer, "POST", &path);
         match object.get("status").filter(|_| kind.status) {
             Some(status) => {
                 self.patch_status(kind, namespace, name, status.clone())
@@ -149,6 +161,14 @@ impl Cluster {
             }
             None => made,
         }
+    }
+
+    /// Real API servers have no objects in namespaces that are not there; the fake asks nobody.
+    async fn ensure_namespace(&self, name: &str) {
+        let path = NAMESPACE.collection("");
+        let object = objects::namespace(name);
+        let (code, answer) = self.ask("POST", &path, JSON, &object).await;
+        assert!(matches!(code, 201 | 409), "namespace {name}: {answer:#}");
     }
 
     /// Stores an object in place of the one that is there, if there is one, its status included.

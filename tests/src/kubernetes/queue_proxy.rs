@@ -237,7 +237,7 @@ impl fmt::Debug for QueueProxy {
 }
 
 /// Pods have addresses of their own.
-fn own_address() -> Ipv4Addr {
+pub(super) fn own_address() -> Ipv4Addr {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let [high, low] = NEXT.fetch_add(1, Ordering::SeqCst).to_be_bytes();
     Ipv4Addr::new(127, 1, high, low)

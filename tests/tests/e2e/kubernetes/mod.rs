@@ -1,6 +1,7 @@
 //! Promises of a gateway in a cluster, and of the stage they are shown on.
 
 mod actors;
+mod both;
 mod ingress;
 mod revisions;
 mod set;

@@ -4,13 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::client::{carrying, with};
-use tests::kubernetes::kind::{
-    CONFIG_MAP, ENDPOINT_SLICE, INGRESS, Kind, LEASE, REVISION, SERVICE,
-};
-use tests::kubernetes::objects::{
-    NOWHERE, Pods, Revision, Route, Service, Traffic, config_map, ingress,
-};
-use tests::kubernetes::{Api, Cluster};
+use tests::kubernetes::Api;
+use tests::kubernetes::kind::{CONFIG_MAP, INGRESS, Kind, SERVICE};
+use tests::kubernetes::objects::{Route, Service, config_map, ingress};
 use tests::{Answer, Client, PATIENCE, body, eventually, request, within};
 
 use super::watching::{Watching, get};
@@ -262,107 +258,6 @@ async fn streaming_lists_say_where_they_end_and_bookmarks_come_to_who_allows_the
 }
 
 #[tokio::test]
-async fn objects_are_made_once_and_changed_only_by_who_knows_their_latest_version() {
-    let api = Api::start();
-    let path = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
-    let lease = json!({"metadata": {"name": "leader"}, "spec": {"holderIdentity": "a"}});
-    let made = send(&api, "POST", path, "application/json", &lease)
-        .await
-        .expect(201)
-        .json();
-    assert_eq!(
-        (&made["apiVersion"], &made["kind"]),
-        (&json!("coordination.k8s.io/v1"), &json!("Lease"))
-    );
-    let metadata = &made["metadata"];
-    assert_eq!(metadata["uid"].as_str().unwrap().len(), 36);
-    assert!(
-        metadata["creationTimestamp"]
-            .as_str()
-            .unwrap()
-            .ends_with('Z')
-    );
-    let again = send(&api, "POST", path, "application/json", &lease).await;
-    assert_eq!(reason(&again), (409, "AlreadyExists".to_owned()));
-
-    let one = format!("{path}/leader");
-    let mut renewed = made.clone();
-    renewed["spec"]["holderIdentity"] = "b".into();
-    send(&api, "PUT", &one, "application/json", &renewed)
-        .await
-        .expect(200);
-    let late = send(&api, "PUT", &one, "application/json", &renewed).await;
-    assert_eq!(reason(&late), (409, "Conflict".to_owned()));
-    let blind = send(&api, "PUT", &one, "application/json", &lease).await;
-    assert_eq!(reason(&blind), (422, "Invalid".to_owned()));
-    let patch = json!({"metadata": {"resourceVersion": "1"}, "spec": {"holderIdentity": "c"}});
-    let late = send(&api, "PATCH", &one, MERGE, &patch).await;
-    assert_eq!(reason(&late), (409, "Conflict".to_owned()));
-    let lease = api.get(LEASE, "default", "leader").await.unwrap();
-    assert_eq!(lease["spec"]["holderIdentity"], "b");
-
-    let missing = get(api.address(), &format!("{path}/other")).await;
-    assert_eq!(reason(&missing), (404, "NotFound".to_owned()));
-    let unknown = get(api.address(), "/apis/example.com/v1/things").await;
-    assert_eq!(reason(&unknown), (404, "NotFound".to_owned()));
-}
-
-#[tokio::test]
-async fn status_is_changed_by_its_subresource_only_and_generation_by_the_rest_only() {
-    let api = Api::start();
-    status_and_generation(&api).await;
-    // Kinds without the subresource have a status like any other field.
-    let path = "/api/v1/namespaces/default/configmaps/none/status";
-    assert_eq!(get(api.address(), path).await.status, 404);
-}
-
-async fn status_and_generation(cluster: &Cluster) {
-    let mut object = ingress("default", "hello", &[]);
-    object["status"] = json!({"observedGeneration": 1});
-    let path = INGRESS.collection("default");
-    let (_, made) = cluster
-        .ask("POST", &path, "application/json", &object)
-        .await;
-    assert_eq!(
-        (made.get("status"), &made["metadata"]["generation"]),
-        (None, &json!(1))
-    );
-
-    let mut new = made.clone();
-    new["status"] = json!({"observedGeneration": 7});
-    new["spec"]["httpOption"] = "Redirected".into();
-    let status = format!("{path}/hello/status");
-    let (code, stored) = cluster.ask("PUT", &status, "application/json", &new).await;
-    assert_eq!(
-        (code, &stored["status"]["observedGeneration"]),
-        (200, &json!(7))
-    );
-    assert_eq!(stored["spec"]["httpOption"], "Enabled");
-    assert_eq!(stored["metadata"]["generation"], 1);
-
-    new["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"].clone();
-    new["status"] = Value::Null;
-    new["metadata"]["labels"] = json!({"a": "b"});
-    let one = format!("{path}/hello");
-    let (_, stored) = cluster.ask("PUT", &one, "application/json", &new).await;
-    assert_eq!(stored["status"]["observedGeneration"], 7);
-    assert_eq!(stored["metadata"]["generation"], 2);
-
-    let changes = json!({"metadata": {"labels": {"a": "c"}}, "status": {"observedGeneration": 8}});
-    let (_, stored) = cluster.ask("PATCH", &one, MERGE, &changes).await;
-    assert_eq!(stored["status"]["observedGeneration"], 7);
-    assert_eq!(
-        (
-            &stored["metadata"]["generation"],
-            &stored["metadata"]["labels"]["a"]
-        ),
-        (&json!(2), &json!("c"))
-    );
-    let (_, stored) = cluster.ask("PATCH", &status, MERGE, &changes).await;
-    assert_eq!(stored["status"]["observedGeneration"], 8);
-}
-
-#[tokio::test]
 async fn patches_merge_replace_and_apply() {
     let api = Api::start();
     let path = format!("{MAPS}/applied");
@@ -409,7 +304,7 @@ async fn patches_merge_replace_and_apply() {
 }
 
 #[tokio::test]
-async fn a_deleted_object_stays_until_its_last_finalizer_has_gone() {
+async fn a_watch_is_told_of_a_deletion_once_the_last_finalizer_has_gone() {
     let api = Api::start();
     let mut object = ingress("default", "held", &[]);
     object["metadata"]["finalizers"] = json!(["a", "b"]);
@@ -575,47 +470,6 @@ async fn metadata_alone_and_lists_show_objects_as_real_servers_do() {
     .await;
     let resources = resources.expect(200).json();
     assert_eq!(resources["resources"][1]["name"], "ingresses/status");
-}
-
-#[tokio::test]
-async fn a_revision_moves_between_its_modes_in_endpoints_and_slices() {
-    let api = Api::start();
-    let revision = Revision::new("default", "hello-00001").concurrency(1);
-    api.create_revision(&revision).await;
-    api.create(
-        &Route::new("default", "hello")
-            .to("hello-00001", 100)
-            .ingress(),
-    )
-    .await;
-    let pods = [
-        "10.1.0.1:8012".parse().unwrap(),
-        "10.1.0.2:9012".parse().unwrap(),
-    ];
-    let activator = [(NOWHERE, 8012).into()];
-    api.scale(&revision, &Pods::unready(&pods), Traffic::Proxy(&activator))
-        .await;
-    let slices = api.list(ENDPOINT_SLICE, "default").await;
-    assert_eq!(slices.len(), 3, "{slices:#?}");
-    api.scale(
-        &revision,
-        &Pods::ready(&pods[..1]),
-        Traffic::Serve(&pods[..1]),
-    )
-    .await;
-    let slices = api.list(ENDPOINT_SLICE, "default").await;
-    let names: Vec<_> = slices
-        .iter()
-        .map(|slice| slice["metadata"]["name"].as_str().unwrap())
-        .collect();
-    assert_eq!(names, ["hello-00001-8012", "hello-00001-private-8012"]);
-    assert_eq!(slices[1]["endpoints"][0]["conditions"]["ready"], true);
-    assert_eq!(
-        slices[1]["ports"][0],
-        json!({"name": "http", "port": 8012, "protocol": "TCP"})
-    );
-    let stored = api.get(REVISION, "default", "hello-00001").await.unwrap();
-    assert_eq!(stored["spec"]["containerConcurrency"], 1);
 }
 
 #[tokio::test]
