@@ -43,6 +43,7 @@ mod http2_tls;
 mod http2_websocket;
 mod kill;
 mod kubernetes;
+mod manifests;
 mod metrics;
 mod overload;
 mod processes;
