@@ -19,6 +19,7 @@ use activator::scaler::local::Local;
 use config::problem::{Problem, Sources};
 use config::settings::{Audience, Limits, Overrides, Settings};
 use config::source::file::FileSource;
+use config::source::kubernetes::Unconnected;
 use config::source::{Fragment, Sink};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -117,8 +118,8 @@ pub enum RunError {
     AccessLog(io::Error),
     #[error("cannot report demand: {0}")]
     Autoscaler(#[from] BadAutoscaler),
-    #[error("cannot reach a cluster: {0}")]
-    Cluster(String),
+    #[error(transparent)]
+    Cluster(#[from] Unconnected),
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
     #[error("a worker failed: {0}")]
@@ -385,9 +386,6 @@ impl<'a> Shift<'a> {
     /// After a takeover nobody is to be told to go elsewhere: the same addresses are served on.
     async fn drain(&self, crew: &mut Crew, settings: &Settings, handed_over: Option<HandedOver>) {
         tracing::info!("draining");
-        if let Some(watched) = &self.watched {
-            watched.leave();
-        }
         // What is kept for a takeover must not outlive the workers' own.
         self.stock.clear();
         if let Some(handed_over) = handed_over {

@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use activator::scaler::knative::{self, BadAutoscaler, Knative};
 use config::source::Sink;
 use config::source::kubernetes::{self, Kubernetes};
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::RunError;
@@ -81,6 +82,9 @@ impl Cluster {
     }
 }
 
+/// How long it may take to give the lease back once nobody is served any more.
+const END_WITHIN: Duration = Duration::from_millis(500);
+
 impl Cluster {
     /// Starts what looks after revisions of Knative.
     pub(super) fn start_knative(&self, runtime: &Runtime) -> Result<Arc<Knative>, BadAutoscaler> {
@@ -99,19 +103,23 @@ impl Cluster {
     ) -> Result<Watched, RunError> {
         let _context = runtime.enter();
         let options = kubernetes::Options {
+            class: kubernetes::CLASS.to_owned(),
             pod_name: self.pod_name,
-            pod_ip: self.pod_ip,
+            pod_ip: Some(self.pod_ip),
             namespace: self.namespace,
             system_namespace: self.system_namespace,
-            cluster_domain: self.domain,
+            domain: self.domain,
         };
-        let source = runtime.block_on(Kubernetes::new(options, sink, feeds));
-        let source = source.map_err(|error| RunError::Cluster(error.to_string()))?;
-        let (leaving, leave) = watch::channel(false);
+        let source = runtime.block_on(Kubernetes::connect(options, sink, feeds))?;
+        let (leaving, leave) = oneshot::channel::<()>();
+        let end = async {
+            // Dropped, it ends too.
+            let _left = leave.await;
+        };
         Ok(Watched {
             synced: source.synced(),
-            leaving,
-            task: tokio::spawn(source.run(leave)),
+            leaving: Some(leaving),
+            task: tokio::spawn(source.run(end)),
         })
     }
 }
@@ -120,21 +128,17 @@ impl Cluster {
 #[derive(Debug)]
 pub(super) struct Watched {
     synced: watch::Receiver<bool>,
-    leaving: watch::Sender<bool>,
+    leaving: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
 
 impl Watched {
-    /// Others may speak for the gateway from now on; what changes is taken up all the same.
-    pub(super) fn leave(&self) {
-        self.leaving.send_replace(true);
-    }
-
-    /// Stops watching.
-    pub(super) async fn end(self) {
-        self.leave();
-        self.task.abort();
-        let _aborted = self.task.await;
+    /// Gives the lease back and watches no longer.
+    pub(super) async fn end(mut self) {
+        drop(self.leaving.take());
+        if tokio::time::timeout(END_WITHIN, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
     }
 }
 
