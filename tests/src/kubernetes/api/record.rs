@@ -13,6 +13,8 @@ pub(super) struct Record {
     pub(super) version: u64,
     key: Key,
     labels: Box<[(Box<str>, Box<str>)]>,
+    /// Of Secrets, and `""`.
+    of_type: Box<str>,
     json: Bytes,
     /// How many bytes say what kind it is: all up to the first field that is the object's own.
     head: usize,
@@ -33,11 +35,13 @@ impl Record {
         let labels =
             labels.filter_map(|(name, value)| Some((name.as_str().into(), value.as_str()?.into())));
         let labels = labels.collect();
+        let of_type = object["type"].as_str().unwrap_or_default().into();
         let (json, head) = write(kind, &object);
         Record {
             version,
             key,
             labels,
+            of_type,
             json,
             head,
         }
@@ -58,6 +62,10 @@ impl Record {
     pub(super) fn label(&self, name: &str) -> Option<&str> {
         let found = self.labels.iter().find(|(label, _)| **label == *name);
         found.map(|(_, value)| &**value)
+    }
+
+    pub(super) fn of_type(&self) -> &str {
+        &self.of_type
     }
 
     pub(super) fn json(&self) -> &Bytes {

@@ -26,6 +26,8 @@ enum Demand {
 enum Field {
     Name,
     Namespace,
+    /// Of Secrets.
+    Type,
 }
 
 impl Selection {
@@ -50,6 +52,7 @@ impl Selection {
                 let found = match field {
                     Field::Name => record.name(),
                     Field::Namespace => record.namespace(),
+                    Field::Type => record.of_type(),
                 };
                 (found == value) == *equal
             })
@@ -129,6 +132,7 @@ fn field(text: &str) -> Result<(Field, bool, String), Failure> {
     let field = match name.trim() {
         "metadata.name" => Field::Name,
         "metadata.namespace" => Field::Namespace,
+        "type" => Field::Type,
         other => {
             let message = format!("field label not supported: {other}");
             return Err(Failure::new(400, message));
