@@ -1,10 +1,10 @@
 //! A Kubernetes cluster as a source: Knative's ingresses, and what they lead to.
 //!
-//! Everything that decides is pure: an ingress is read ([`ingress`]), hashed ([`hash`]) and
-//! translated ([`translate`]) against what is known of the cluster ([`cluster`]); [`state`] holds all
-//! of it, says what follows from a change and what a status ought to say ([`status`], [`conflict`]).
-//! The shell ([`shell`]) brings events in ([`watch`]), hands fragments, addresses and certificates out,
-//! and where we hold the lease ([`leader`]) asks the other replicas ([`peers`]) and writes ([`write`]).
+//! Everything that decides is pure: an ingress is read (`ingress`), hashed (`hash`) and translated
+//! (`translate`) against what is known of the cluster (`cluster`); `state` holds all of it, says what
+//! follows from a change and what a status ought to say (`status`, `conflict`). The loop (`shell`)
+//! brings events in (`watch`), hands fragments, addresses and certificates out, and where we hold the
+//! lease (`leader`) asks the other replicas (`peers`) and writes (`write`).
 
 mod cluster;
 pub mod config_maps;

@@ -1,5 +1,7 @@
+mod api;
 mod cases;
 mod render;
+mod shell;
 mod state;
 
 use std::sync::Arc;

@@ -4,24 +4,27 @@
 //! One task owns the state. Whatever has arrived is taken in together, then everything that follows
 //! goes out. One offer is out at a time; while its verdict is awaited, addresses go on.
 
+mod tasks;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::{core::v1 as core, discovery::v1::EndpointSlice};
 use kube::{Api, Client};
-use tokio::sync::{Notify, mpsc, watch as signal};
+use tokio::sync::{mpsc, watch as signal};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
+use self::tasks::{Slow, Told};
 use super::cluster::RevisionObject;
 use super::ingress::Ingress;
 use super::peers::Peers;
-use super::state::{Ask, Batch, Identity, Kind, Object, State, Write};
-use super::watch::{Event, Plan, streams, text_of, watch};
-use super::{Kubernetes, Options, leader, write};
+use super::state::{Batch, Identity, Kind, Object, State};
+use super::watch::{Event, Plan, streams, watch};
+use super::{Kubernetes, Options, leader};
 use crate::revision::Key;
 use crate::source::feed::Feed;
 use crate::source::{Origin, Sink, Verdict};
@@ -30,10 +33,6 @@ use crate::source::{Origin, Sink, Verdict};
 const EVENTS_QUEUED: usize = 256;
 /// Most events that are taken in before something goes out.
 const EVENTS_A_TURN: usize = 4096;
-/// Writes at a time.
-const WRITES: usize = 32;
-/// Before a write is tried again.
-const AGAIN: Duration = Duration::from_secs(2);
 /// Between two looks at what has not been listed yet, and two words about it.
 const LOOK: Duration = Duration::from_secs(1);
 const WORD: Duration = Duration::from_secs(5);
@@ -69,41 +68,6 @@ pub(super) struct Shell {
     to_write: BTreeSet<Key>,
     writes: JoinSet<Told>,
     writing: HashSet<Key>,
-}
-
-/// Questions that are not answered at once: each ingress at most once.
-#[derive(Default)]
-struct Slow {
-    ingresses: Mutex<BTreeSet<Key>>,
-    news: Notify,
-}
-
-impl Slow {
-    fn say(&self, ingress: Key) {
-        self.ingresses
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(ingress);
-        self.news.notify_one();
-    }
-
-    fn take(&self) -> BTreeSet<Key> {
-        std::mem::take(
-            &mut *self
-                .ingresses
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
-    }
-}
-
-/// What a task has to say.
-enum Told {
-    Passed(Ask),
-    Wrote(Key, Option<Box<Ingress>>),
-    NotWritten(Key),
-    /// About a finalizer; it is gone or tried again with the next look.
-    Finalized(Key),
 }
 
 /// What happened.
@@ -359,96 +323,6 @@ impl Shell {
             self.to_write.clear();
         }
     }
-
-    fn ask(&mut self) {
-        for ask in self.state.take_asks() {
-            let asked = self.asking.get(&ask.ingress).map(|(hash, _)| hash);
-            if asked == Some(&ask.hash) {
-                continue;
-            }
-            let (peers, slow) = (Arc::clone(&self.peers), Arc::clone(&self.slow));
-            let (key, hash) = (ask.ingress.clone(), ask.hash.clone());
-            let task = self.asks.spawn(async move {
-                peers.ask(&ask, || slow.say(ask.ingress.clone())).await;
-                Told::Passed(ask)
-            });
-            if let Some((_, before)) = self.asking.insert(key, (hash, task)) {
-                before.abort();
-            }
-        }
-    }
-
-    /// An ingress may not be what is asked about any more.
-    fn stop_asking(&mut self, ingress: &Key) {
-        let Some((hash, task)) = self.asking.get(ingress) else {
-            return;
-        };
-        if !self.state.is_asking(ingress, hash) {
-            task.abort();
-            self.asking.remove(ingress);
-        }
-    }
-
-    fn write(&mut self) {
-        while self.writing.len() < WRITES {
-            let free = self
-                .to_write
-                .iter()
-                .find(|key| !self.writing.contains(*key));
-            let Some(key) = free.cloned() else { return };
-            self.to_write.remove(&key);
-            let Some(write) = self.state.unsaid(&key, &write::now()) else {
-                continue;
-            };
-            self.writing.insert(key);
-            let (client, identity) = (self.client.clone(), Arc::clone(&self.identity));
-            self.writes.spawn(write_status(client, identity, write));
-        }
-    }
-
-    fn finalize(&mut self) {
-        for key in self.state.finalizers() {
-            if self.writing.len() >= WRITES || !self.writing.insert(key.clone()) {
-                continue;
-            }
-            let (client, identity) = (self.client.clone(), Arc::clone(&self.identity));
-            let key = key.clone();
-            self.writes.spawn(async move {
-                if let Err(error) = write::finalizer(&client, &identity, &key).await {
-                    tracing::warn!(ingress = %key, error = text_of(&error), "finalizer not removed");
-                }
-                Told::Finalized(key)
-            });
-        }
-    }
-
-    fn told(&mut self, told: Told) {
-        match told {
-            Told::Passed(Ask { ingress, hash, .. }) => {
-                if self
-                    .asking
-                    .get(&ingress)
-                    .is_some_and(|(asked, _)| *asked == hash)
-                {
-                    self.asking.remove(&ingress);
-                    self.state.passed(&ingress, &hash);
-                }
-            }
-            Told::Wrote(key, object) => {
-                self.writing.remove(&key);
-                if let Some(object) = object {
-                    self.state.put(&Object::Ingress(object));
-                }
-            }
-            Told::NotWritten(key) => {
-                self.writing.remove(&key);
-                self.state.say_again(&key);
-            }
-            Told::Finalized(key) => {
-                self.writing.remove(&key);
-            }
-        }
-    }
 }
 
 async fn verdict_of(
@@ -457,18 +331,6 @@ async fn verdict_of(
     match offer {
         Some((_, verdict)) => verdict.await,
         None => std::future::pending().await,
-    }
-}
-
-async fn write_status(client: Client, identity: Arc<Identity>, write: Write) -> Told {
-    let key = write.ingress.clone();
-    match write::status(&client, &identity, write).await {
-        Ok(object) => Told::Wrote(key, object.map(Box::new)),
-        Err(error) => {
-            tracing::warn!(ingress = %key, error = text_of(&error), "status not written");
-            tokio::time::sleep(AGAIN).await;
-            Told::NotWritten(key)
-        }
     }
 }
 
