@@ -36,6 +36,8 @@ const EVENTS_A_TURN: usize = 4096;
 /// Between two looks at what has not been listed yet, and two words about it.
 const LOOK: Duration = Duration::from_secs(1);
 const WORD: Duration = Duration::from_secs(5);
+/// Between two offers of what was refused: who stood against it may be gone.
+const RETRY: Duration = Duration::from_secs(30);
 /// A cluster without Knative's revisions is believed after this: while an API server starts, it
 /// knows no kinds but its own.
 const BELIEF: Duration = Duration::from_secs(20);
@@ -78,6 +80,8 @@ enum Happened {
     Slow,
     Leads(bool),
     Look,
+    /// A task was cut off.
+    Nothing,
     End,
 }
 
@@ -138,13 +142,12 @@ impl Shell {
         loop {
             self.bring_out();
             let happened = tokio::select! {
-                biased;
                 () = &mut shutdown => Happened::End,
                 () = self.sink.closed() => Happened::End,
                 verdict = verdict_of(&mut self.offer) => Happened::Verdict(verdict),
                 Some(event) = events.recv() => Happened::Event(event),
-                Some(told) = self.asks.join_next() => told.map_or(Happened::Look, Happened::Told),
-                Some(told) = self.writes.join_next() => told.map_or(Happened::Look, Happened::Told),
+                Some(told) = self.asks.join_next() => told.map_or(Happened::Nothing, Happened::Told),
+                Some(told) = self.writes.join_next() => told.map_or(Happened::Nothing, Happened::Told),
                 () = self.slow.news.notified() => Happened::Slow,
                 Ok(()) = leading.changed() => Happened::Leads(*leading.borrow()),
                 _ = look.tick() => Happened::Look,
@@ -167,6 +170,7 @@ impl Shell {
                 }
                 Happened::Leads(now) => self.leads(now),
                 Happened::Look => self.look(started.elapsed()),
+                Happened::Nothing => {}
             }
         }
         stop.send_replace(true);
@@ -230,14 +234,17 @@ impl Shell {
         if self.leads {
             self.finalize();
         }
+        let seconds = elapsed.as_secs();
         if self.state.is_synced() {
+            if seconds.is_multiple_of(RETRY.as_secs()) {
+                self.state.retry();
+            }
             return;
         }
         if elapsed > BELIEF && self.unknown.contains(&Kind::Revision) {
             self.unlisted.remove(&Kind::Revision);
             self.sync_if_listed();
         }
-        let seconds = elapsed.as_secs();
         if seconds > 0 && seconds.is_multiple_of(WORD.as_secs()) {
             for (kind, why) in &self.unlisted {
                 let why = why.as_deref().unwrap_or("the list has not ended yet");
@@ -248,17 +255,17 @@ impl Shell {
 
     /// Everything that follows from what is known.
     fn bring_out(&mut self) {
-        self.certify();
-        if self.offer.is_none()
-            && let Some((batch, fragments)) = self.state.take_batch()
-        {
-            let sink = self.sink.clone();
-            // Endpoints first, so that the table finds them.
+        if self.offer.is_none() {
+            // Certificates and endpoints first, so that the table finds them.
+            self.certify();
+            let batch = self.state.take_batch();
             self.feed();
-            let verdict = Box::pin(async move { sink.offer(fragments).await });
-            self.offer = Some((batch, verdict));
+            if let Some((batch, fragments)) = batch {
+                let sink = self.sink.clone();
+                let verdict = Box::pin(async move { sink.offer(fragments).await });
+                self.offer = Some((batch, verdict));
+            }
         }
-        self.certify();
         self.feed();
         if let Some(replicas) = self.state.take_replicas() {
             let ips: BTreeSet<_> = replicas.iter().map(std::net::SocketAddr::ip).collect();

@@ -16,6 +16,8 @@ use crate::source::kubernetes::write;
 
 /// Writes at a time.
 const WRITES: usize = 32;
+/// For one write, with all its attempts.
+const ANSWER: Duration = Duration::from_secs(10);
 /// Before a write is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -109,7 +111,8 @@ impl Shell {
             let (client, identity) = (self.client.clone(), Arc::clone(&self.identity));
             let key = key.clone();
             self.writes.spawn(async move {
-                if let Err(error) = write::finalizer(&client, &identity, &key).await {
+                let removing = write::finalizer(&client, &identity, &key);
+                if let Ok(Err(error)) = tokio::time::timeout(ANSWER, removing).await {
                     tracing::warn!(ingress = %key, error = text_of(&error), "finalizer not removed");
                 }
                 Told::Finalized(key)
@@ -148,12 +151,13 @@ impl Shell {
 
 async fn write_status(client: Client, identity: Arc<Identity>, write: Write) -> Told {
     let key = write.ingress.clone();
-    match write::status(&client, &identity, write).await {
-        Ok(object) => Told::Wrote(key, object.map(Box::new)),
-        Err(error) => {
-            tracing::warn!(ingress = %key, error = text_of(&error), "status not written");
-            tokio::time::sleep(AGAIN).await;
-            Told::NotWritten(key)
-        }
-    }
+    let writing = write::status(&client, &identity, write);
+    let error = match tokio::time::timeout(ANSWER, writing).await {
+        Ok(Ok(object)) => return Told::Wrote(key, object.map(Box::new)),
+        Ok(Err(error)) => text_of(&error),
+        Err(_) => format!("no answer in {ANSWER:?}"),
+    };
+    tracing::warn!(ingress = %key, error, "status not written");
+    tokio::time::sleep(AGAIN).await;
+    Told::NotWritten(key)
 }

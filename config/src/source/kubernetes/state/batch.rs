@@ -303,8 +303,12 @@ impl State {
         for key in parts.into_keys() {
             match blamed.remove(&key) {
                 Some(error) => {
-                    tracing::warn!(ingress = %key, %error, "ingress refused");
-                    self.stand(&key, Standing::Failed(error));
+                    let standing = Standing::Failed(error);
+                    let known = self.ingresses.get(&key).map(|entry| &entry.standing);
+                    if known != Some(&standing) {
+                        tracing::warn!(ingress = %key, ?standing, "ingress refused");
+                    }
+                    self.stand(&key, standing);
                 }
                 None if nobody => drop(self.alone.insert(key)),
                 None => drop(self.dirty.insert(key)),

@@ -61,9 +61,16 @@ impl State {
 
     /// The certificates of an ingress cannot be used: it waits for others.
     pub(in super::super) fn refuse(&mut self, key: &Key, error: String) {
-        tracing::warn!(ingress = %key, %error, "certificate refused");
+        let standing = Standing::Failed(error.into());
+        if self
+            .ingresses
+            .get(key)
+            .is_some_and(|entry| entry.standing != standing)
+        {
+            tracing::warn!(ingress = %key, ?standing, "certificate refused");
+        }
         self.certified.remove(key);
         self.dirty.remove(key);
-        self.stand(key, Standing::Failed(error.into()));
+        self.stand(key, standing);
     }
 }

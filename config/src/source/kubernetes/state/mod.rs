@@ -357,6 +357,16 @@ impl State {
         self.unsaid.insert(ingress.clone());
     }
 
+    /// What was refused is offered once more.
+    pub(super) fn retry(&mut self) {
+        let refused = |entry: &&Entry| {
+            matches!(entry.standing, Standing::Failed(_)) && entry.wish.spec().is_ok()
+        };
+        let refused = self.ingresses.values().filter(refused);
+        self.dirty
+            .extend(refused.map(|entry| entry.arrival.ingress.clone()));
+    }
+
     /// Objects that hang on a finalizer which nobody else will take away.
     pub(super) fn finalizers(&self) -> &BTreeSet<Key> {
         &self.finalizers

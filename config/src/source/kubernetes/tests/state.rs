@@ -112,6 +112,58 @@ fn who_is_to_blame_is_refused_and_the_others_are_offered_again() {
 }
 
 #[test]
+fn what_was_refused_is_offered_again_after_a_while() {
+    let mut state = synced(vec![
+        service("web", "http"),
+        slice("web", 1, &["10.0.0.1"]),
+        ingress("a", 1, &["a"], "web"),
+    ]);
+    let (batch, _) = state.take_batch().expect("an offer");
+    state.heard(batch, &refused("ingress ns/a"));
+    assert!(state.take_batch().is_none());
+    state.retry();
+    assert_eq!(settle(&mut state), ["ingress ns/a", "revision ns/web:80"]);
+    assert_eq!(standing(&state, "a"), Standing::Asking);
+    state.retry();
+    assert!(state.take_batch().is_none(), "nothing is refused any more");
+}
+
+/// An ingress and a Service of its own each.
+fn many(count: usize) -> State {
+    let mut objects = Vec::new();
+    for number in 0..count {
+        let name = format!("s{number}");
+        objects.push(service(&name, "http"));
+        objects.push(slice(&name, 1, &["10.0.0.1"]));
+        let host = format!("{name}.example.com");
+        objects.push(ingress(&format!("i{number}"), 1, &[&host], &name));
+    }
+    synced(objects)
+}
+
+#[test]
+fn one_change_among_many_touches_what_depends_on_it_alone() {
+    let count = if std::env::var_os("TIDEGATE_LONG").is_some() {
+        10_000
+    } else {
+        500
+    };
+    let mut state = many(count);
+    assert_eq!(settle(&mut state).len(), 2 * count);
+    assert_eq!(state.take_addresses().0.len(), count);
+    assert_eq!(state.take_asks().len(), count);
+    state.put(&object(slice("s7", 1, &["10.0.0.2"])));
+    assert!(state.take_batch().is_none());
+    assert_eq!(state.take_addresses().0.len(), 1);
+    assert_eq!(state.take_asks().len(), 1);
+    state.put(&object(service("s7", "h2c")));
+    assert_eq!(settle(&mut state), ["ingress ns/i7", "revision ns/s7:80"]);
+    state.put(&object(ingress("i7", 2, &["new.example.com"], "s8")));
+    assert_eq!(settle(&mut state), ["ingress ns/i7", "-revision ns/s7:80"]);
+    assert!(state.take_unsaid().len() <= 2);
+}
+
+#[test]
 fn where_nobody_is_named_each_is_offered_by_itself() {
     let mut state = synced(vec![
         service("web", "http"),
