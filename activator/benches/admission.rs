@@ -25,20 +25,22 @@ const ROUNDS: usize = 21;
 /// So many workers the throttle is made for.
 const WORKERS: usize = 2;
 
-/// Endpoints, and the limit of each.
-const CASES: [(&str, u16, u32); 4] = [
-    ("1 endpoint, no limit", 1, 0),
-    ("16 endpoints, no limit", 16, 0),
-    ("16 endpoints, limited", 16, PLENTY),
-    ("1 endpoint, limited", 1, PLENTY),
+/// Endpoints, the limit of each, and whether requests are marked.
+const CASES: [(&str, u16, u32, bool); 5] = [
+    ("1 endpoint, no limit", 1, 0, false),
+    ("16 endpoints, no limit", 16, 0, false),
+    ("16 endpoints, limited", 16, PLENTY, false),
+    ("1 endpoint, limited", 1, PLENTY, false),
+    ("16 endpoints, marked", 16, 0, true),
 ];
 
 fn main() {
     println!("acquire + release          one thread       two threads      together");
     let apart = [throttle(1, 0), throttle(1, 0)];
     compare("a throttle for each", &apart);
-    for (name, endpoints, limit) in CASES {
+    for (name, endpoints, limit, marked) in CASES {
         let throttle = throttle(endpoints, limit);
+        throttle.set_proxied(marked);
         compare(name, &[Arc::clone(&throttle), throttle]);
     }
     println!("medians, and in brackets the best of {ROUNDS} rounds");

@@ -147,17 +147,15 @@ impl Shard {
     pub(crate) fn change(&self, now: u64, change: Change) -> bool {
         let fields = &self.0.0;
         let sequence = fields.sequence.load(Ordering::Relaxed);
-        let waited = fields.waiting.load(Ordering::Relaxed);
         fields
             .sequence
             .store(sequence.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
-        fields.count(now, change.running, change.waiting);
-        let concerns_others = change.asks || change.marked != 0;
-        let marked = match concerns_others {
-            true => fields.mark(now, change.marked, change.asks),
-            false => 0,
-        };
+        let waited = fields.count(now, change.running, change.waiting);
+        let mut marked = 0;
+        if change.asks || change.marked != 0 {
+            marked = fields.mark(now, change.marked, change.asks);
+        }
         fields
             .sequence
             .store(sequence.wrapping_add(2), Ordering::Release);
@@ -201,7 +199,9 @@ impl Fields {
         }
     }
 
-    fn count(&self, now: u64, by_running: i32, by_waiting: i32) {
+    /// Returns how many waited before.
+    #[inline]
+    fn count(&self, now: u64, by_running: i32, by_waiting: i32) -> u32 {
         let running = self.running.load(Ordering::Relaxed);
         let waiting = self.waiting.load(Ordering::Relaxed);
         let at = self.at.load(Ordering::Relaxed);
@@ -211,12 +211,13 @@ impl Fields {
         self.at.store(at.max(now), Ordering::Relaxed);
         let running = running.wrapping_add_signed(by_running);
         self.running.store(running, Ordering::Relaxed);
-        let waiting = waiting.wrapping_add_signed(by_waiting);
-        self.waiting.store(waiting, Ordering::Relaxed);
+        self.waiting
+            .store(waiting.wrapping_add_signed(by_waiting), Ordering::Relaxed);
         self.running_integral
             .store(running_integral, Ordering::Relaxed);
         self.waiting_integral
             .store(waiting_integral, Ordering::Relaxed);
+        waiting
     }
 
     /// Returns how many were marked before.

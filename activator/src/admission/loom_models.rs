@@ -18,7 +18,7 @@ use std::time::Instant;
 use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use loom::thread;
 
-use super::{Clock, Gate, Holding, Limits, Nudge, Slot, Supply, Throttle, Waiting};
+use super::{Clock, Gate, Holding, Limits, Nudge, Share, Slot, Supply, Throttle, Waiting};
 
 /// So many involuntary switches per execution: loom's authors found that two or three find nearly
 /// every mistake, and the space stays small.
@@ -182,6 +182,21 @@ fn limit_and_visit(scene: &Scene, worker: usize) {
     try_and_visit(scene, worker);
 }
 
+fn share_and_visit(scene: &Scene, worker: usize) {
+    let share = Share { own: 1, most: 1 };
+    scene.throttle.share_endpoints(&[(address(), share)]);
+    try_and_visit(scene, worker);
+}
+
+/// Nothing there is ours: only who is lent a slot may go there.
+fn borrow_and_visit(scene: &Scene, worker: usize) {
+    let share = Share { own: 0, most: 1 };
+    scene.throttle.share_endpoints(&[(address(), share)]);
+    let waiting = gate(&scene.throttle, worker).wait(now(), None).unwrap();
+    scene.throttle.lend(now());
+    visit(scene, block_on(waiting));
+}
+
 /// Stops the endpoint's process once nobody is or comes there.
 fn drain_and_stop(scene: &Scene, _: usize) {
     scene.throttle.drain(address());
@@ -216,6 +231,16 @@ fn a_slot_without_a_limit_freed_under_a_new_limit_is_not_lost() {
 #[test]
 fn a_new_limit_counts_who_is_there_without_one() {
     play(0, limit_and_visit, try_and_visit);
+}
+
+#[test]
+fn a_share_counts_who_is_there_without_one() {
+    play(0, share_and_visit, try_and_visit);
+}
+
+#[test]
+fn a_lent_slot_counts_who_is_there_without_one() {
+    play(0, borrow_and_visit, try_and_visit);
 }
 
 #[test]

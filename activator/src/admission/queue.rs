@@ -375,8 +375,7 @@ impl Queue {
             self.members.push(member);
         }
         for member in known.into_values() {
-            member.endpoint.close();
-            self.draining.push(member.endpoint);
+            self.close(member);
         }
         if !self.members.is_empty() {
             self.failure = None;
@@ -391,9 +390,14 @@ impl Queue {
             .position(|m| m.endpoint.address == address);
         let Some(at) = found else { return false };
         let member = self.members.remove(at);
-        member.endpoint.close();
-        self.draining.push(member.endpoint);
+        self.close(member);
         true
+    }
+
+    fn close(&mut self, mut member: Member) {
+        member.endpoint.close();
+        member.set_share(None, self.limits.concurrency);
+        self.draining.push(member.endpoint);
     }
 
     /// Begins or prolongs a suspicion.

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::super::{EndpointState, SUSPICION};
+use super::super::{EndpointState, SUSPICION, Share};
 use super::*;
 use crate::demand::average;
 
@@ -612,4 +612,82 @@ fn who_listens_is_nudged_once_by_the_next_request_that_counts_for_it() {
     let other = bench.gate.try_acquire(0).unwrap();
     assert_eq!(bell.rung(), 2);
     drop((one, other));
+}
+
+fn share(number: u16, own: u32, most: u32) -> (SocketAddr, Share) {
+    (address(number), Share { own, most })
+}
+
+#[test]
+fn what_is_lent_is_for_who_has_waited_and_while_somebody_waits() {
+    let bench = Bench::new(2, Supply::Fixed, 0);
+    bench
+        .throttle
+        .share_endpoints(&[share(0, 1, 2), share(1, 0, 1)]);
+    let own = bench.gate.try_acquire(0).unwrap();
+    assert_eq!(own.address(), address(0));
+    let mut waiting = [bench.wait(), bench.wait(), bench.wait()];
+    bench.clock.set(bench.start + SECOND);
+    bench.throttle.lend(bench.start - SECOND);
+    assert_eq!(bench.throttle.waiting(), 3, "nobody has waited so long");
+    bench.throttle.lend(bench.start);
+    let [one, two, three] = &mut waiting;
+    let mut lent = [ready(one).unwrap(), ready(two).unwrap()];
+    lent.sort_by_key(Slot::address);
+    assert_eq!(lent.each_ref().map(Slot::address), [address(0), address(1)]);
+    assert!(lent.iter().all(Slot::limited));
+    assert!(
+        poll(three, &Bell::new()).is_pending(),
+        "that is all there is"
+    );
+    drop(lent);
+    let third = ready(three).unwrap();
+    // The queue is empty: the next one begins with what is ours.
+    let mut next = bench.wait();
+    assert!(poll(&mut next, &Bell::new()).is_pending());
+    drop((own, third));
+    assert_eq!(ready(&mut next).unwrap().address(), address(0));
+}
+
+#[test]
+fn shares_come_and_go_with_the_counts_kept() {
+    let bench = Bench::new(2, Supply::Fixed, 1);
+    let slots = [(); 2].map(|()| bench.gate.try_acquire(0).unwrap());
+    let id = slots[0].endpoint();
+    bench.throttle.share_endpoints(&[share(0, 1, 1)]);
+    let [one, other] = slots;
+    drop(one);
+    assert!(bench.gate.try_acquire(0).is_none(), "one is held of one");
+    bench.throttle.share_endpoints(&[share(0, 0, 0)]);
+    drop(other);
+    assert!(bench.gate.try_acquire(0).is_none(), "none is ours");
+    bench.throttle.set_endpoints(&[]);
+    bench.throttle.set_endpoints(&[address(0)]);
+    let slots: Vec<_> = std::iter::from_fn(|| bench.gate.try_acquire(0)).collect();
+    assert_eq!(slots.len(), 2);
+    bench.throttle.share_endpoints(&[share(0, 3, 3)]);
+    bench.throttle.configure(Limits {
+        concurrency: 1,
+        queue_depth: 10,
+        queue_bytes: None,
+    });
+    let third = bench.gate.try_acquire(0).unwrap();
+    assert_eq!(third.endpoint(), slots[0].endpoint());
+    assert_ne!(third.endpoint(), id, "it had drained");
+}
+
+#[test]
+fn an_unlimited_endpoint_that_is_shared_counts_who_is_there() {
+    let bench = Bench::new(0, Supply::Fixed, 1);
+    let slots = [(); 2].map(|()| bench.gate.try_acquire(0).unwrap());
+    bench.throttle.share_endpoints(&[share(0, 0, 3)]);
+    assert!(bench.gate.try_acquire(0).is_none());
+    let mut waiting = [bench.wait(), bench.wait()];
+    bench.throttle.lend(bench.start);
+    let [one, other] = &mut waiting;
+    let third = ready(one).unwrap();
+    assert!(poll(other, &Bell::new()).is_pending());
+    drop(slots);
+    assert!(ready(other).is_ok());
+    drop(third);
 }

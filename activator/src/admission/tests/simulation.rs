@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use super::super::{
-    AcquireError, Clock, EndpointState, EndpointStatus, Gate, Holding, Limits, SUSPICION, Slot,
-    Supply, Throttle, Waiting,
+    AcquireError, Clock, EndpointState, EndpointStatus, Gate, Holding, Limits, SUSPICION, Share,
+    Slot, Supply, Throttle, Waiting,
 };
 use super::{Bell, address, effort, poll};
 
@@ -38,6 +38,12 @@ struct Model {
     retired: bool,
     /// Declared endpoints, and until when each is suspect.
     declared: BTreeMap<SocketAddr, Option<Instant>>,
+    /// All of them, or none.
+    shares: BTreeMap<SocketAddr, Share>,
+    /// Those who wait get what is lent.
+    lending: bool,
+    /// Slots are marked.
+    proxied: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +78,8 @@ struct World {
     slots: Vec<(Slot, Instant)>,
     waiters: Vec<Waiter>,
     joined: u64,
+    /// Slots that were marked and had not been waited for.
+    marked_at_once: u64,
     before: BTreeMap<SocketAddr, EndpointStatus>,
 }
 
@@ -105,6 +113,16 @@ impl Model {
         match self.declared.get(&address) {
             Some(suspect) => suspect.is_none() || last_resort,
             None => false,
+        }
+    }
+
+    /// Most in flight there, `None` = no limit.
+    fn limit(&self, address: SocketAddr, lending: bool) -> Option<u32> {
+        match (self.shares.get(&address), self.limits.concurrency) {
+            (Some(share), _) if lending => Some(share.own.max(share.most)),
+            (Some(share), _) => Some(share.own),
+            (None, 0) => None,
+            (None, concurrency) => Some(concurrency),
         }
     }
 
@@ -152,10 +170,14 @@ impl World {
                 failed: false,
                 retired: false,
                 declared: BTreeMap::new(),
+                shares: BTreeMap::new(),
+                lending: false,
+                proxied: false,
             },
             slots: Vec::new(),
             waiters: Vec::new(),
             joined: 0,
+            marked_at_once: 0,
             before: BTreeMap::new(),
         }
     }
@@ -171,8 +193,10 @@ impl World {
             80..83 => self.suspect(),
             83..86 => self.configure(),
             86..90 => self.set_endpoints(),
-            90..92 => self.drain(),
-            92..95 => self.pass_time(),
+            90 => self.drain(),
+            91 => self.lend(),
+            92 => self.set_proxied(),
+            93..95 => self.pass_time(),
             95 => self.linger(),
             96 => self.replace_gate(),
             97 => self.set_supply(),
@@ -198,16 +222,17 @@ impl World {
             .map_or(0, |status| status.in_flight)
     }
 
-    fn has_room(&self, address: SocketAddr) -> bool {
-        let limit = self.model.limits.concurrency;
-        limit == 0 || self.in_flight(address) < limit
+    fn has_room(&self, address: SocketAddr, lending: bool) -> bool {
+        let limit = self.model.limit(address, lending);
+        limit.is_none_or(|limit| self.in_flight(address) < limit)
     }
 
     /// Room for the next in turn, at ready endpoints or by last resort.
     fn room(&self) -> Vec<SocketAddr> {
+        let lending = self.model.lending && !self.nobody_waits();
         let declared = self.model.declared.keys().copied();
         declared
-            .filter(|at| self.model.serves(*at) && self.has_room(*at))
+            .filter(|at| self.model.serves(*at) && self.has_room(*at, lending))
             .collect()
     }
 
@@ -217,7 +242,15 @@ impl World {
             .slots
             .iter()
             .filter(|(slot, _)| slot.address() == address);
-        self.model.limits.concurrency != 0 && slots.any(|(slot, _)| !slot.limited())
+        let limited = self.model.limit(address, false).is_some();
+        limited && slots.any(|(slot, _)| !slot.limited())
+    }
+
+    /// A slot that was not waited for.
+    fn keep(&mut self, slot: Slot, arrived: Instant) {
+        assert_eq!(slot.is_marked(), self.model.proxied);
+        self.marked_at_once += u64::from(slot.is_marked());
+        self.slots.push((slot, arrived));
     }
 
     fn try_acquire(&mut self) {
@@ -242,14 +275,15 @@ impl World {
             "no room at {}",
             slot.address()
         );
-        assert_eq!(slot.limited(), self.model.limits.concurrency != 0);
+        let limit = self.model.limit(slot.address(), false);
+        assert_eq!(slot.limited(), limit.is_some());
         if slot.limited() && self.model.declared.len() <= 4 {
             let warm = open.iter().filter(|at| !self.is_mixed(**at));
             let least = warm.map(|at| self.in_flight(*at)).min().unwrap_or(u32::MAX);
             let chosen = self.in_flight(slot.address());
             assert!(chosen <= least, "not the least loaded");
         }
-        self.slots.push((slot, self.now));
+        self.keep(slot, self.now);
     }
 
     fn wait(&mut self, arrived: Instant) {
@@ -260,6 +294,7 @@ impl World {
         let worker = self.worker();
         let room = self.room();
         let idle = self.nobody_waits();
+        self.model.lending &= !idle;
         let expected = self.refusal_to_wait();
         let nudges = self.nudges.rung();
         let outcome = self.gates[worker].wait(arrived, self.throttle.reserve(1).ok());
@@ -268,7 +303,7 @@ impl World {
                 panic!("had to wait beside a free slot");
             };
             assert!(room.contains(&slot.address()));
-            self.slots.push((slot, arrived));
+            self.keep(slot, arrived);
             return;
         }
         let waiting = match outcome {
@@ -293,10 +328,12 @@ impl World {
         };
         let bell = Bell::new();
         match poll(&mut waiting, &bell) {
-            Poll::Ready(slot) => self.slots.push((slot.unwrap(), arrived)),
+            Poll::Ready(slot) => self.keep(slot.unwrap(), arrived),
             Poll::Pending => {
                 // Those who waited already were let in before this one took its place.
-                self.learn_fates(self.throttle.waiting() as usize - 1);
+                let others = self.throttle.waiting() as usize - 1;
+                self.learn_fates(others);
+                self.model.lending &= others > 0;
                 self.join(waiting, worker, arrived, Some(bell));
             }
         }
@@ -341,6 +378,7 @@ impl World {
         match (polled, &waiter.fate) {
             (Poll::Pending, Fate::Waits) => waiter.bell = Some(bell),
             (Poll::Ready(Ok(slot)), Fate::LetIn) => {
+                assert_eq!(slot.is_marked(), self.model.proxied);
                 let waiter = self.waiters.swap_remove(at);
                 self.slots.push((slot, waiter.turn.0));
             }
@@ -426,7 +464,18 @@ impl World {
         if self.rng.u32(0..8) == 0 {
             all.extend_from_within(..all.len() / 2);
         }
-        self.throttle.set_endpoints(&all);
+        self.model.shares.clear();
+        if self.rng.u32(0..3) == 0 {
+            for address in &all {
+                let own = self.rng.u32(0..3);
+                let most = self.rng.u32(own..4);
+                self.model.shares.insert(*address, Share { own, most });
+            }
+            let shares = all.iter().map(|at| (*at, self.model.shares[at]));
+            self.throttle.share_endpoints(&shares.collect::<Vec<_>>());
+        } else {
+            self.throttle.set_endpoints(&all);
+        }
         let known = std::mem::take(&mut self.model.declared);
         for address in &all {
             let suspect = known.get(address).copied().flatten();
@@ -435,10 +484,24 @@ impl World {
         self.model.failed &= all.is_empty();
     }
 
+    fn lend(&mut self) {
+        let since = self.now - Duration::from_millis(self.rng.u64(0..700));
+        let waits = self.waiters.iter().filter(|w| w.fate == Fate::Waits);
+        let first = waits.map(|waiter| waiter.turn).min();
+        self.model.lending |= first.is_some_and(|(arrived, _)| arrived <= since);
+        self.throttle.lend(since);
+    }
+
+    fn set_proxied(&mut self) {
+        self.model.proxied = self.rng.bool();
+        self.throttle.set_proxied(self.model.proxied);
+    }
+
     fn drain(&mut self) {
         let address = address(self.rng.u16(0..ADDRESSES));
         self.throttle.drain(address);
         self.model.declared.remove(&address);
+        self.model.shares.remove(&address);
     }
 
     fn pass_time(&mut self) {
@@ -515,6 +578,9 @@ impl World {
         let demand = self.throttle.demand(self.now);
         assert_eq!(demand.running as usize, self.slots.len());
         assert_eq!(demand.waiting as usize, self.waiters.len());
+        let marked = self.slots.iter().filter(|(slot, _)| slot.is_marked());
+        assert_eq!(demand.marked as usize, marked.count());
+        assert_eq!(u64::from(demand.asked), self.joined + self.marked_at_once);
         assert_eq!(self.holding.bytes(), self.waiters.len() as u64);
         assert_eq!(self.throttle.held_bytes(), self.waiters.len() as u64);
     }
@@ -570,8 +636,7 @@ impl World {
         assert!(status.in_flight >= count);
         assert_eq!(self.throttle.in_flight_at(at), status.in_flight);
         let before = self.in_flight(at);
-        let limit = self.model.limits.concurrency;
-        if limit != 0 {
+        if let Some(limit) = self.model.limit(at, self.model.lending) {
             assert!(
                 status.in_flight <= limit.max(before),
                 "above the limit at {at}"
