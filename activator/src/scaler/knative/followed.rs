@@ -116,6 +116,10 @@ impl Followed {
                 throttle.share_endpoints(&shares);
             }
         }
+        if terms.lent {
+            // Those who wait still may want to be lent some.
+            self.nudge();
+        }
     }
 
     /// Takes all endpoints away, and says nothing any more.

@@ -31,6 +31,9 @@ const PAUSE_LEAST: Duration = Duration::from_millis(10);
 /// The longest that a probe is waited for, wherever it goes.
 const PATIENCE_MOST: Duration = Duration::from_secs(3);
 
+/// Of so many attempts to connect one is waited for longer.
+const LONG_ONE_IN: u32 = 4;
+
 /// How pods are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Manner {
@@ -62,8 +65,10 @@ struct Pod {
     since: Instant,
     state: State,
     refusals: i32,
-    /// Probes that nothing came of in time, in a row.
+    /// Probes, in a row, that nothing came of in time; and of these the latest in a row that were
+    /// not even connected.
     late: u32,
+    unconnected: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,10 +197,10 @@ impl Pods {
         if at > now {
             return None;
         }
-        let late = self.known.get(&address).map_or(0, |pod| pod.late);
+        let doublings = self.known.get(&address).map_or(0, Pod::doublings);
         self.move_to(address, State::Asked { ticket, at: now });
         let expected = self.manner.patience.max(self.slowest * 3);
-        let within = expected.saturating_mul(1 << late.min(8));
+        let within = expected.saturating_mul(1 << doublings.min(8));
         Some(Question {
             address,
             within: within.min(PATIENCE_MOST.max(self.manner.patience)),
@@ -220,9 +225,10 @@ impl Pods {
             _ => return false,
         };
         let mut next = (asked_at + self.manner.period).max(now + PAUSE_LEAST);
-        pod.late = match outcome {
-            Outcome::Late => pod.late + 1,
-            Outcome::Passed { .. } | Outcome::Refused | Outcome::Failed => 0,
+        (pod.late, pod.unconnected) = match outcome {
+            Outcome::Late { connected: true } => (pod.late + 1, 0),
+            Outcome::Late { connected: false } => (pod.late + 1, pod.unconnected + 1),
+            Outcome::Passed { .. } | Outcome::Refused | Outcome::Failed => (0, 0),
         };
         match outcome {
             Outcome::Passed { connect } => {
@@ -236,7 +242,7 @@ impl Pods {
                 let shared = EAGER_SHARE.mul_f64(unproven as f64);
                 next = next.min(now + grown.max(shared));
             }
-            Outcome::Refused | Outcome::Late | Outcome::Failed => {}
+            Outcome::Refused | Outcome::Late { .. } | Outcome::Failed => {}
         }
         self.move_to(address, State::Due(next));
         false
@@ -258,6 +264,20 @@ impl Pod {
             state: State::Idle,
             refusals: 0,
             late: 0,
+            unconnected: 0,
+        }
+    }
+
+    /// How often what a probe is waited for is doubled. A queue-proxy that was connected to asks its
+    /// user's container again and again and answers as soon as that is ready, so waiting gains
+    /// most. What could not be connected to may have got an address that nobody routes to yet, and the
+    /// kernel would take a second to try again: then a new attempt gains most, but where connections
+    /// take long none but a long one succeeds, so each fourth is.
+    fn doublings(&self) -> u32 {
+        match self.unconnected {
+            0 => self.late,
+            more if more % LONG_ONE_IN == 0 => self.late / LONG_ONE_IN,
+            _ => 0,
         }
     }
 }

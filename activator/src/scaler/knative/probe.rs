@@ -23,8 +23,8 @@ pub(super) enum Outcome {
     Passed { connect: Duration },
     /// Nobody listens, at least not yet.
     Refused,
-    /// Nothing within the time.
-    Late,
+    /// Nothing within the time, or not more than a connection.
+    Late { connected: bool },
     /// Something else was answered, or the connection broke.
     Failed,
 }
@@ -43,24 +43,31 @@ pub(super) fn fields(key: &Key, address: SocketAddr, passthrough: bool) -> Strin
 
 /// Asks once, for at most `within`. Cancel safe: the connection is closed.
 pub(super) async fn probe(address: SocketAddr, fields: &str, within: Duration) -> Outcome {
-    let asking = async {
-        let start = Instant::now();
-        let stream = TcpStream::connect(address).await?;
-        // Where nobody listens the kernel may connect a socket of this machine to itself.
-        if stream.local_addr()? == address {
-            return Err(io::ErrorKind::ConnectionRefused.into());
+    let start = Instant::now();
+    let stream = match timeout(within, connect(address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            return Outcome::Refused;
         }
-        let connect = start.elapsed();
-        let answer = ask::whole(stream, PATH, fields).await?;
-        Ok::<_, io::Error>(match (answer.status, &answer.body[..]) {
-            (200, BODY) => Outcome::Passed { connect },
-            _ => Outcome::Failed,
-        })
+        Ok(Err(_unreachable)) => return Outcome::Failed,
+        Err(_late) => return Outcome::Late { connected: false },
     };
-    match timeout(within, asking).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Outcome::Refused,
-        Ok(Err(_broken)) => Outcome::Failed,
-        Err(_late) => Outcome::Late,
+    let connect = start.elapsed();
+    let left = within.saturating_sub(connect);
+    match timeout(left, ask::whole(stream, PATH, fields)).await {
+        Ok(Ok(answer)) if answer.status == 200 && answer.body == BODY => {
+            Outcome::Passed { connect }
+        }
+        Ok(_other) => Outcome::Failed,
+        Err(_late) => Outcome::Late { connected: true },
     }
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    // Where nobody listens the kernel may connect a socket of this machine to itself.
+    if stream.local_addr()? == address {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(stream)
 }

@@ -142,7 +142,8 @@ impl Reporter {
         };
         let first = self.ledger.look(id, throttle.demand(now()));
         self.say_first(&followed, first);
-        if followed.terms().lent && throttle.waiting() != 0 {
+        // Even if nobody waits now: the next nudge may be merged with this one.
+        if followed.terms().lent {
             self.wanting.insert(number, 0);
         }
     }

@@ -442,6 +442,31 @@ async fn a_slot_of_another_replica_is_lent_to_who_has_waited() {
     assert!(!is_waiting(&mut waiting));
 }
 
+#[tokio::test(start_paused = true)]
+async fn pods_that_come_while_requests_wait_are_all_used_whosever_they_are() {
+    let autoscaler = Autoscaler::new().await;
+    let mut options = autoscaler.options();
+    options.mesh = Mesh::Believe;
+    let scaler = Knative::start(&options).unwrap();
+    scaler.replicas(&[2, 3, 4].map(|number| IpAddr::from([10, 1, 0, number])));
+    let bench = Bench::new(1);
+    scaler.adopt(&revision("a", 1), &bench.throttle);
+    let mut waiting: Vec<_> = (0..10).map(|_| bench.wait()).collect();
+    assert!(waiting.iter_mut().all(is_waiting));
+    let pods: Vec<_> = (0..9)
+        .map(|number| SocketAddr::from(([127, 0, 1, number], 1)))
+        .collect();
+    sleep(10 * LEND_AFTER).await;
+    scaler.addresses(&key("a"), proxied(&pods, &[]));
+    let last = waiting.pop().unwrap();
+    let mut slots = Vec::new();
+    for waiting in waiting {
+        slots.push(slot(waiting).await);
+    }
+    drop(slots);
+    drop(slot(last).await);
+}
+
 /// The reporter and its outbox, on a paused clock.
 struct Reports {
     hearing: Arc<Hearing>,

@@ -112,7 +112,7 @@ fn a_pod_that_answers_badly_is_asked_again_a_period_after_it_was_asked() {
     world.pass(ms(150));
     assert_eq!(world.asked(), [pod(1)]);
     world.pass(ms(300));
-    world.answer(0, 1, Outcome::Late);
+    world.answer(0, 1, Outcome::Late { connected: true });
     assert_eq!(world.next_in(), Some(PAUSE_LEAST), "the period is over");
 }
 
@@ -221,7 +221,7 @@ fn patience_grows_with_probes_that_are_late_and_with_slow_connections() {
         let questions = world.ask();
         waited.push(questions[0].within);
         world.pass(questions[0].within);
-        world.answer(0, 1, Outcome::Late);
+        world.answer(0, 1, Outcome::Late { connected: true });
         world.pass(PAUSE_LEAST);
     }
     let third = PATIENCE_MOST;
@@ -234,6 +234,24 @@ fn patience_grows_with_probes_that_are_late_and_with_slow_connections() {
     world.answer(0, 1, Outcome::Passed { connect });
     world.set(&[1, 2], &[]);
     assert_eq!(world.ask()[0].within, ms(750));
+}
+
+#[test]
+fn what_cannot_be_connected_to_is_tried_often_and_sometimes_for_long() {
+    let mut world = World::new(true, true);
+    world.set(&[], &[1]);
+    let mut waited = Vec::new();
+    for _ in 0..17 {
+        let questions = world.ask();
+        waited.push(questions[0].within.as_millis());
+        world.pass(questions[0].within);
+        world.answer(0, 1, Outcome::Late { connected: false });
+        world.pass(PAUSE_LEAST);
+    }
+    let expected = [
+        300, 300, 300, 300, 600, 300, 300, 300, 1_200, 300, 300, 300, 2_400, 300, 300, 300, 3_000,
+    ];
+    assert_eq!(waited, expected);
 }
 
 #[test]
@@ -303,7 +321,12 @@ fn only_those_who_answered_serve_and_nobody_is_forgotten() {
             }
             if !under_way.is_empty() && rng.bool() {
                 let (ticket, address) = under_way.swap_remove(rng.usize(0..under_way.len()));
-                let outcomes = [PASSED, Outcome::Refused, Outcome::Late, Outcome::Failed];
+                let outcomes = [
+                    PASSED,
+                    Outcome::Refused,
+                    Outcome::Late { connected: true },
+                    Outcome::Failed,
+                ];
                 let outcome = outcomes[rng.usize(0..4)];
                 world.pods.answered(ticket, address, outcome, world.now);
                 if outcome == PASSED {
