@@ -68,6 +68,8 @@ pub struct Slot {
     limited: bool,
     lingering: bool,
     marked: bool,
+    /// It belongs to another process.
+    lent: bool,
 }
 
 impl Gate {
@@ -150,7 +152,9 @@ impl Gate {
         self.keep_up();
         let endpoint = grant.endpoint;
         let local = Rc::new(Local { endpoint });
-        self.slot(local, Counted::Word, grant.limited, waited)
+        let mut slot = self.slot(local, Counted::Word, grant.limited, waited);
+        slot.lent = grant.lent;
+        slot
     }
 
     /// What the gate keeps is as the throttle last said.
@@ -206,6 +210,7 @@ impl Gate {
             limited,
             lingering: false,
             marked,
+            lent: false,
         }
     }
 }
@@ -227,6 +232,11 @@ impl Slot {
     /// The revision was proxied when the slot was taken ([`Throttle::set_proxied`]).
     pub fn is_marked(&self) -> bool {
         self.marked
+    }
+
+    /// It belongs to another process, which lends it ([`Throttle::lend`]).
+    pub fn is_lent(&self) -> bool {
+        self.lent
     }
 
     /// The endpoint refused a connection or closed one early: it is passed over for
@@ -258,6 +268,9 @@ impl Drop for Slot {
             ..Change::default()
         });
         endpoint.free(self.counted, self.gate.worker);
-        self.gate.throttle.freed(endpoint);
+        match self.lent {
+            true => self.gate.throttle.returned(endpoint),
+            false => self.gate.throttle.freed(endpoint),
+        }
     }
 }

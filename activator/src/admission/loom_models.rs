@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use loom::thread;
@@ -193,7 +193,7 @@ fn borrow_and_visit(scene: &Scene, worker: usize) {
     let share = Share { own: 0, most: 1 };
     scene.throttle.share_endpoints(&[(address(), share)]);
     let waiting = gate(&scene.throttle, worker).wait(now(), None).unwrap();
-    scene.throttle.lend(now());
+    scene.throttle.lend(Duration::ZERO, now());
     visit(scene, block_on(waiting));
 }
 

@@ -20,6 +20,7 @@ mod endpoint;
 mod gate;
 mod held_bytes;
 mod holding;
+mod lending;
 mod queue;
 mod repeats;
 mod throttle;

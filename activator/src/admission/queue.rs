@@ -11,6 +11,7 @@ use slab::Slab;
 use super::choice::choose;
 use super::endpoint::Endpoint;
 use super::holding::Place;
+use super::lending::Lending;
 use super::wakers::Wakers;
 use super::{AcquireError, Limits, Nudge, SUSPICION, Share, Supply};
 
@@ -22,6 +23,8 @@ const NUDGE_EVERY: Duration = Duration::from_millis(10);
 pub(super) struct Grant {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) limited: bool,
+    /// The slot belongs to another process.
+    pub(super) lent: bool,
 }
 
 /// Identifies a waiter in its queue.
@@ -58,9 +61,7 @@ pub(super) struct Queue {
     pub(super) watched: bool,
     /// Slots are marked.
     pub(super) proxied: bool,
-    /// Those who wait have waited long enough to get slots that are lent. Begins with whoever asks
-    /// for it and ends with the queue.
-    lending: bool,
+    pub(super) lending: Lending,
     /// Spreads grants over equally loaded endpoints.
     dice: u32,
 }
@@ -102,7 +103,7 @@ impl Queue {
             nudged: None,
             watched: false,
             proxied: false,
-            lending: false,
+            lending: Lending::default(),
             dice: 0,
         }
     }
@@ -237,16 +238,30 @@ impl Queue {
                 if freed.is_closed() || (freed.is_suspect() && !self.suspects_serve()) {
                     return None;
                 }
-                take(freed, self.lending)
+                if let Some(own) = take(freed, false) {
+                    return Some(own);
+                }
+                if !self.lending.may_take() {
+                    return None;
+                }
+                let lent = take(freed, true)?;
+                self.lending.took();
+                Some(lent)
             }
         }
     }
 
     /// Our own slots come before those that are lent.
     fn room_anywhere(&mut self) -> Option<Grant> {
-        let lent = self.lending;
-        let own = self.room_among(false);
-        own.or_else(|| lent.then(|| self.room_among(true)).flatten())
+        if let Some(own) = self.room_among(false) {
+            return Some(own);
+        }
+        if !self.lending.may_take() {
+            return None;
+        }
+        let lent = self.room_among(true)?;
+        self.lending.took();
+        Some(lent)
     }
 
     fn room_among(&mut self, lent: bool) -> Option<Grant> {
@@ -296,16 +311,11 @@ impl Queue {
         }
     }
 
-    /// The queue was empty: whoever comes has not waited for long.
-    pub(super) fn lend_no_more(&mut self) {
-        self.lending = false;
-    }
-
-    /// Whoever has waited since before `since` may get what is lent, and so may all after them.
-    pub(super) fn lend(&mut self, since: Instant) {
+    /// If anybody waits since `since` or before, those who wait may get what is lent.
+    pub(super) fn lend(&mut self, since: Instant, now: Instant) {
         let first = self.order.first_key_value();
         if first.is_some_and(|((arrived, _), _)| *arrived <= since) {
-            self.lending = true;
+            self.lending.want(now);
         }
     }
 
@@ -483,5 +493,6 @@ fn take(endpoint: &Arc<Endpoint>, lent: bool) -> Option<Grant> {
     Some(Grant {
         endpoint: Arc::clone(endpoint),
         limited,
+        lent,
     })
 }

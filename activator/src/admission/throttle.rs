@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::endpoint::{Counted, Endpoint};
 use super::queue::{Grant, Key, Queue, Room};
@@ -122,12 +122,25 @@ impl Throttle {
         self.settle(queue, Room::Anywhere);
     }
 
-    /// If anybody has waited since before `since`, those who wait get slots that are only lent too,
-    /// until nobody waits any more.
-    pub fn lend(&self, since: Instant) {
+    /// If anybody has waited for so long, those who wait get slots that are only lent too: at first
+    /// one at a time, and more as they are given back. Called again, it may be one more.
+    pub fn lend(&self, after: Duration, now: Instant) {
+        let Some(since) = now.checked_sub(after) else {
+            return;
+        };
         let mut queue = lock(&self.queue);
-        queue.lend(since);
+        queue.lend(since, now);
         self.settle(queue, Room::Anywhere);
+    }
+
+    /// Nobody gets a lent slot from now on. Those that are held stay.
+    pub fn lend_no_more(&self) {
+        lock(&self.queue).lending.end();
+    }
+
+    /// Lent slots that are held.
+    pub fn lent(&self) -> u32 {
+        lock(&self.queue).lending.held()
     }
 
     /// From now on slots are marked, or are not: whether the time requests run is counted here for
@@ -250,6 +263,11 @@ impl Throttle {
         self.namespace.holding()
     }
 
+    #[cfg(all(test, not(tidegate_loom)))]
+    pub(super) fn may_borrow(&self) -> bool {
+        lock(&self.queue).lending.may_take()
+    }
+
     // For gates.
 
     /// Where this throttle's time begins; the first caller decides.
@@ -304,6 +322,14 @@ impl Throttle {
         }
     }
 
+    /// Somebody gave a lent slot back, which may allow another anywhere.
+    pub(super) fn returned(&self, endpoint: &Endpoint) {
+        let mut queue = lock(&self.queue);
+        endpoint.unmix();
+        queue.lending.returned();
+        self.settle(queue, Room::Anywhere);
+    }
+
     /// Joins the queue, unless there is room after all.
     pub(super) fn join(&self, arrived: Instant, now: Instant) -> Result<Joined, AcquireError> {
         let mut queue = lock(&self.queue);
@@ -313,7 +339,6 @@ impl Throttle {
         }
         let first = queue.waiting() == 0;
         if first {
-            queue.lend_no_more();
             self.announce(1);
             // Pairs with the fence of `freed`: a slot freed before this is found below, one freed
             // after it finds us.
@@ -362,7 +387,12 @@ impl Throttle {
             Some(grant) => {
                 // No worker is needed to free what is counted in the word.
                 grant.endpoint.free(Counted::Word, 0);
-                self.settle(queue, Room::At(&grant.endpoint));
+                let mut room = Room::At(&grant.endpoint);
+                if grant.lent {
+                    queue.lending.returned();
+                    room = Room::Anywhere;
+                }
+                self.settle(queue, room);
             }
             None => {
                 self.announce(queue.waiting());

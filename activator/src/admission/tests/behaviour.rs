@@ -619,34 +619,45 @@ fn share(number: u16, own: u32, most: u32) -> (SocketAddr, Share) {
 }
 
 #[test]
-fn what_is_lent_is_for_who_has_waited_and_while_somebody_waits() {
+fn what_is_lent_is_for_who_has_waited_one_at_first_and_more_as_it_is_given_back() {
     let bench = Bench::new(2, Supply::Fixed, 0);
     bench
         .throttle
         .share_endpoints(&[share(0, 1, 2), share(1, 0, 1)]);
     let own = bench.gate.try_acquire(0).unwrap();
     assert_eq!(own.address(), address(0));
-    let mut waiting = [bench.wait(), bench.wait(), bench.wait()];
+    assert!(!own.is_lent());
+    let mut waiting = [(); 5].map(|()| bench.wait());
     bench.clock.set(bench.start + SECOND);
-    bench.throttle.lend(bench.start - SECOND);
-    assert_eq!(bench.throttle.waiting(), 3, "nobody has waited so long");
-    bench.throttle.lend(bench.start);
-    let [one, two, three] = &mut waiting;
-    let mut lent = [ready(one).unwrap(), ready(two).unwrap()];
+    bench.throttle.lend(2 * SECOND, bench.start + SECOND);
+    assert_eq!(bench.throttle.waiting(), 5, "nobody has waited so long");
+    bench.throttle.lend(SECOND, bench.start + SECOND);
+    let [one, two, three, four, five] = &mut waiting;
+    let first = ready(one).unwrap();
+    assert!(first.is_lent() && first.limited());
+    assert!(
+        poll(two, &Bell::new()).is_pending(),
+        "one is enough to begin with"
+    );
+    drop(first);
+    let mut lent = [ready(two).unwrap(), ready(three).unwrap()];
     lent.sort_by_key(Slot::address);
     assert_eq!(lent.each_ref().map(Slot::address), [address(0), address(1)]);
-    assert!(lent.iter().all(Slot::limited));
     assert!(
-        poll(three, &Bell::new()).is_pending(),
+        poll(four, &Bell::new()).is_pending(),
         "that is all there is"
     );
-    drop(lent);
-    let third = ready(three).unwrap();
-    // The queue is empty: the next one begins with what is ours.
-    let mut next = bench.wait();
-    assert!(poll(&mut next, &Bell::new()).is_pending());
-    drop((own, third));
-    assert_eq!(ready(&mut next).unwrap().address(), address(0));
+    let [zero, one] = lent;
+    drop(zero);
+    let own = [own, ready(four).unwrap()];
+    assert_eq!((own[1].address(), bench.throttle.lent()), (address(0), 2));
+    bench.throttle.lend_no_more();
+    drop(one);
+    assert!(poll(five, &Bell::new()).is_pending(), "no more is lent");
+    drop(own);
+    let last = ready(five).unwrap();
+    assert!(!last.is_lent());
+    assert_eq!(bench.throttle.lent(), 0);
 }
 
 #[test]
@@ -683,10 +694,11 @@ fn an_unlimited_endpoint_that_is_shared_counts_who_is_there() {
     bench.throttle.share_endpoints(&[share(0, 0, 3)]);
     assert!(bench.gate.try_acquire(0).is_none());
     let mut waiting = [bench.wait(), bench.wait()];
-    bench.throttle.lend(bench.start);
+    bench.throttle.lend(Duration::ZERO, bench.start);
+    bench.throttle.lend(Duration::ZERO, bench.start + SECOND);
     let [one, other] = &mut waiting;
     let third = ready(one).unwrap();
-    assert!(poll(other, &Bell::new()).is_pending());
+    assert!(poll(other, &Bell::new()).is_pending(), "three are there");
     drop(slots);
     assert!(ready(other).is_ok());
     drop(third);

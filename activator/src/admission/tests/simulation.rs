@@ -40,8 +40,6 @@ struct Model {
     declared: BTreeMap<SocketAddr, Option<Instant>>,
     /// All of them, or none.
     shares: BTreeMap<SocketAddr, Share>,
-    /// Those who wait get what is lent.
-    lending: bool,
     /// Slots are marked.
     proxied: bool,
 }
@@ -171,7 +169,6 @@ impl World {
                 retired: false,
                 declared: BTreeMap::new(),
                 shares: BTreeMap::new(),
-                lending: false,
                 proxied: false,
             },
             slots: Vec::new(),
@@ -229,7 +226,10 @@ impl World {
 
     /// Room for the next in turn, at ready endpoints or by last resort.
     fn room(&self) -> Vec<SocketAddr> {
-        let lending = self.model.lending && !self.nobody_waits();
+        self.room_with(self.throttle.may_borrow())
+    }
+
+    fn room_with(&self, lending: bool) -> Vec<SocketAddr> {
         let declared = self.model.declared.keys().copied();
         declared
             .filter(|at| self.model.serves(*at) && self.has_room(*at, lending))
@@ -256,7 +256,7 @@ impl World {
     fn try_acquire(&mut self) {
         let worker = self.worker();
         let open: Vec<SocketAddr> = self
-            .room()
+            .room_with(false)
             .into_iter()
             .filter(|at| self.model.declared[at].is_none())
             .collect();
@@ -294,7 +294,6 @@ impl World {
         let worker = self.worker();
         let room = self.room();
         let idle = self.nobody_waits();
-        self.model.lending &= !idle;
         let expected = self.refusal_to_wait();
         let nudges = self.nudges.rung();
         let outcome = self.gates[worker].wait(arrived, self.throttle.reserve(1).ok());
@@ -331,9 +330,7 @@ impl World {
             Poll::Ready(slot) => self.keep(slot.unwrap(), arrived),
             Poll::Pending => {
                 // Those who waited already were let in before this one took its place.
-                let others = self.throttle.waiting() as usize - 1;
-                self.learn_fates(others);
-                self.model.lending &= others > 0;
+                self.learn_fates(self.throttle.waiting() as usize - 1);
                 self.join(waiting, worker, arrived, Some(bell));
             }
         }
@@ -485,11 +482,17 @@ impl World {
     }
 
     fn lend(&mut self) {
-        let since = self.now - Duration::from_millis(self.rng.u64(0..700));
+        if self.rng.u32(0..4) == 0 {
+            return self.throttle.lend_no_more();
+        }
+        let after = Duration::from_millis(self.rng.u64(0..700));
         let waits = self.waiters.iter().filter(|w| w.fate == Fate::Waits);
         let first = waits.map(|waiter| waiter.turn).min();
-        self.model.lending |= first.is_some_and(|(arrived, _)| arrived <= since);
-        self.throttle.lend(since);
+        let due = first.is_some_and(|(arrived, _)| arrived + after <= self.now);
+        let before = self.throttle.may_borrow();
+        self.throttle.lend(after, self.now);
+        let begun = self.throttle.may_borrow() || self.throttle.lent() > 0;
+        assert!(before || begun || !due || self.nobody_waits());
     }
 
     fn set_proxied(&mut self) {
@@ -566,6 +569,7 @@ impl World {
             "a slot was lost"
         );
         assert_eq!(self.throttle.in_flight(), in_flight);
+        self.check_lent(let_in);
         self.before = after;
         if !self.nobody_waits() {
             assert!(
@@ -583,6 +587,13 @@ impl World {
         assert_eq!(u64::from(demand.asked), self.joined + self.marked_at_once);
         assert_eq!(self.holding.bytes(), self.waiters.len() as u64);
         assert_eq!(self.throttle.held_bytes(), self.waiters.len() as u64);
+    }
+
+    /// Beyond what is ours there is at most what is lent.
+    fn check_lent(&self, let_in: usize) {
+        let lent = self.throttle.lent() as usize;
+        let held = self.slots.iter().filter(|(slot, _)| slot.is_lent()).count();
+        assert!((held..=held + let_in).contains(&lent), "{lent} lent");
     }
 
     fn check_queue(&mut self) {
@@ -636,7 +647,7 @@ impl World {
         assert!(status.in_flight >= count);
         assert_eq!(self.throttle.in_flight_at(at), status.in_flight);
         let before = self.in_flight(at);
-        if let Some(limit) = self.model.limit(at, self.model.lending) {
+        if let Some(limit) = self.model.limit(at, true) {
             assert!(
                 status.in_flight <= limit.max(before),
                 "above the limit at {at}"
@@ -662,6 +673,7 @@ impl World {
             self.check();
         }
         assert!(self.throttle.is_idle());
+        assert_eq!(self.throttle.lent(), 0);
         assert_eq!(self.holding.held(), 0);
         assert_eq!(self.holding.bytes(), 0);
         let statuses = self.throttle.endpoints();

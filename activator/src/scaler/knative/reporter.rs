@@ -14,11 +14,11 @@ use super::report::{Id, Ledger, Measured};
 
 /// Between two reports of a revision.
 pub(super) const WINDOW: Duration = Duration::from_secs(1);
-/// Who has waited so long for a slot of this replica's gets one that another replica lends. So
+/// Who has waited so long for a slot of this replica's may get one that another replica lends. So
 /// often, too, those who wait are looked after.
 pub(super) const LEND_AFTER: Duration = Duration::from_millis(10);
-/// A revision is looked after so many times in a row without anybody waiting, because nudges about
-/// waiting requests are merged over a few milliseconds.
+/// A revision is looked after so many times in a row without anybody waiting or anything lent,
+/// because nudges about waiting requests are merged over a few milliseconds.
 const LOOKS_AFTERWARDS: u32 = 3;
 
 /// What the reporter has to hear.
@@ -172,22 +172,27 @@ impl Reporter {
     }
 
     fn lend(&mut self) {
-        let Some(since) = now().checked_sub(LEND_AFTER) else {
-            return;
-        };
+        let now = now();
         let revisions = &self.revisions;
         self.wanting.retain(|number, looks| {
             let followed = revisions.get(number).map(|(followed, _)| followed);
             let Some(throttle) = followed.and_then(|followed| followed.throttle()) else {
                 return false;
             };
-            if throttle.waiting() == 0 {
-                *looks += 1;
-                return *looks < LOOKS_AFTERWARDS;
+            if throttle.waiting() != 0 {
+                *looks = 0;
+                throttle.lend(LEND_AFTER, now);
+                return true;
             }
-            *looks = 0;
-            throttle.lend(since);
-            true
+            // While lent slots are in use, who comes need not wait for another.
+            if throttle.lent() == 0 {
+                *looks += 1;
+            }
+            let wants = *looks < LOOKS_AFTERWARDS;
+            if !wants {
+                throttle.lend_no_more();
+            }
+            wants
         });
     }
 }
