@@ -363,7 +363,26 @@ async fn a_released_revision_loses_its_pods_at_once_and_for_good() {
 }
 
 #[tokio::test]
-async fn a_thousand_silent_pods_keep_no_other_revision_waiting() {
+async fn pods_of_a_revision_that_nobody_adopted_are_not_asked() {
+    let (autoscaler, mut pods) = (Autoscaler::new().await, QueueProxies::new().await);
+    let scaler = Knative::start(&autoscaler.options()).unwrap();
+    let bench = Bench::new(0);
+    scaler.addresses(&key("a"), proxied(&[pods.pod(1)], &[]));
+    scaler.adopt(&revision("b", 0), &bench.throttle);
+    scaler.addresses(&key("b"), proxied(&[pods.pod(2)], &[]));
+    assert_eq!(pods.answer("200 OK", "queue").await, pods.pod(2));
+    bench.until_endpoints(&[pods.pod(2)]).await;
+    scaler.release(&key("b"));
+    scaler.addresses(&key("b"), proxied(&[pods.pod(3)], &[]));
+    scaler.adopt(&revision("c", 0), &bench.throttle);
+    scaler.addresses(&key("c"), proxied(&[pods.pod(4)], &[]));
+    assert_eq!(pods.answer("200 OK", "queue").await, pods.pod(4));
+    bench.until_endpoints(&[pods.pod(4)]).await;
+    assert!(pods.probes.try_recv().is_err(), "nobody else was asked");
+}
+
+#[tokio::test]
+async fn hundreds_of_silent_pods_keep_no_other_revision_waiting() {
     let (autoscaler, mut pods) = (Autoscaler::new().await, QueueProxies::new().await);
     let mut options = autoscaler.options();
     options.probe_timeout = LONG;
