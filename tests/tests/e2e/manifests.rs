@@ -1,26 +1,20 @@
 //! What is installed in a cluster fits together: the manifests with the API, with each other, with
 //! the gateway's file, and with the image. It needs no cluster.
 
+mod image;
+mod kinds;
 mod overlay;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tests::body::full;
 use tests::client::with;
 use tests::{Backend, Client, Launch, Wire, request};
 
-use overlay::{Overlay, identity, parse, read, texts};
+use overlay::{Overlay, identity, parse, texts};
 
 /// Knative's namespace, and ours: docs/decisions/0021.
 const NAMESPACE: &str = "knative-serving";
@@ -56,82 +50,6 @@ fn yaml_files(directory: &Path, files: &mut Vec<PathBuf>) {
             files.push(path);
         }
     }
-}
-
-/// Read as its kind and written again, what the kind does not know is missing.
-fn through<K: DeserializeOwned + Serialize>(object: &Value) -> serde_json::Result<Value> {
-    serde_json::to_value(serde_json::from_value::<K>(object.clone())?)
-}
-
-fn typed(object: &Value) -> serde_json::Result<Value> {
-    let [version, kind, ..] = identity(object);
-    match (version, kind) {
-        ("v1", "ConfigMap") => through::<ConfigMap>(object),
-        ("v1", "Secret") => through::<Secret>(object),
-        ("v1", "Service") => through::<Service>(object),
-        ("v1", "ServiceAccount") => through::<ServiceAccount>(object),
-        ("apps/v1", "Deployment") => through::<Deployment>(object),
-        ("autoscaling/v2", "HorizontalPodAutoscaler") => through::<HorizontalPodAutoscaler>(object),
-        ("networking.k8s.io/v1", "NetworkPolicy") => through::<NetworkPolicy>(object),
-        ("policy/v1", "PodDisruptionBudget") => through::<PodDisruptionBudget>(object),
-        ("rbac.authorization.k8s.io/v1", "ClusterRole") => through::<ClusterRole>(object),
-        ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => {
-            through::<ClusterRoleBinding>(object)
-        }
-        ("rbac.authorization.k8s.io/v1", "Role") => through::<Role>(object),
-        ("rbac.authorization.k8s.io/v1", "RoleBinding") => through::<RoleBinding>(object),
-        other => panic!("no type for {other:?}"),
-    }
-}
-
-#[test]
-fn every_field_of_every_manifest_is_one_of_its_kind() {
-    let mut files = Vec::new();
-    yaml_files(&kubernetes(), &mut files);
-    assert!(files.len() > 10, "{files:?}");
-    for path in files {
-        if path.ends_with("kustomization.yaml") {
-            continue;
-        }
-        for object in read(&path) {
-            let known = typed(&object).unwrap_or_else(|error| panic!("{path:?}: {error}"));
-            // What a kind must have and a patch leaves out is written as empty.
-            let lost = missing(&object, &known);
-            assert!(lost.is_empty(), "{path:?}: {lost:?}");
-        }
-    }
-}
-
-/// The fields of `whole` that `part` does not have in the same way.
-fn missing(whole: &Value, part: &Value) -> Vec<String> {
-    match (whole, part) {
-        (Value::Object(whole), Value::Object(part)) => {
-            let fields = whole.iter().flat_map(|(name, value)| {
-                let nested = part
-                    .get(name)
-                    .map_or_else(|| vec![String::new()], |part| missing(value, part));
-                nested
-                    .into_iter()
-                    .map(move |below| format!("{name}.{below}"))
-            });
-            fields.collect()
-        }
-        (Value::Array(whole), Value::Array(part)) if whole.len() == part.len() => {
-            let pairs = whole.iter().zip(part);
-            pairs
-                .flat_map(|(whole, part)| missing(whole, part))
-                .collect()
-        }
-        _ if whole == part => Vec::new(),
-        _ => vec![format!("{whole} became {part}")],
-    }
-}
-
-#[test]
-fn a_misspelt_field_is_found() {
-    let object = json!({"apiVersion": "v1", "kind": "Service", "spec": {"portz": []}});
-    let known = typed(&object).unwrap();
-    assert_eq!(missing(&object, &known), ["spec.portz."]);
 }
 
 #[test]
@@ -272,7 +190,9 @@ fn selectors_and_ports_lead_to_the_pods() {
             port(&overlay, &port_of.unwrap()["targetPort"])
         };
         assert_eq!(leads("tidegate", 80), 8080);
+        assert_eq!(leads("tidegate", 443), 8443);
         assert_eq!(leads("tidegate-internal", 80), 8081);
+        assert_eq!(leads("tidegate-internal", 443), 8444);
         for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
             port(&overlay, &container(&overlay)[probe]["httpGet"]["port"]);
         }
@@ -401,18 +321,19 @@ fn listeners_are_the_ports_of_the_container() {
             assert!(address.ip().is_unspecified());
             u64::from(address.port())
         };
-        let mut open: BTreeMap<u64, &str> = BTreeMap::new();
+        let mut open = BTreeMap::new();
         for listener in listeners {
-            open.insert(
-                listens(&listener["address"]),
-                listener["audience"].as_str().unwrap(),
-            );
+            let audience = listener["audience"].as_str().unwrap();
+            let tls = listener.get("tls").is_some();
+            open.insert(listens(&listener["address"]), (audience, tls));
         }
         let expected = [
-            (8080, "public"),
-            (8081, "internal"),
-            (8012, "activator"),
-            (8013, "activator"),
+            (8080, ("public", false)),
+            (8081, ("internal", false)),
+            (8443, ("public", true)),
+            (8444, ("internal", true)),
+            (8012, ("activator", false)),
+            (8013, ("activator", false)),
         ];
         assert_eq!(open, BTreeMap::from(expected));
         let mut numbers: BTreeSet<u64> = open.into_keys().collect();
@@ -471,104 +392,4 @@ routes: [{ name: ours, hosts: [ours.example.org], rules: [{ respond: { body: our
         );
         assert_eq!(client.send(call).await.text(), "kourier HTTP/2.0");
     }
-}
-
-/// The words of the Dockerfile's instructions, one list for each.
-fn dockerfile() -> Vec<Vec<String>> {
-    let text = std::fs::read_to_string(root().join("deploy/Dockerfile")).unwrap();
-    let text = text.replace("\\\n", " ");
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    let lines = lines.map(|line| line.split_whitespace().map(str::to_owned).collect());
-    lines.filter(|words: &Vec<_>| !words.is_empty()).collect()
-}
-
-fn instructions<'a>(file: &'a [Vec<String>], name: &str) -> impl Iterator<Item = &'a [String]> {
-    let lines = file.iter().filter(move |words| words[0] == name);
-    lines.map(|words| &words[1..])
-}
-
-/// What the image is built from, as the Dockerfile names it.
-fn copied() -> BTreeSet<String> {
-    let file = dockerfile();
-    let copies = instructions(&file, "COPY").filter(|words| !words[0].starts_with("--"));
-    let sources = copies.flat_map(|words| words[..words.len() - 1].to_owned());
-    sources.collect()
-}
-
-#[test]
-fn image_is_built_from_what_is_there_and_all_it_needs() {
-    let sources = copied();
-    let ignored = std::fs::read_to_string(root().join(".dockerignore")).unwrap();
-    let kept = ignored.lines().filter_map(|line| line.strip_prefix('!'));
-    assert_eq!(sources, kept.map(str::to_owned).collect());
-    for source in &sources {
-        assert!(root().join(source).exists(), "{source}");
-    }
-    // Cargo reads no workspace with a member missing, whatever it is to build.
-    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
-    let members = manifest
-        .lines()
-        .find(|line| line.starts_with("members = "))
-        .unwrap();
-    for member in members.split('"').skip(1).step_by(2) {
-        assert!(sources.contains(member), "{member}");
-    }
-    for name in ["config", "activator", "gateway"] {
-        included(&root().join(name).join("src"), &sources);
-    }
-}
-
-/// Files that sources below `directory` include are among `sources`.
-fn included(directory: &Path, sources: &BTreeSet<String>) {
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            included(&path, sources);
-            continue;
-        }
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        for name in text.split("include_str!(\"").skip(1) {
-            let name = name.split('"').next().unwrap();
-            let file = path.parent().unwrap().join(name).canonicalize().unwrap();
-            let file = file.strip_prefix(root()).unwrap();
-            let first = file.components().next().unwrap().as_os_str();
-            assert!(
-                sources.contains(first.to_str().unwrap()),
-                "{path:?}: {name}"
-            );
-        }
-    }
-}
-
-#[test]
-fn image_is_what_the_deployment_runs() {
-    let file = dockerfile();
-    let toolchain = std::fs::read_to_string(root().join("rust-toolchain.toml")).unwrap();
-    let channel = toolchain.split('"').nth(1).unwrap();
-    let image = instructions(&file, "ARG").next().unwrap()[0].clone();
-    assert!(image.contains(&format!("rust:{channel}-")), "{image}");
-    let environment = instructions(&file, "ENV").next().unwrap();
-    assert!(environment.contains(&format!("RUSTUP_TOOLCHAIN={channel}")));
-    assert_eq!(instructions(&file, "FROM").last().unwrap(), ["scratch"]);
-
-    let overlay = overlays().remove("gateway").unwrap();
-    let pod = &overlay.get("Deployment", "tidegate")["spec"]["template"]["spec"];
-    let user = &pod["securityContext"];
-    let user = format!("{}:{}", user["runAsUser"], user["runAsGroup"]);
-    assert_eq!(instructions(&file, "USER").last().unwrap(), [user]);
-    let ports = container(&overlay)["ports"].as_array().unwrap();
-    let ports = ports.iter().map(|port| port["containerPort"].to_string());
-    let exposed = instructions(&file, "EXPOSE").last().unwrap();
-    assert_eq!(
-        exposed.iter().cloned().collect::<BTreeSet<_>>(),
-        ports.collect()
-    );
-    let mount = container(&overlay)["volumeMounts"][0]["mountPath"]
-        .as_str()
-        .unwrap();
-    assert!(texts(&container(&overlay)["args"]).any(|argument| argument == mount));
-    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
-    let version = container(&overlay)["image"].as_str().unwrap();
-    let version = version.strip_prefix("tidegate:").unwrap();
-    assert!(manifest.contains(&format!("version = \"{version}\"")));
 }
