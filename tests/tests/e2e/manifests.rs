@@ -374,11 +374,11 @@ async fn beside_kourier_what_is_not_ours_goes_on_to_it() {
     let ours = "
 routes: [{ name: ours, hosts: [ours.example.org], rules: [{ respond: { body: ours } }] }]
 ";
-    let launch = Launch::without_file()
-        .file("ours.yaml", ours)
-        .file("kourier.yaml", &fallback);
-    let gateway = launch.arguments(["-f", "ours.yaml,kourier.yaml"]);
-    let gateway = gateway.arguments(Vec::<String>::new()).start().await;
+    let gateway = Launch::new(ours)
+        .file("kourier.yaml", &fallback)
+        .arguments(["-f", "kourier.yaml"])
+        .start()
+        .await;
     let mut client = Client::connect(gateway.public()).await;
     assert_eq!(client.get("ours.example.org", "/").await.text(), "ours");
     let answer = client.get("theirs.example.org", "/").await;
