@@ -5,6 +5,7 @@ mod image;
 mod kinds;
 mod overlay;
 mod page;
+mod rights;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
