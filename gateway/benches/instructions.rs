@@ -206,6 +206,7 @@ fn worker() -> Rc<Worker> {
         per_second: 0,
         format: access_log::Format::Text,
         file: access_log::Target::Stderr,
+        requests: None,
     };
     let (_log, mut writers) = AccessLog::start(&log, &registry).unwrap();
     let shared = Arc::new(Shared {

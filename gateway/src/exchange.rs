@@ -162,6 +162,8 @@ struct Seen {
     woken: Option<Instant>,
     /// Status the client was sent; 0 = none yet.
     code: u16,
+    /// Bytes of the answer's body.
+    answer_bytes: u64,
 }
 
 /// How an exchange ended.

@@ -18,7 +18,7 @@ use config::snapshot::{Route, Rule, Snapshot, Split, Sticky, Target};
 use tokio::sync::watch;
 
 use crate::observe::facts::{Facts, Names};
-use crate::observe::metrics::{Series, WorkerMetrics};
+use crate::observe::metrics::{Labels, Series, WorkerMetrics};
 use crate::serve::tls::endpoint::Dialer;
 use crate::serve::tls::server::Acceptor;
 
@@ -452,12 +452,27 @@ impl LocalRoute {
             .iter()
             .position(|(known, _)| *known == id)
             .unwrap_or_else(|| {
-                known.push((id, metrics.series(names)));
+                known.push((
+                    id,
+                    metrics.labelled_series(names, revision.and_then(labels)),
+                ));
                 known.len() - 1
             });
         metrics.record(&known[place].1, &facts);
         facts
     }
+}
+
+/// What metrics call a revision of Knative beside its name.
+fn labels(revision: &Revision) -> Option<Labels<'_>> {
+    let Backend::Fed(fed) = &revision.backend else {
+        return None;
+    };
+    let knative = fed.knative.as_ref()?;
+    Some(Labels {
+        service: &knative.service,
+        configuration: &knative.configuration,
+    })
 }
 
 #[cfg(test)]

@@ -152,8 +152,11 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let (sockets, handover) = handover::prepare(&runtime, &settings, workers, options.sockets)?;
     let addresses = sockets.addresses.clone();
     let registry = Registry::new(workers, sockets.labels());
-    let (log, writers) =
-        AccessLog::start(&access_log_config(&settings), &registry).map_err(RunError::AccessLog)?;
+    let (log, writers) = AccessLog::start(
+        &access_log_config(&settings, options.cluster.is_some()),
+        &registry,
+    )
+    .map_err(RunError::AccessLog)?;
     let published = Arc::new(Published::default());
     let holding = holding(&settings.limits);
     let census = Census::new(&settings, descriptors);
@@ -190,6 +193,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
         averages: Averages::new(),
         registry: registry.clone(),
         local,
+        knative,
         holding,
         first_answers: shared.first_answers.clone(),
         noting: Mutex::default(),
@@ -449,7 +453,8 @@ pub(crate) fn sources_of(fragments: &[Fragment]) -> Sources {
         .collect()
 }
 
-fn access_log_config(settings: &Settings) -> access_log::Config {
+/// In a cluster, a ConfigMap may want requests to be logged, and says so later.
+fn access_log_config(settings: &Settings, in_cluster: bool) -> access_log::Config {
     use config::settings::{AccessLogMode, LogFormat, LogOutput};
     let log = &settings.access_log;
     access_log::Config {
@@ -468,6 +473,7 @@ fn access_log_config(settings: &Settings) -> access_log::Config {
             LogOutput::Stdout => access_log::Target::Path("/dev/stdout".into()),
             LogOutput::File(path) => access_log::Target::Path(path.clone()),
         },
+        requests: in_cluster.then_some(access_log::Target::Stdout),
     }
 }
 

@@ -114,6 +114,7 @@ fn logging_allocates_nothing_even_when_the_ring_is_full() {
             per_second: 100,
             format: Format::Text,
             file: Target::Path("/dev/null".into()),
+            requests: None,
         };
         let (log, mut writers) = AccessLog::start(&config, &registry).unwrap();
         let long = [b'a'; 70_000];

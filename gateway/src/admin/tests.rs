@@ -121,6 +121,7 @@ fn revision(name: &str) -> RevisionView {
             phases,
         }),
         concurrency_seconds: 0.0,
+        knative: None,
     }
 }
 

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use activator::admission::{EndpointState as State, Holding, Throttle};
+use activator::scaler::knative::Knative;
 use activator::scaler::local::{self, Local};
 use config::problem::Problem;
-use config::revision::{Key, Revision};
+use config::revision::{Backend, Key, Revision};
 use config::route::Fields;
 use config::snapshot::{PathMatch, Route, Target, Visibility};
 
@@ -111,6 +112,8 @@ pub struct Running {
     pub averages: Averages,
     pub registry: Arc<Registry>,
     pub local: Arc<Local>,
+    /// Who looks after revisions of Knative, if there may be any.
+    pub knative: Option<Arc<Knative>>,
     pub holding: Arc<Holding>,
     pub first_answers: Arc<FirstAnswers>,
     pub noting: Mutex<()>,
@@ -227,6 +230,18 @@ impl Running {
             cold_starts,
             last_start,
             concurrency_seconds: seconds(reading.running_integral),
+            knative: knative_view(revision),
+        }
+    }
+
+    /// How we get along with the autoscaler, for scrapes.
+    fn note_autoscaler(&self) {
+        if let Some(knative) = &self.knative {
+            let status = knative.status();
+            self.registry.set_autoscaler(view::AutoscalerView {
+                reachable: status.reachable,
+                errors: status.errors,
+            });
         }
     }
 }
@@ -250,8 +265,20 @@ fn request_seconds(throttle: &Throttle, now: Instant) -> f64 {
     seconds(reading.running_integral) + seconds(reading.waiting_integral)
 }
 
+fn knative_view(revision: &Revision) -> Option<view::KnativeView> {
+    let Backend::Fed(fed) = &revision.backend else {
+        return None;
+    };
+    let knative = fed.knative.as_ref()?;
+    Some(view::KnativeView {
+        service: knative.service.to_string(),
+        configuration: knative.configuration.to_string(),
+    })
+}
+
 impl view::World for Running {
     fn revisions(&self) -> Vec<view::RevisionView> {
+        self.note_autoscaler();
         let live = self.published.load();
         let mut views: Vec<_> = live
             .snapshot

@@ -38,6 +38,7 @@ impl Exchange<'_> {
             answer.without_body();
         }
         self.seen.code = status;
+        self.seen.answer_bytes = answer.body.len() as u64;
         let phrase = answer::phrase(status).as_bytes();
         answer.head.head.bytes.extend_from_slice(phrase);
         answer.head.phrase = crate::http::field::Span::new(0, phrase.len());

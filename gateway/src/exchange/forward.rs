@@ -86,6 +86,7 @@ impl Exchange<'_> {
         };
         let ended = self.worker.clock.now();
         self.seen.endpoint += ended.saturating_duration_since(begun);
+        self.seen.answer_bytes = pace.body_bytes();
         self.timer.set(None);
         match stop {
             Stop::Done => {

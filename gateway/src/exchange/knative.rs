@@ -2,7 +2,7 @@
 //! fields: probes, the hash of a specification, revisions by name, marks for the queue-proxy.
 
 use activator::admission::{EndpointState, Slot, Throttle};
-use config::revision::{Backend, Revision};
+use config::revision::{Backend, Knative, Revision};
 use config::route::Fields;
 use config::settings::Audience;
 use config::snapshot::Target;
@@ -15,6 +15,7 @@ use crate::refusal::Reason;
 use crate::serve::drain::Phase;
 
 const PROBE: &str = "k-network-probe";
+const KUBELET_PROBE: &str = "k-kubelet-probe";
 pub(super) const HASH: &str = "k-network-hash";
 const NAMESPACE: &str = "knative-serving-namespace";
 const REVISION: &str = "knative-serving-revision";
@@ -38,7 +39,7 @@ impl Exchange<'_> {
         }
         let head = &self.request.head;
         let agent = head.first(Name::UserAgent).unwrap_or_default();
-        let kubelet = Fields::first(head, "k-kubelet-probe").is_some_and(|value| !value.is_empty());
+        let kubelet = Fields::first(head, KUBELET_PROBE).is_some_and(|value| !value.is_empty());
         if agent.starts_with(b"kube-probe/") || kubelet {
             return Some(match self.worker.phase.get() {
                 Phase::Poised | Phase::Serving => self.say(200, ""),
@@ -48,6 +49,14 @@ impl Exchange<'_> {
             });
         }
         self.component_probe()
+    }
+
+    /// Whether it is asked for the sake of asking: by a kubelet, or by a part of Knative.
+    pub(super) fn is_probe(&self) -> bool {
+        let head = &self.request.head;
+        let agent = head.first(Name::UserAgent).unwrap_or_default();
+        let says = |name| Fields::first(head, name).is_some_and(|value| !value.is_empty());
+        agent.starts_with(b"kube-probe/") || says(KUBELET_PROBE) || says(PROBE)
     }
 
     /// An activator's answer to `K-Network-Probe`; `None` if that is not asked.
@@ -234,7 +243,15 @@ pub(super) fn is_for_everybody(name: &[u8]) -> bool {
 }
 
 fn is_knative(revision: &Revision) -> bool {
-    matches!(&revision.backend, Backend::Fed(fed) if fed.knative.is_some())
+    labels(revision).is_some()
+}
+
+/// What Knative says of a revision, if it is one of Knative's.
+pub(super) fn labels(revision: &Revision) -> Option<&Knative> {
+    match &revision.backend {
+        Backend::Fed(fed) => fed.knative.as_ref(),
+        Backend::None | Backend::Fixed { .. } | Backend::Process(_) => None,
+    }
 }
 
 fn has_endpoint(throttle: &Throttle) -> bool {

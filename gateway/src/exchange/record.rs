@@ -1,9 +1,10 @@
 //! What happened, told once: to the counters and to the access log.
 
 use super::Exchange;
+use super::knative::labels;
 use crate::http::field::Name;
-use crate::http::message::Version;
-use crate::observe::facts::{Facts, Names, Protocol};
+use crate::http::message::{Length, Version};
+use crate::observe::facts::{Asked, Facts, Names, Protocol};
 use crate::refusal::Reason;
 
 impl Exchange<'_> {
@@ -39,9 +40,27 @@ impl Exchange<'_> {
             Some(routed) => {
                 let revision = self.revision.as_ref().map(|local| &*local.revision);
                 let facts = routed.local.record(&self.worker.metrics, revision, facts);
-                self.worker.log(&facts);
+                self.worker.log(&facts, || self.asked());
             }
             None => self.worker.record_unmatched(&facts),
         }
+    }
+
+    /// What a request log is told beside the facts; `None` if this request is none of its own.
+    fn asked(&self) -> Option<Asked<'_>> {
+        let labels = labels(&self.revision.as_ref()?.revision)?;
+        let head = &self.request.head;
+        (!self.is_probe()).then_some(Asked {
+            service: &labels.service,
+            configuration: &labels.configuration,
+            port: self.client.address.port(),
+            content_length: match self.request.length {
+                Length::None => Some(0),
+                Length::Exactly(length) => Some(length),
+                Length::Chunked | Length::UntilClose => None,
+            },
+            answer_bytes: self.seen.answer_bytes,
+            head,
+        })
     }
 }

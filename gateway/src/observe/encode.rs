@@ -1,5 +1,7 @@
 //! A scrape: the cells of all workers merged, and what the live tables say, as Prometheus text.
 
+mod knative;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -10,7 +12,7 @@ use crate::refusal::{Reason, TurnedAway};
 
 use super::facts::{Names, Phases, is_answer};
 use super::families::{self, FAMILIES, Family};
-use super::histogram::{DURATION, KNATIVE, LATENCY, OVERHEAD, Totals, Unit, WAIT};
+use super::histogram::{DURATION, LATENCY, OVERHEAD, Totals, Unit, WAIT};
 use super::metrics::{Cells, Registry, Series, lock};
 use super::panics::{self, Thread};
 use super::world::{EndpointState, RevisionView};
@@ -57,6 +59,7 @@ type Place<'a> = (&'a str, &'a str);
 struct Merged {
     outcomes: BTreeMap<Ending, Totals>,
     revisions: BTreeMap<(String, String), RevisionTotals>,
+    knative: knative::Merged,
 }
 
 /// Labels of `tidegate_requests_total`.
@@ -81,10 +84,12 @@ impl Merged {
         let mut merged = Merged {
             outcomes: BTreeMap::new(),
             revisions: BTreeMap::new(),
+            knative: knative::Merged::default(),
         };
         for cells in &registry.workers {
             for series in cells.series() {
                 merged.add_series(&series);
+                merged.knative.add_series(&series);
             }
             for (place, cells) in cells.revisions() {
                 let totals = merged.revisions.entry(place);
@@ -143,6 +148,11 @@ impl Scrape<'_> {
             families::REQUEST_DURATION => self.durations(),
             families::ACTIVATOR_COUNT | families::ACTIVATOR_LATENCIES => self.activator(family),
             families::ACTIVATOR_CONCURRENCY => self.activator_concurrency(),
+            families::KN_CONCURRENCY | families::KN_QUEUED | families::KN_ACTIVE => {
+                self.knative_gauges(family)
+            }
+            families::KN_DURATION => self.knative_durations(),
+            families::KN_REACHABLE | families::KN_ERRORS => self.autoscaler(family),
             families::COLD_STARTS => self.cold_starts(),
             families::COLD_START => self.cold_start_phases(),
             families::ENDPOINTS => self.endpoints(),
@@ -339,89 +349,10 @@ impl Scrape<'_> {
         }
         samples
     }
-
-    /// Knative's family: the same counts by its labels. Requests that reached no revision have no
-    /// place in it.
-    fn activator(&self, family: &Family) -> Vec<proto::Metric> {
-        let mut sums: BTreeMap<(Names<'_>, u16), Totals> = BTreeMap::new();
-        let routed = |(ending, _): &(&Ending, _)| !ending.revision.is_empty();
-        for (ending, totals) in self.merged.outcomes.iter().filter(routed) {
-            sums.entry((ending.names(), ending.code))
-                .or_insert_with(|| Totals::new(&LATENCY))
-                .merge(totals);
-        }
-        let sample = |((names, code), totals): ((Names<'_>, u16), Totals)| {
-            let code = three_digits(code);
-            let class = format!("{}xx", &code[..1]);
-            let labels = [
-                names.namespace,
-                names.route,
-                configuration_of(names.revision),
-                names.revision,
-                &code,
-                &class,
-            ];
-            if *family == families::ACTIVATOR_COUNT {
-                number(family, &labels, totals.count() as f64)
-            } else {
-                histogram(
-                    family,
-                    &labels,
-                    totals.message(&KNATIVE, Unit::Milliseconds),
-                )
-            }
-        };
-        sums.into_iter().map(sample).collect()
-    }
-
-    /// A revision's concurrency belongs to no single route: its service is the first route (by
-    /// name) that has sent it requests, else named like its configuration, as Knative does.
-    fn activator_concurrency(&self) -> Vec<proto::Metric> {
-        let mut services: BTreeMap<Place<'_>, &str> = BTreeMap::new();
-        for ending in self.merged.outcomes.keys() {
-            let place = (ending.namespace.as_str(), ending.revision.as_str());
-            services.entry(place).or_insert(&ending.route);
-        }
-        let sample = |view: &RevisionView| {
-            let (namespace, revision) = (view.namespace.as_str(), view.name.as_str());
-            let configuration = configuration_of(revision);
-            let service = services.get(&(namespace, revision));
-            let service = service.copied().unwrap_or(configuration);
-            let labels = [namespace, service, configuration, revision];
-            let family = &families::ACTIVATOR_CONCURRENCY;
-            number(family, &labels, view.average.one)
-        };
-        self.revisions.iter().map(sample).collect()
-    }
-}
-
-impl Ending {
-    fn names(&self) -> Names<'_> {
-        Names {
-            namespace: &self.namespace,
-            route: &self.route,
-            revision: &self.revision,
-        }
-    }
 }
 
 fn three_digits(code: u16) -> String {
     format!("{code:03}")
-}
-
-/// Knative names revisions after their configuration and a generation of five digits or more;
-/// other revisions are a configuration of their own.
-fn configuration_of(revision: &str) -> &str {
-    match revision.rsplit_once('-') {
-        Some((configuration, generation))
-            if !configuration.is_empty()
-                && generation.len() >= 5
-                && generation.bytes().all(|b| b.is_ascii_digit()) =>
-        {
-            configuration
-        }
-        _ => revision,
-    }
 }
 
 fn labelled(family: &Family, values: &[&str]) -> proto::Metric {
@@ -451,23 +382,4 @@ fn histogram(family: &Family, labels: &[&str], message: proto::Histogram) -> pro
     let mut metric = labelled(family, labels);
     metric.set_histogram(message);
     metric
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_generation_is_cut_off_and_nothing_else() {
-        for (revision, configuration) in [
-            ("coffee-00001", "coffee"),
-            ("my-app-123456", "my-app"),
-            ("coffee-1", "coffee-1"),
-            ("coffee-v0001", "coffee-v0001"),
-            ("-00001", "-00001"),
-            ("coffee", "coffee"),
-        ] {
-            assert_eq!(configuration_of(revision), configuration);
-        }
-    }
 }

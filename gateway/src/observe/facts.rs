@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use crate::http::field::Head;
 use crate::refusal::Reason;
 
 /// Whose exchange it was. Every part is `""` when nothing matched.
@@ -29,6 +30,56 @@ impl Protocol {
             Protocol::Http10 => "HTTP/1.0",
             Protocol::Http11 => "HTTP/1.1",
             Protocol::Http2 => "HTTP/2",
+        }
+    }
+}
+
+/// Methods as metrics tell them apart (RFC 9110 §9, RFC 5789): a closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Connect,
+    Options,
+    Trace,
+    Patch,
+    Other,
+}
+
+impl Method {
+    #[must_use]
+    pub fn of(method: &[u8]) -> Method {
+        match method {
+            b"GET" => Method::Get,
+            b"HEAD" => Method::Head,
+            b"POST" => Method::Post,
+            b"PUT" => Method::Put,
+            b"DELETE" => Method::Delete,
+            b"CONNECT" => Method::Connect,
+            b"OPTIONS" => Method::Options,
+            b"TRACE" => Method::Trace,
+            b"PATCH" => Method::Patch,
+            _ => Method::Other,
+        }
+    }
+
+    /// As metrics write it: OpenTelemetry's word for all others is `_OTHER`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+            Method::Connect => "CONNECT",
+            Method::Options => "OPTIONS",
+            Method::Trace => "TRACE",
+            Method::Patch => "PATCH",
+            Method::Other => "_OTHER",
         }
     }
 }
@@ -64,6 +115,22 @@ pub struct Facts<'a> {
     pub client: IpAddr,
     pub endpoint_address: Option<SocketAddr>,
     pub protocol: Protocol,
+}
+
+/// What only a request log wants to know of an exchange, beside its [`Facts`].
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Labels of the revision; empty = none.
+    pub service: &'a str,
+    pub configuration: &'a str,
+    /// The client's.
+    pub port: u16,
+    /// Bytes of the request's body, as announced; `None` = nobody said.
+    pub content_length: Option<u64>,
+    /// Bytes of the answer's body.
+    pub answer_bytes: u64,
+    /// Of the request.
+    pub head: &'a Head,
 }
 
 impl Facts<'_> {

@@ -47,6 +47,25 @@ const KNATIVE_RESPONSE: &[&str] = &[
     "response_code_class",
 ];
 
+/// Of Knative's metrics since its move to OpenTelemetry, as Prometheus spells them; without
+/// `otel_scope_name` and its like, which name the library that counts.
+const KN: &[&str] = &["kn_revision_name", "k8s_namespace_name"];
+const KN_LABELLED: &[&str] = &[
+    "kn_service_name",
+    "kn_configuration_name",
+    "kn_revision_name",
+    "k8s_namespace_name",
+];
+const KN_HTTP: &[&str] = &[
+    "http_request_method",
+    "http_response_status_code",
+    "kn_service_name",
+    "kn_configuration_name",
+    "kn_revision_name",
+    "k8s_namespace_name",
+];
+const PEER: &[&str] = &["peer"];
+
 macro_rules! families {
     ($($constant:ident $kind:ident $name:literal $labels:expr, $help:literal;)*) => {
         $(pub(crate) const $constant: Family = Family {
@@ -124,4 +143,16 @@ families! {
         "From arrival to the last byte of the answer, in milliseconds.";
     ACTIVATOR_CONCURRENCY Gauge "activator_request_concurrency" KNATIVE,
         "Running and waiting requests, averaged over the last second.";
+    KN_CONCURRENCY Gauge "kn_revision_request_concurrency" KN_LABELLED,
+        "Running and waiting requests of a Knative revision, averaged over the last second.";
+    KN_QUEUED Gauge "kn_revision_request_queued" KN,
+        "Requests in the queue of a Knative revision now.";
+    KN_ACTIVE Gauge "kn_revision_request_active" KN,
+        "Requests at pods of a Knative revision now.";
+    KN_DURATION Histogram "http_server_request_duration_seconds" KN_HTTP,
+        "From arrival to the last byte of the answer, of requests to Knative revisions.";
+    KN_REACHABLE Gauge "kn_activator_stats_conn_reachable" PEER,
+        "Whether the connection to Knative's autoscaler stands.";
+    KN_ERRORS Counter "kn_activator_stats_conn_errors_total" PEER,
+        "Times that it could not be made, or was lost.";
 }

@@ -11,9 +11,9 @@ const MICRO: u64 = 1_000;
 const MILLI: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
 
-/// Upper bounds in nanoseconds. One histogram serves both families of request durations: these are
-/// Knative's bounds (which are in milliseconds, from 5 on) and three finer ones.
-pub(crate) const LATENCY: [u64; 29] = scaled(
+/// Upper bounds in nanoseconds. One histogram serves all families of request durations: these are
+/// the bounds of Knative's, old and new, and three finer ones.
+pub(crate) const LATENCY: [u64; 35] = scaled(
     [
         500,
         1_000,
@@ -21,8 +21,11 @@ pub(crate) const LATENCY: [u64; 29] = scaled(
         5_000,
         10_000,
         20_000,
+        25_000,
         40_000,
+        50_000,
         60_000,
+        75_000,
         80_000,
         100_000,
         150_000,
@@ -35,11 +38,14 @@ pub(crate) const LATENCY: [u64; 29] = scaled(
         500_000,
         600_000,
         700_000,
+        750_000,
         800_000,
         900_000,
         1_000_000,
         2_000_000,
+        2_500_000,
         5_000_000,
+        7_500_000,
         10_000_000,
         20_000_000,
         50_000_000,
@@ -77,6 +83,14 @@ pub(crate) const KNATIVE: [u64; 26] = scaled(
     [
         5, 10, 20, 40, 60, 80, 100, 150, 200, 250, 300, 350, 400, 450, 500, 600, 700, 800, 900,
         1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000,
+    ],
+    MILLI,
+);
+
+/// What `http_server_request_duration_seconds` shows of [`LATENCY`].
+pub(crate) const OTEL: [u64; 14] = scaled(
+    [
+        5, 10, 25, 50, 75, 100, 250, 500, 750, 1_000, 2_500, 5_000, 7_500, 10_000,
     ],
     MILLI,
 );
@@ -242,7 +256,7 @@ mod tests {
     #[test]
     fn shown_bounds_are_bounds() {
         assert!(LATENCY.is_sorted() && OVERHEAD.is_sorted() && WAIT.is_sorted());
-        for bound in DURATION.iter().chain(&KNATIVE) {
+        for bound in DURATION.iter().chain(&KNATIVE).chain(&OTEL) {
             assert!(LATENCY.contains(bound), "{bound} ns is not counted");
         }
     }

@@ -3,26 +3,26 @@
 //! A [`Series`] is what one worker counts for one route and revision. Workers find theirs once
 //! (under a lock) and then count without locks, allocations or locked instructions.
 
+mod series;
+
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use hashbrown::{Equivalent, HashMap};
+use hashbrown::HashMap;
 
 use crate::http::h2::budget::Abuse;
 use crate::refusal::{Reason, TurnedAway};
 
-use super::facts::{Facts, Names, Phases, Start, is_answer};
-use super::histogram::{Counter, Histogram, LATENCY, OVERHEAD, Totals, WAIT};
-use super::world::MemoryView;
+use super::facts::{Facts, Method, Names, Phases, Start, is_answer};
+use super::histogram::{Counter, Totals, WAIT};
+use super::world::{AutoscalerView, MemoryView};
 
+pub use self::series::{Labels, Series};
+use self::series::{Owned, RevisionCells};
 pub use super::families::{FAMILIES, Family, Kind};
-
-/// Different (code, reason) pairs counted exactly per series. An endpoint that answers with more
-/// different codes than this has the rest counted as the first of their class: 5xx as 500.
-const OUTCOMES: usize = 64;
 
 /// How long the series of a removed route or revision are still shown, so that every scraper sees
 /// their last values.
@@ -38,6 +38,7 @@ pub struct Registry {
     pub(super) starts: Mutex<BTreeMap<(String, String), Starts>>,
     pub(super) unwritten: AtomicU64,
     memory: Mutex<MemoryView>,
+    autoscaler: Mutex<Option<AutoscalerView>>,
     born: Instant,
 }
 
@@ -66,49 +67,6 @@ struct Table {
     series: HashMap<Owned, Arc<Series>>,
     /// Shared by the series of all routes that lead to a revision.
     revisions: HashMap<(String, String), Arc<RevisionCells>>,
-}
-
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Owned {
-    namespace: String,
-    route: String,
-    revision: String,
-}
-
-// `Names` and `Owned` hash alike: the same three strings in the same order.
-impl Equivalent<Owned> for Names<'_> {
-    fn equivalent(&self, key: &Owned) -> bool {
-        self.namespace == key.namespace && self.route == key.route && self.revision == key.revision
-    }
-}
-
-/// What one worker counts for one route and revision.
-#[derive(Debug)]
-pub struct Series {
-    names: Owned,
-    revision: Arc<RevisionCells>,
-    outcomes: OnceLock<Box<Outcome>>,
-    /// Seconds after the registry was born, plus one; 0 while configured.
-    retired: AtomicU64,
-}
-
-/// Requests that ended alike: a link of an append-only list, so that a scrape can walk it while
-/// its worker adds to it.
-#[derive(Debug)]
-pub(super) struct Outcome {
-    pub(super) code: u16,
-    pub(super) reason: Option<Reason>,
-    /// Its count is the number of requests.
-    pub(super) latency: Histogram<{ LATENCY.len() }>,
-    next: OnceLock<Box<Outcome>>,
-}
-
-#[derive(Debug)]
-pub(super) struct RevisionCells {
-    pub(super) overhead: Histogram<{ OVERHEAD.len() }>,
-    pub(super) queue_wait: Histogram<{ WAIT.len() }>,
-    pub(super) request_bytes: Counter,
-    pub(super) response_bytes: Counter,
 }
 
 /// The cold starts of one revision.
@@ -142,6 +100,7 @@ impl Registry {
             starts: Mutex::default(),
             unwritten: AtomicU64::new(0),
             memory: Mutex::default(),
+            autoscaler: Mutex::default(),
             born: Instant::now(),
         })
     }
@@ -182,6 +141,15 @@ impl Registry {
     #[must_use]
     pub fn memory(&self) -> MemoryView {
         *lock(&self.memory)
+    }
+
+    /// How we get along with Knative's autoscaler; nothing is shown before this was called.
+    pub fn set_autoscaler(&self, autoscaler: AutoscalerView) {
+        *lock(&self.autoscaler) = Some(autoscaler);
+    }
+
+    pub(super) fn autoscaler(&self) -> Option<AutoscalerView> {
+        *lock(&self.autoscaler)
     }
 
     /// Counts a rejected change. `source` is the kind of source: `file`, `kubernetes`, `xds`.
@@ -314,71 +282,18 @@ impl Table {
     }
 }
 
-impl Series {
-    #[must_use]
-    pub fn names(&self) -> Names<'_> {
-        Names {
-            namespace: &self.names.namespace,
-            route: &self.names.route,
-            revision: &self.names.revision,
-        }
-    }
-
-    /// The cells of this end; made when it is the first of its kind.
-    fn outcome(&self, code: u16, reason: Option<Reason>) -> &Outcome {
-        let mut code = code.min(999);
-        let mut link = &self.outcomes;
-        for place in 0.. {
-            let Some(outcome) = link.get() else {
-                if place < OUTCOMES || code.is_multiple_of(100) {
-                    break;
-                }
-                code -= code % 100;
-                link = &self.outcomes;
-                continue;
-            };
-            if outcome.code == code && outcome.reason == reason {
-                return outcome;
-            }
-            link = &outcome.next;
-        }
-        link.get_or_init(|| Box::new(Outcome::new(code, reason)))
-    }
-
-    pub(super) fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
-        let first = self.outcomes.get();
-        std::iter::successors(first, |outcome| outcome.next.get()).map(|outcome| &**outcome)
-    }
-}
-
-impl Outcome {
-    fn new(code: u16, reason: Option<Reason>) -> Outcome {
-        Outcome {
-            code,
-            reason,
-            latency: Histogram::new(&LATENCY),
-            next: OnceLock::new(),
-        }
-    }
-}
-
-impl RevisionCells {
-    fn new() -> RevisionCells {
-        RevisionCells {
-            overhead: Histogram::new(&OVERHEAD),
-            queue_wait: Histogram::new(&WAIT),
-            request_bytes: Counter::default(),
-            response_bytes: Counter::default(),
-        }
-    }
-}
-
 impl WorkerMetrics {
     /// The series of these names, made at first use. Takes a lock and may allocate: callers keep
     /// what they get for as long as the route and revision are configured. It must not be given
     /// to another worker.
     #[must_use]
     pub fn series(&self, names: Names<'_>) -> Arc<Series> {
+        self.labelled_series(names, None)
+    }
+
+    /// The same; with `labels` where the revision is one of Knative.
+    #[must_use]
+    pub fn labelled_series(&self, names: Names<'_>, labels: Option<Labels<'_>>) -> Arc<Series> {
         let mut table = lock(&self.cells.table);
         if let Some(series) = table.series.get(&names) {
             series.retired.store(0, Relaxed);
@@ -388,7 +303,11 @@ impl WorkerMetrics {
         let revision = table
             .revisions
             .entry(key)
-            .or_insert_with(|| Arc::new(RevisionCells::new()));
+            .or_insert_with(|| Arc::new(RevisionCells::new(labels)));
+        if revision.labels() != labels {
+            // Another revision of that name: what was counted so far stays with its series.
+            *revision = Arc::new(RevisionCells::new(labels));
+        }
         let series = Arc::new(Series {
             names: names.into(),
             revision: Arc::clone(revision),
@@ -401,7 +320,9 @@ impl WorkerMetrics {
 
     /// Counts one finished exchange. Allocates only for the first of its code and reason.
     pub fn record(&self, series: &Series, facts: &Facts<'_>) {
-        let outcome = series.outcome(facts.code, facts.reason);
+        let knative = series.revision.knative.is_some();
+        let method = knative.then(|| Method::of(facts.method));
+        let outcome = series.outcome(facts.code, facts.reason, method);
         outcome.latency.observe(facts.total);
         let revision = &*series.revision;
         revision.overhead.observe(facts.overhead());
@@ -478,16 +399,6 @@ impl WorkerMetrics {
     /// The busy share of the last period.
     pub fn busy(&self, busy: Duration, total: Duration) {
         self.registry.busy(self.index, busy, total);
-    }
-}
-
-impl From<Names<'_>> for Owned {
-    fn from(names: Names<'_>) -> Owned {
-        Owned {
-            namespace: names.namespace.to_owned(),
-            route: names.route.to_owned(),
-            revision: names.revision.to_owned(),
-        }
     }
 }
 

@@ -43,6 +43,23 @@ pub struct RevisionView {
     pub last_start: Option<Start>,
     /// Time integral of the requests in flight since this revision's throttle exists.
     pub concurrency_seconds: f64,
+    /// If it is a revision of Knative.
+    pub knative: Option<KnativeView>,
+}
+
+/// Labels of a revision of Knative; empty = none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnativeView {
+    pub service: String,
+    pub configuration: String,
+}
+
+/// The connection to Knative's autoscaler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AutoscalerView {
+    pub reachable: bool,
+    /// How often it could not be made, or was lost.
+    pub errors: u64,
 }
 
 /// One endpoint of a revision.

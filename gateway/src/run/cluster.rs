@@ -136,7 +136,10 @@ impl Watched {
     /// Gives the lease back and watches no longer.
     pub(super) async fn end(mut self) {
         drop(self.leaving.take());
-        if tokio::time::timeout(END_WITHIN, &mut self.task).await.is_err() {
+        if tokio::time::timeout(END_WITHIN, &mut self.task)
+            .await
+            .is_err()
+        {
             self.task.abort();
         }
     }

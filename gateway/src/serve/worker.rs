@@ -29,7 +29,7 @@ use crate::live::{LocalLive, Published};
 use crate::memory::{Gauge, Level, Pressure};
 use crate::observe::access_log::AccessWriter;
 use crate::observe::cold::FirstAnswers;
-use crate::observe::facts::{Facts, Names};
+use crate::observe::facts::{Asked, Facts, Names};
 use crate::observe::metrics::{Series, WorkerMetrics};
 
 /// What no allocator carves out of pages that it has at hand.
@@ -178,12 +178,17 @@ impl Worker {
     /// Counts and logs an exchange that no route matched.
     pub fn record_unmatched(&self, facts: &Facts<'_>) {
         self.metrics.record(&self.unmatched, facts);
-        self.log(facts);
+        self.log(facts, || None);
     }
 
-    /// Writes an exchange to the access log.
-    pub fn log(&self, facts: &Facts<'_>) {
-        self.log.borrow_mut().write(facts);
+    /// Writes an exchange to the access log, and, while there is one, to the request log what `asked`
+    /// says of it.
+    pub fn log<'a>(&self, facts: &Facts<'_>, asked: impl FnOnce() -> Option<Asked<'a>>) {
+        let mut log = self.log.borrow_mut();
+        match log.logs_requests().then(asked).flatten() {
+            Some(asked) => log.write_request(facts, &asked),
+            None => log.write(facts),
+        }
     }
 
     /// The future's result, or `None` once the drain is over.

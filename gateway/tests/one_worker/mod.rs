@@ -44,6 +44,7 @@ impl OneWorker {
             per_second: 100,
             format: access_log::Format::Text,
             file: access_log::Target::Path("/dev/null".into()),
+            requests: None,
         };
         let (log, mut writers) = AccessLog::start(&config, &registry).unwrap();
         let published = Arc::new(Published::default());

@@ -3,6 +3,7 @@
 use config::document::{Fed, Knative};
 
 use super::*;
+use crate::observe::access_log::template::Template;
 
 const ROUTES: &str = "
 routes:
@@ -31,13 +32,20 @@ revisions:
 
 /// A world whose revision is one of Knative.
 fn world() -> World {
+    World::saying(content(), "127.0.0.1:1".parse().unwrap())
+}
+
+fn content() -> Content {
     let mut content = config::parse("test.yaml", ROUTES);
     if let Content::Documents { documents, .. } = &mut content {
         let revision = &mut documents[0].revisions.as_mut().unwrap()[0].value;
-        let knative = Some(Knative::default());
+        let knative = Some(Knative {
+            service: "a-service".into(),
+            ..Knative::default()
+        });
         revision.fed = Some(Box::new(Fed { knative }));
     }
-    World::saying(content, "127.0.0.1:1".parse().unwrap())
+    content
 }
 
 /// What comes back for a request with these fields.
@@ -286,4 +294,57 @@ fn plain_requests_of_the_public_are_sent_to_https_where_a_rule_wants_it() {
         say(&mut client, "GET / HTTP/1.1\r\nhost: strict.test\r\n\r\n").await;
         read_head(&mut endpoint).await;
     });
+}
+
+#[test]
+fn requests_to_revisions_are_logged_as_the_template_says_and_probes_never() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("requests.log");
+    let log = access_log::Config {
+        mode: access_log::Mode::Off,
+        per_second: 0,
+        format: access_log::Format::Text,
+        file: access_log::Target::Stderr,
+        requests: Some(access_log::Target::Path(path.clone())),
+    };
+    run(async {
+        let world = World::logging(content(), "127.0.0.1:1".parse().unwrap(), &log);
+        // Before there is a template nothing is kept.
+        heard(&world, "a.test", "", Audience::Public).await;
+        let template = "{{.Revision.Namespace}}/{{.Revision.Name}} of {{.Revision.Service}}: \
+                        {{.Request.Method}} {{.Request.Host}} {{.Request.ContentLength}} \
+                        {{.Response.Code}} {{.Response.Size}} {{.Request.Header.Get \"X-Who\"}} \
+                        {{.TraceID}}";
+        let template = Template::parse(template).unwrap();
+        world.log.switches().set_request_log(Some(template));
+        let mut client = world.client();
+        let mut endpoint = world.endpoint();
+        say(
+            &mut client,
+            "POST /x HTTP/1.1\r\nhost: a.test\r\nx-who: me\r\ntraceparent: 00-ab12-cd-01\r\n\
+             content-length: 3\r\n\r\nabc",
+        )
+        .await;
+        read_head(&mut endpoint).await;
+        say(
+            &mut endpoint,
+            "HTTP/1.1 201 Created\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n\
+             5\r\nhello\r\n0\r\n\r\n",
+        )
+        .await;
+        read_head(&mut client).await;
+        drop(client);
+        // None of these is a request to a revision.
+        told(&world, "a.test", ASKS, Audience::Public).await;
+        told(&world, "nobody.test", "", Audience::Public).await;
+        let asks = "K-Network-Probe: queue\r\nx-who: probe\r\n";
+        heard(&world, "a.test", asks, Audience::Internal).await;
+        world.throttle.retire();
+        world.log.shutdown();
+    });
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(
+        text,
+        "default/a of a-service: POST a.test 3 201 5 me ab12\n"
+    );
 }

@@ -80,6 +80,7 @@ struct World {
     worker: Rc<Worker>,
     throttle: Arc<Throttle>,
     registry: Arc<Registry>,
+    log: AccessLog,
 }
 
 /// Runs a test on a worker's kind of event loop; time passes only while nothing else can happen.
@@ -131,6 +132,17 @@ impl World {
 
     /// Of the first revision that this says.
     fn saying(content: Content, endpoint: SocketAddr) -> World {
+        let log = access_log::Config {
+            mode: access_log::Mode::Off,
+            per_second: 0,
+            format: access_log::Format::Text,
+            file: access_log::Target::Stderr,
+            requests: None,
+        };
+        World::logging(content, endpoint, &log)
+    }
+
+    fn logging(content: Content, endpoint: SocketAddr, log: &access_log::Config) -> World {
         assert!(matches!(content, Content::Documents { .. }), "{content:?}");
         let origin = Origin::File("test.yaml".into());
         let compiled = Compiler::default()
@@ -155,13 +167,7 @@ impl World {
             ..Live::default()
         });
         let registry = Registry::new(1, vec!["test".to_owned()]);
-        let log = access_log::Config {
-            mode: access_log::Mode::Off,
-            per_second: 0,
-            format: access_log::Format::Text,
-            file: access_log::Target::Stderr,
-        };
-        let (_log, mut writers) = AccessLog::start(&log, &registry).unwrap();
+        let (log, mut writers) = AccessLog::start(log, &registry).unwrap();
         let shared = Arc::new(Shared {
             census: Census::new(&compiled.settings, None),
             memory: Default::default(),
@@ -178,6 +184,7 @@ impl World {
             worker,
             throttle,
             registry,
+            log,
         }
     }
 

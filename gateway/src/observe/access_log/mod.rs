@@ -1,10 +1,15 @@
-//! The access log: a ring per worker and one thread that writes for all of them.
+//! The access log, and the request log beside it: a ring per worker and one thread that writes for
+//! all of them.
 //!
-//! A worker never waits for the log: when its ring is full the record is dropped and counted.
+//! A worker never waits for a log: when its ring is full the record is dropped and counted. The access
+//! log is about every exchange and looks as we say; the request log is about requests to revisions of
+//! Knative and looks as a [`Template`] says. Both can be switched while they run ([`Switches`]).
 
 mod format;
 mod record;
 mod redact;
+mod request;
+pub mod template;
 mod thread;
 
 use std::path::PathBuf;
@@ -14,9 +19,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use rtrb::{Producer, RingBuffer};
 
-use super::facts::Facts;
+use self::template::Template;
+use super::facts::{Asked, Facts};
 use super::metrics::{Registry, lock};
 
 /// Bytes of one worker's ring: some 3 000 common records, enough for 50 ms of a busy worker.
@@ -39,6 +46,8 @@ pub struct Config {
     pub per_second: u32,
     pub format: Format,
     pub file: Target,
+    /// Where a request log is written to, should there be one; `None` = there will be none.
+    pub requests: Option<Target>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +67,34 @@ pub enum Format {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     Stderr,
+    Stdout,
     /// Appended to; opened again by [`AccessLog::reopen`].
     Path(PathBuf),
+}
+
+/// What is logged, as it can be switched at any time and from anywhere.
+#[derive(Debug, Default)]
+pub struct Switches {
+    /// The access log is left out.
+    no_access: AtomicBool,
+    /// There is a template: all that workers look at.
+    requests: AtomicBool,
+    template: ArcSwapOption<Template>,
+}
+
+impl Switches {
+    /// Writes requests to revisions of Knative by this template from now on; `None` = does not.
+    /// Without effect if no place was named for them when the log was started.
+    pub fn set_request_log(&self, template: Option<Template>) {
+        let on = template.is_some();
+        self.template.store(template.map(Arc::new));
+        self.requests.store(on, Ordering::Release);
+    }
+
+    /// Whether the access log is written, if it was started.
+    pub fn set_access_log(&self, on: bool) {
+        self.no_access.store(!on, Ordering::Relaxed);
+    }
 }
 
 /// The log as the process sees it. Dropping it without [`shutdown`](Self::shutdown) ends the
@@ -68,6 +103,7 @@ pub enum Target {
 pub struct AccessLog {
     /// `None` when the log is off.
     thread: Option<LogThread>,
+    switches: Arc<Switches>,
 }
 
 #[derive(Debug)]
@@ -90,6 +126,7 @@ pub struct AccessWriter {
     /// `None` when the log is off.
     ring: Option<Ring>,
     sampler: Sampler,
+    switches: Arc<Switches>,
 }
 
 #[derive(Debug)]
@@ -117,25 +154,28 @@ impl AccessLog {
     ) -> std::io::Result<(AccessLog, Vec<AccessWriter>)> {
         let workers = registry.workers();
         let sampler = Sampler::new(config.mode, config.per_second);
-        if config.mode == Mode::Off {
+        let switches = Arc::new(Switches::default());
+        switches.set_access_log(config.mode != Mode::Off);
+        if config.mode == Mode::Off && config.requests.is_none() {
             let writer = || AccessWriter {
                 ring: None,
                 sampler,
+                switches: Arc::clone(&switches),
             };
             let writers = std::iter::repeat_with(writer).take(workers).collect();
-            return Ok((AccessLog { thread: None }, writers));
+            let thread = None;
+            return Ok((AccessLog { thread, switches }, writers));
         }
         let (producers, consumers): (Vec<_>, Vec<_>) =
             (0..workers).map(|_| RingBuffer::new(RING)).unzip();
         let base = Instant::now();
         let signals = Arc::new(Signals::default());
-        let sink = thread::Sink::open(&config.file)?;
         let (thread, ended) = thread::spawn(thread::Log::new(
             consumers,
             base,
-            config.format,
-            sink,
+            thread::Sinks::open(config)?,
             Arc::clone(&signals),
+            Arc::clone(&switches),
             Arc::clone(registry),
         ))?;
         let writer = |(worker, producer)| AccessWriter {
@@ -149,6 +189,7 @@ impl AccessLog {
                 worker,
             }),
             sampler,
+            switches: Arc::clone(&switches),
         };
         let writers = producers.into_iter().enumerate().map(writer).collect();
         let thread = Some(LogThread {
@@ -156,7 +197,13 @@ impl AccessLog {
             signals,
             ended: ended.into(),
         });
-        Ok((AccessLog { thread }, writers))
+        Ok((AccessLog { thread, switches }, writers))
+    }
+
+    /// Switches it from elsewhere.
+    #[must_use]
+    pub fn switches(&self) -> &Arc<Switches> {
+        &self.switches
     }
 
     /// Opens the file again, for log rotation. When that fails the old one is kept and the process
@@ -199,20 +246,40 @@ impl Drop for LogThread {
 impl AccessWriter {
     /// Logs one finished exchange, if it is this one's turn. Neither waits nor allocates.
     pub fn write(&mut self, facts: &Facts<'_>) {
-        let Some(ring) = &mut self.ring else {
-            return;
-        };
-        let weight = self.sampler.weight(facts);
-        if weight == 0 {
-            return;
+        let weight = self.weight(facts);
+        if let Some(ring) = self.ring.as_mut().filter(|_| weight > 0) {
+            ring.push(facts, weight, None);
         }
-        ring.push(facts, weight);
+    }
+
+    /// Whether there is a request log: whoever has an exchange for it must say more.
+    #[must_use]
+    pub fn logs_requests(&self) -> bool {
+        self.switches.requests.load(Ordering::Acquire)
+    }
+
+    /// As [`write`](Self::write), and to the request log too. Does not wait.
+    pub fn write_request(&mut self, facts: &Facts<'_>, asked: &Asked<'_>) {
+        let weight = self.weight(facts);
+        let template = self.switches.template.load();
+        let asked = template.as_ref().map(|template| (asked, template.names()));
+        if let Some(ring) = self.ring.as_mut().filter(|_| weight > 0 || asked.is_some()) {
+            ring.push(facts, weight, asked);
+        }
+    }
+
+    /// For how many exchanges this one stands in the access log; 0 = it is left out.
+    fn weight(&mut self, facts: &Facts<'_>) -> u32 {
+        if self.ring.is_none() || self.switches.no_access.load(Ordering::Relaxed) {
+            return 0;
+        }
+        self.sampler.weight(facts)
     }
 }
 
 impl Ring {
-    fn push(&mut self, facts: &Facts<'_>, weight: u32) {
-        record::encode(&mut self.scratch, facts, weight, self.base);
+    fn push(&mut self, facts: &Facts<'_>, weight: u32, asked: Option<(&Asked<'_>, &[Box<str>])>) {
+        record::encode(&mut self.scratch, facts, weight, self.base, asked);
         if self.producer.push_entire_slice(&self.scratch).is_err() {
             self.registry.access_log_dropped(self.worker);
             return;
@@ -279,7 +346,7 @@ pub(crate) fn line(
     arrived: std::time::SystemTime,
 ) -> Vec<u8> {
     let mut bytes = Vec::new();
-    record::encode(&mut bytes, facts, weight, facts.arrived);
+    record::encode(&mut bytes, facts, weight, facts.arrived, None);
     let mut rest = bytes.as_slice();
     let mut out = Vec::new();
     let record = record::decode(&mut rest).filter(|_| rest.is_empty());

@@ -1,11 +1,13 @@
-//! Records in a ring: a length, a fixed part, then the strings, each with its length.
+//! Records in a ring: a length, a fixed part, then the strings, each with its length; behind them, if
+//! there is a request log, what only that wants to know.
 //!
 //! Written and read by this process only; even so, the reader trusts no length.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::observe::facts::{Facts, Protocol, nanos};
+use super::template::{FIELDS_MAX, NAME_MAX};
+use crate::observe::facts::{Asked, Facts, Protocol, nanos};
 use crate::refusal::Reason;
 
 /// The strings of a record, in their order.
@@ -24,9 +26,20 @@ pub(super) mod string {
 /// Longest strings, before and after escaping. Together they stay below 4 KiB.
 pub(super) const LIMITS: [usize; string::COUNT] = [63, 253, 253, 32, 255, 2560, 512, 128];
 
+/// Longest label of a revision, and longest value of a header field in a request log.
+const LABEL_MAX: usize = 253;
+const VALUE_MAX: usize = 1024;
+/// Header fields of one record; of those that come several times each counts.
+const VALUES_MAX: usize = 2 * FIELDS_MAX;
+/// Bytes of them, with their lengths.
+const FIELDS_BYTES_MAX: usize = 16 * 1024;
+
 const FIXED: usize = 6 * 8 + 2 * 4 + 2 + 4 + 16 + 18;
 
-/// No record is longer.
+/// What a request log adds is no longer.
+const LONGEST_ASKED: usize = 2 + 8 + 8 + 2 * (2 + LABEL_MAX) + FIELDS_BYTES_MAX;
+
+/// Most of what stands in front of that, and all there is without it.
 pub(super) const LONGEST: usize = {
     let mut sum = 2 + FIXED;
     let mut i = 0;
@@ -36,7 +49,9 @@ pub(super) const LONGEST: usize = {
     }
     sum
 };
-const _: () = assert!(LONGEST <= u16::MAX as usize && LONGEST - FIXED <= 4096);
+const _: () = assert!(LONGEST - FIXED <= 4096);
+const _: () = assert!(LONGEST + LONGEST_ASKED <= u16::MAX as usize);
+const _: () = assert!(4 + NAME_MAX + VALUE_MAX <= FIELDS_BYTES_MAX);
 
 /// One record, as the log's thread sees it.
 #[derive(Debug, PartialEq)]
@@ -58,10 +73,33 @@ pub(super) struct Record<'a> {
     pub(super) endpoint_address: Option<SocketAddr>,
     /// By the constants of [`string`].
     pub(super) strings: [&'a [u8]; string::COUNT],
+    /// For the request log, if it is one of its own.
+    pub(super) asked: Option<AskedRecord<'a>>,
 }
 
-/// Replaces what `out` holds with one record. Strings are cut at their limits.
-pub(super) fn encode(out: &mut Vec<u8>, facts: &Facts<'_>, weight: u32, base: Instant) {
+/// What a request log asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct AskedRecord<'a> {
+    pub(super) port: u16,
+    /// -1 = nobody said.
+    pub(super) content_length: i64,
+    pub(super) answer_bytes: u64,
+    pub(super) service: &'a [u8],
+    pub(super) configuration: &'a [u8],
+    /// Read by [`AskedRecord::fields`].
+    fields: &'a [u8],
+}
+
+/// Replaces what `out` holds with one record. Strings are cut at their limits. `asked`: what a request
+/// log wants to know, and the names of the header fields it looks at, in lower case. A weight of 0
+/// means that the record is for that one only.
+pub(super) fn encode(
+    out: &mut Vec<u8>,
+    facts: &Facts<'_>,
+    weight: u32,
+    base: Instant,
+    asked: Option<(&Asked<'_>, &[Box<str>])>,
+) {
     out.clear();
     out.extend_from_slice(&[0; 2]);
     for number in [
@@ -100,12 +138,47 @@ pub(super) fn encode(out: &mut Vec<u8>, facts: &Facts<'_>, weight: u32, base: In
         facts.request_id,
     ];
     for (string, limit) in strings.iter().zip(LIMITS) {
-        let string = &string[..string.len().min(limit)];
-        out.extend_from_slice(&length(string.len()));
-        out.extend_from_slice(string);
+        put(out, string, limit);
+    }
+    if let Some((asked, names)) = asked {
+        encode_asked(out, asked, names);
     }
     let rest = length(out.len() - 2);
     out[..2].copy_from_slice(&rest);
+}
+
+fn encode_asked(out: &mut Vec<u8>, asked: &Asked<'_>, names: &[Box<str>]) {
+    out.extend_from_slice(&asked.port.to_le_bytes());
+    let said = asked.content_length;
+    let said = said.map_or(-1, |length| i64::try_from(length).unwrap_or(i64::MAX));
+    out.extend_from_slice(&said.to_le_bytes());
+    out.extend_from_slice(&asked.answer_bytes.to_le_bytes());
+    for label in [asked.service, asked.configuration] {
+        put(out, label.as_bytes(), LABEL_MAX);
+    }
+    let most = out.len() + FIELDS_BYTES_MAX;
+    let head = asked.head;
+    let is_asked = |name: &[u8]| {
+        let same = |asked: &Box<str>| asked.as_bytes().eq_ignore_ascii_case(name);
+        names.iter().any(same)
+    };
+    let fields = head.fields().iter();
+    let fields = fields.map(|field| (field.name.of(&head.bytes), head.value(field)));
+    let fields = fields.filter(|(name, _)| is_asked(name));
+    for (name, value) in fields.take(VALUES_MAX) {
+        if out.len() + 4 + NAME_MAX + VALUE_MAX > most {
+            break;
+        }
+        put(out, name, NAME_MAX);
+        put(out, value, VALUE_MAX);
+    }
+}
+
+/// With its length, cut at the limit.
+fn put(out: &mut Vec<u8>, bytes: &[u8], limit: usize) {
+    let bytes = &bytes[..bytes.len().min(limit)];
+    out.extend_from_slice(&length(bytes.len()));
+    out.extend_from_slice(bytes);
 }
 
 /// Takes the first record off `bytes`. `None` at their end.
@@ -126,6 +199,10 @@ pub(super) fn decode<'a>(bytes: &mut &'a [u8]) -> Option<Record<'a>> {
     for string in &mut strings {
         *string = sized(rest)?;
     }
+    let asked = match rest.is_empty() {
+        true => None,
+        false => Some(decode_asked(rest)?),
+    };
     Some(Record {
         arrived,
         total,
@@ -148,7 +225,27 @@ pub(super) fn decode<'a>(bytes: &mut &'a [u8]) -> Option<Record<'a>> {
         client,
         endpoint_address: (has_endpoint != 0).then_some(endpoint_address),
         strings,
+        asked,
     })
+}
+
+fn decode_asked<'a>(rest: &mut &'a [u8]) -> Option<AskedRecord<'a>> {
+    Some(AskedRecord {
+        port: u16::from_le_bytes(array(rest)?),
+        content_length: i64::from_le_bytes(array(rest)?),
+        answer_bytes: u64::from_le_bytes(array(rest)?),
+        service: sized(rest)?,
+        configuration: sized(rest)?,
+        fields: rest,
+    })
+}
+
+impl<'a> AskedRecord<'a> {
+    /// Names and values of header fields, in their order.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        let mut rest = self.fields;
+        std::iter::from_fn(move || Some((sized(&mut rest)?, sized(&mut rest)?)))
+    }
 }
 
 fn length(length: usize) -> [u8; 2] {

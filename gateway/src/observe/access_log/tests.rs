@@ -1,5 +1,6 @@
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::http::field::Head;
 use crate::observe::facts::{Facts, Names, example};
 use crate::refusal::Reason;
 
@@ -140,7 +141,7 @@ fn fields_are_cut_so_that_they_stay_below_4_kib() {
 fn a_torn_record_is_not_read() {
     let mut bytes = Vec::new();
     let facts = example::facts();
-    record::encode(&mut bytes, &facts, 1, facts.arrived);
+    record::encode(&mut bytes, &facts, 1, facts.arrived, None);
     for length in 0..bytes.len() {
         assert_eq!(record::decode(&mut &bytes[..length]), None);
     }
@@ -198,6 +199,7 @@ fn config(path: &std::path::Path) -> Config {
         per_second: 0,
         format: Format::Text,
         file: Target::Path(path.to_owned()),
+        requests: None,
     }
 }
 
@@ -281,7 +283,7 @@ fn a_full_ring_drops_and_counts_and_never_waits() {
         worker: 0,
     };
     for _ in 0..10 {
-        ring.push(&example::facts(), 1);
+        ring.push(&example::facts(), 1, None);
     }
     let kept = consumer.slots() / ring.scratch.len();
     assert!((1..10).contains(&kept));
@@ -321,4 +323,121 @@ fn off_opens_nothing_and_writes_nothing() {
     writers[1].write(&example::facts());
     log.reopen();
     log.shutdown();
+}
+
+fn head(fields: &[(&str, &str)]) -> Head {
+    let mut head = Head::default();
+    for (name, value) in fields {
+        head.append(name.as_bytes(), value.as_bytes());
+    }
+    head
+}
+
+fn asked(head: &Head) -> Asked<'_> {
+    Asked {
+        service: "coffee",
+        configuration: "coffee-config",
+        port: 40_000,
+        content_length: None,
+        answer_bytes: 3_000,
+        head,
+    }
+}
+
+fn template(text: &str) -> Option<Template> {
+    Some(Template::parse(text).unwrap())
+}
+
+/// Two files, and a log that writes to them.
+fn both_logs(mode: Mode) -> (tempfile::TempDir, [PathBuf; 2], AccessLog, AccessWriter) {
+    let directory = tempfile::tempdir().unwrap();
+    let paths = ["access.log", "requests.log"].map(|name| directory.path().join(name));
+    let config = Config {
+        mode,
+        requests: Some(Target::Path(paths[1].clone())),
+        ..config(&paths[0])
+    };
+    let registry = Registry::new(1, Vec::new());
+    let (log, mut writers) = AccessLog::start(&config, &registry).unwrap();
+    (directory, paths, log, writers.remove(0))
+}
+
+#[test]
+fn requests_are_logged_by_the_template_while_there_is_one() {
+    let (_directory, [access, requests], log, mut writer) = both_logs(Mode::All);
+    let head = head(&[("X-A", "1"), ("Authorization", "secret"), ("x-a", "2")]);
+    assert!(!writer.logs_requests());
+    writer.write_request(&example::facts(), &asked(&head));
+    log.switches().set_request_log(template(
+        "{{.Request.RequestURI}} {{.Revision.Service}} {{.Request.RemoteAddr}} \
+         {{.Request.ContentLength}} {{.Response.Size}} {{index .Request.Header \"X-A\"}}",
+    ));
+    assert!(writer.logs_requests());
+    let secret = Facts {
+        target: b"/?token=abc",
+        ..example::facts()
+    };
+    writer.write_request(&secret, &asked(&head));
+    writer.write(&example::facts());
+    wait_until(|| lines(&access) == 3 && lines(&requests) == 1);
+    log.switches().set_request_log(None);
+    assert!(!writer.logs_requests());
+    writer.write(&example::facts());
+    log.shutdown();
+    let text = std::fs::read_to_string(&requests).unwrap();
+    assert_eq!(text, "/?token=*** coffee 192.0.2.7:40000 -1 3000 [1 2]\n");
+    assert_eq!(lines(&access), 4);
+}
+
+#[test]
+fn either_log_can_be_on_without_the_other() {
+    let (_directory, [access, requests], log, mut writer) = both_logs(Mode::All);
+    let head = Head::default();
+    log.switches()
+        .set_request_log(template("{{.Response.Code}}"));
+    log.switches().set_access_log(false);
+    writer.write(&example::facts());
+    writer.write_request(&example::facts(), &asked(&head));
+    wait_until(|| lines(&requests) == 1);
+    log.switches().set_access_log(true);
+    log.switches().set_request_log(None);
+    writer.write(&example::facts());
+    log.shutdown();
+    assert_eq!((lines(&access), lines(&requests)), (1, 1));
+
+    let (_directory, [access, requests], log, mut writer) = both_logs(Mode::Off);
+    log.switches()
+        .set_request_log(template("{{.Response.Code}}"));
+    writer.write_request(&example::facts(), &asked(&head));
+    writer.write(&example::facts());
+    log.shutdown();
+    assert!(!access.exists(), "no access log was asked for");
+    assert_eq!(lines(&requests), 1);
+}
+
+#[test]
+fn whatever_fields_come_a_record_has_a_bound_and_is_read_whole() {
+    let long = "v".repeat(5_000);
+    let many: Vec<_> = (0..200).map(|_| ("X-A", long.as_str())).collect();
+    let head = head(&many);
+    let names: Vec<Box<str>> = vec!["x-a".into()];
+    let mut bytes = Vec::new();
+    let facts = example::facts();
+    let asked = asked(&head);
+    record::encode(&mut bytes, &facts, 0, facts.arrived, Some((&asked, &names)));
+    assert!(bytes.len() < 32 * 1024, "{} bytes", bytes.len());
+    let mut rest = bytes.as_slice();
+    let record = record::decode(&mut rest).unwrap();
+    assert!(rest.is_empty() && record.weight == 0);
+    let fields: Vec<_> = record.asked.unwrap().fields().collect();
+    assert!((10..=32).contains(&fields.len()), "{}", fields.len());
+    assert!(
+        fields
+            .iter()
+            .all(|(name, value)| *name == b"X-A" && value.len() == 1024)
+    );
+    // Torn in the middle, it is no record or one with fewer fields, and never anything else.
+    for length in 0..bytes.len() {
+        assert_eq!(record::decode(&mut &bytes[..length]), None);
+    }
 }

@@ -1,7 +1,10 @@
 use crate::observe::averages::Average;
 use crate::observe::facts::example::facts;
-use crate::observe::world::{EndpointState, EndpointView, RevisionView};
+use crate::observe::world::{
+    AutoscalerView, EndpointState, EndpointView, KnativeView, RevisionView,
+};
 
+use super::series::OUTCOMES;
 use super::*;
 
 /// The list of the interface page: name and labels.
@@ -50,6 +53,25 @@ const CONTRACT: &[(&str, &str)] = &[
         "activator_request_concurrency",
         "namespace_name,service_name,configuration_name,revision_name",
     ),
+    (
+        "kn_revision_request_concurrency",
+        "kn_service_name,kn_configuration_name,kn_revision_name,k8s_namespace_name",
+    ),
+    (
+        "kn_revision_request_queued",
+        "kn_revision_name,k8s_namespace_name",
+    ),
+    (
+        "kn_revision_request_active",
+        "kn_revision_name,k8s_namespace_name",
+    ),
+    (
+        "http_server_request_duration_seconds",
+        "http_request_method,http_response_status_code,kn_service_name,kn_configuration_name,\
+         kn_revision_name,k8s_namespace_name",
+    ),
+    ("kn_activator_stats_conn_reachable", "peer"),
+    ("kn_activator_stats_conn_errors_total", "peer"),
 ];
 
 fn registry(workers: usize) -> (Arc<Registry>, Vec<WorkerMetrics>) {
@@ -78,6 +100,7 @@ fn view(name: &str) -> RevisionView {
         cold_starts: 1,
         last_start: None,
         concurrency_seconds: 12.25,
+        knative: None,
     }
 }
 
@@ -113,13 +136,18 @@ fn the_families_are_those_of_the_contract() {
 #[test]
 fn a_scrape_after_one_exchange_and_one_cold_start_has_every_family_and_label() {
     let (registry, workers) = registry(1);
-    record(&workers[0], &facts());
+    let series = workers[0].labelled_series(facts().names, Some(LABELS));
+    workers[0].record(&series, &facts());
     let phases = Phases {
         nudge: Some(Duration::from_micros(300)),
         ..Phases::default()
     };
     registry.cold_start("default", "coffee-00001", SystemTime::now(), phases);
-    let text = registry.scrape(&[view("coffee-00001")]);
+    registry.set_autoscaler(AutoscalerView {
+        reachable: false,
+        errors: 0,
+    });
+    let text = registry.scrape(&[knative_view()]);
     for family in FAMILIES {
         assert_line(&text, &format!("# HELP {} {}", family.name, family.help));
         let samples = lines(&text, family.name);
@@ -352,4 +380,124 @@ fn configuration_changes_are_counted_by_source() {
 fn a_worker_has_one_handle() {
     let (registry, _workers) = registry(1);
     let _second = registry.worker(0);
+}
+
+const LABELS: Labels<'static> = Labels {
+    service: "coffee-service",
+    configuration: "coffee-config",
+};
+
+fn knative_view() -> RevisionView {
+    RevisionView {
+        knative: Some(KnativeView {
+            service: LABELS.service.to_owned(),
+            configuration: LABELS.configuration.to_owned(),
+        }),
+        ..view("coffee-00001")
+    }
+}
+
+#[test]
+fn a_revision_of_knative_has_the_names_that_knative_gave_it_whatever_led_there() {
+    let (registry, workers) = registry(1);
+    for route in ["coffee", "coffee#2", "revision coffee-00001"] {
+        let names = Names {
+            route,
+            ..facts().names
+        };
+        let series = workers[0].labelled_series(names, Some(LABELS));
+        workers[0].record(&series, &Facts { names, ..facts() });
+    }
+    let text = registry.scrape(&[knative_view()]);
+    let labels = "namespace_name=\"default\",service_name=\"coffee-service\",\
+                  configuration_name=\"coffee-config\",revision_name=\"coffee-00001\"";
+    assert_line(
+        &text,
+        &format!(
+            "activator_request_count{{{labels},response_code=\"200\",\
+             response_code_class=\"2xx\"}} 3"
+        ),
+    );
+    assert_eq!(lines(&text, "activator_request_count").len(), 1);
+    assert_line(
+        &text,
+        &format!("activator_request_concurrency{{{labels}}} 4.5"),
+    );
+    let requests = lines(&text, "tidegate_requests_total");
+    assert_eq!(requests.len(), 3, "those are told apart by route");
+}
+
+#[test]
+fn names_of_today_are_for_revisions_of_knative_only() {
+    let (registry, workers) = registry(1);
+    let other = Names {
+        revision: "tea-1",
+        ..facts().names
+    };
+    record(
+        &workers[0],
+        &Facts {
+            names: other,
+            ..facts()
+        },
+    );
+    let text = registry.scrape(&[view("tea-1")]);
+    assert!(
+        !text.contains("kn_") && !text.contains("http_server"),
+        "{text}"
+    );
+
+    let series = workers[0].labelled_series(facts().names, Some(LABELS));
+    for method in ["GET", "GET", "BREW", "get"] {
+        let method = method.as_bytes();
+        workers[0].record(&series, &Facts { method, ..facts() });
+    }
+    let text = registry.scrape(&[view("tea-1"), knative_view()]);
+    let place = "kn_revision_name=\"coffee-00001\",k8s_namespace_name=\"default\"";
+    let named = format!(
+        "kn_service_name=\"coffee-service\",kn_configuration_name=\"coffee-config\",{place}"
+    );
+    assert_line(
+        &text,
+        &format!("kn_revision_request_concurrency{{{named}}} 4.5"),
+    );
+    assert_line(&text, &format!("kn_revision_request_queued{{{place}}} 2"));
+    assert_line(&text, &format!("kn_revision_request_active{{{place}}} 3"));
+    for (method, count) in [("GET", 2), ("_OTHER", 2)] {
+        let asked =
+            format!("http_request_method=\"{method}\",http_response_status_code=\"200\",{named}");
+        let family = "http_server_request_duration_seconds";
+        assert_line(&text, &format!("{family}_count{{{asked}}} {count}"));
+        // 57.25 ms
+        assert_line(&text, &format!("{family}_bucket{{{asked},le=\"0.05\"}} 0"));
+        assert_line(
+            &text,
+            &format!("{family}_bucket{{{asked},le=\"0.075\"}} {count}"),
+        );
+    }
+    let buckets = lines(&text, "http_server_request_duration_seconds_bucket");
+    assert_eq!(buckets.len(), 2 * 15);
+    // The others count all methods together.
+    assert_line(
+        &text,
+        "tidegate_requests_total{namespace=\"default\",revision=\"coffee-00001\",\
+         route=\"coffee\",code=\"200\",reason=\"\"} 4",
+    );
+}
+
+#[test]
+fn the_autoscaler_is_told_of_once_there_is_one() {
+    let (registry, _workers) = registry(1);
+    assert!(!registry.scrape(&[]).contains("kn_activator"));
+    registry.set_autoscaler(AutoscalerView {
+        reachable: true,
+        errors: 7,
+    });
+    let text = registry.scrape(&[]);
+    let peer = "{peer=\"autoscaler\"}";
+    assert_line(&text, &format!("kn_activator_stats_conn_reachable{peer} 1"));
+    assert_line(
+        &text,
+        &format!("kn_activator_stats_conn_errors_total{peer} 7"),
+    );
 }
