@@ -136,10 +136,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let descriptors = raise_descriptor_limit();
     let mut source = FileSource::new(options.files);
     let store = Arc::<Store>::default();
-    let defaults = match &options.cluster {
-        Some(cluster) => Settings::of_cluster(&cluster.domain),
-        None => Settings::default(),
-    };
+    let defaults = cluster::defaults(options.cluster.as_ref());
     let Checked {
         compiler,
         compiled,
@@ -152,11 +149,8 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let (sockets, handover) = handover::prepare(&runtime, &settings, workers, options.sockets)?;
     let addresses = sockets.addresses.clone();
     let registry = Registry::new(workers, sockets.labels());
-    let (log, writers) = AccessLog::start(
-        &access_log_config(&settings, options.cluster.is_some()),
-        &registry,
-    )
-    .map_err(RunError::AccessLog)?;
+    let log = access_log_config(&settings, options.cluster.is_some());
+    let (log, writers) = AccessLog::start(&log, &registry).map_err(RunError::AccessLog)?;
     let published = Arc::new(Published::default());
     let holding = holding(&settings.limits);
     let census = Census::new(&settings, descriptors);
@@ -171,9 +165,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
         pseudonym: format!("tidegate-{:08x}", fastrand::u32(..)),
     });
     let local = start_local(&runtime)?;
-    let knative = options.cluster.as_ref();
-    let knative = knative.map(|cluster| cluster.start_knative(&runtime));
-    let knative = knative.transpose()?;
+    let knative = cluster::start_knative(options.cluster.as_ref(), &runtime)?;
     let feeds = Feeds::new(knative.clone(), store);
     let means = Means {
         holding: holding.clone(),

@@ -117,7 +117,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 fn cluster(autoscaler: Option<String>) -> anyhow::Result<Cluster> {
     // Where there is none, no name is searched for.
     let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let variable = |name: &str| std::env::var(name).ok();
+    let variable = |name: &str| std::env::var_os(name)?.into_string().ok();
     Ok(Cluster::of(variable, autoscaler, &resolv_conf)?)
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use activator::scaler::knative::{self, BadAutoscaler, Knative};
+use config::settings::Settings;
 use config::source::Sink;
 use config::source::kubernetes::{self, Kubernetes};
 use tokio::runtime::Runtime;
@@ -57,7 +58,7 @@ impl Cluster {
         let given = |name| variable(name).filter(|value| !value.is_empty());
         let pod_ip = match given("POD_IP") {
             None => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            Some(value) => value.parse().map_err(|_| BadVariable {
+            Some(value) => value.parse().map_err(|_no_address| BadVariable {
                 name: "POD_IP",
                 value,
                 hint: "write an IP address, or leave it out",
@@ -85,15 +86,29 @@ impl Cluster {
 /// How long it may take to give the lease back once nobody is served any more.
 const END_WITHIN: Duration = Duration::from_millis(500);
 
-impl Cluster {
-    /// Starts what looks after revisions of Knative.
-    pub(super) fn start_knative(&self, runtime: &Runtime) -> Result<Arc<Knative>, BadAutoscaler> {
-        let _context = runtime.enter();
-        let options =
-            knative::Options::new(self.autoscaler.clone(), self.pod_name.clone(), self.pod_ip);
-        Knative::start(&options).map(Arc::new)
+/// What holds where files say nothing.
+pub(super) fn defaults(cluster: Option<&Cluster>) -> Settings {
+    match cluster {
+        Some(cluster) => Settings::of_cluster(&cluster.domain),
+        None => Settings::default(),
     }
+}
 
+/// Starts what looks after revisions of Knative, in a cluster.
+pub(super) fn start_knative(
+    cluster: Option<&Cluster>,
+    runtime: &Runtime,
+) -> Result<Option<Arc<Knative>>, BadAutoscaler> {
+    let Some(cluster) = cluster else {
+        return Ok(None);
+    };
+    let _context = runtime.enter();
+    let (autoscaler, pod_name) = (cluster.autoscaler.clone(), cluster.pod_name.clone());
+    let options = knative::Options::new(autoscaler, pod_name, cluster.pod_ip);
+    Knative::start(&options).map(|knative| Some(Arc::new(knative)))
+}
+
+impl Cluster {
     /// Starts to watch the cluster. It need not be there yet.
     pub(super) fn watch(
         self,
