@@ -4,6 +4,7 @@ mod actors;
 mod both;
 mod ingress;
 mod revisions;
+mod scale;
 mod set;
 mod stage;
 mod watching;
