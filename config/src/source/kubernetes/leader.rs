@@ -1,5 +1,6 @@
 //! Who writes statuses: the replica that holds a lease.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -9,18 +10,21 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::watch;
 
+use super::config_maps::{LeaderElection, Settings};
 use super::watch::text_of;
 
 /// What the lease is called.
 const NAME: &str = "tidegate-status";
-/// How long others wait for a holder that says nothing.
-const DURATION: Duration = Duration::from_secs(60);
-/// How long we go on after our last renewal.
-const RENEW_DEADLINE: Duration = Duration::from_secs(40);
-/// Between two looks at it.
-const RETRY: Duration = Duration::from_secs(10);
 /// The answer to one request.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// Where the lease is, what it calls us, and what says how long it lasts.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) namespace: String,
+    pub(super) us: String,
+    pub(super) settings: watch::Receiver<Arc<Settings>>,
+}
 
 /// What we remember of the lease. Pure.
 #[derive(Debug)]
@@ -30,6 +34,7 @@ struct Seen {
     /// own is trusted.
     last: Option<(String, Option<MicroTime>, Instant)>,
     renewed: Option<Instant>,
+    times: LeaderElection,
 }
 
 impl Seen {
@@ -49,7 +54,7 @@ impl Seen {
         let seconds = spec
             .lease_duration_seconds
             .and_then(|seconds| u64::try_from(seconds).ok());
-        let lasts = seconds.map_or(DURATION, Duration::from_secs);
+        let lasts = seconds.map_or(self.times.lease_duration, Duration::from_secs);
         let free = holder.is_empty() || now.duration_since(seen) >= lasts;
         if !ours && !free {
             return None;
@@ -63,7 +68,7 @@ impl Seen {
             },
             spec: Some(LeaseSpec {
                 holder_identity: Some(self.us.clone()),
-                lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+                lease_duration_seconds: i32::try_from(self.times.lease_duration.as_secs()).ok(),
                 acquire_time: match ours {
                     true => spec.acquire_time,
                     false => Some(MicroTime(time)),
@@ -76,26 +81,33 @@ impl Seen {
     }
 
     fn leads(&self, now: Instant) -> bool {
+        let deadline = self.times.renew_deadline;
         self.renewed
-            .is_some_and(|renewed| now.duration_since(renewed) < RENEW_DEADLINE)
+            .is_some_and(|renewed| now.duration_since(renewed) < deadline)
     }
 }
 
 /// Tries to hold the lease, and says whether we do, until `shutdown`; then lets go of it.
 pub(super) async fn lead(
     client: Client,
-    namespace: String,
-    us: String,
+    place: Place,
     leads: watch::Sender<bool>,
     mut shutdown: watch::Receiver<bool>,
 ) {
+    let Place {
+        namespace,
+        us,
+        settings,
+    } = place;
     let leases: Api<Lease> = Api::namespaced(client, &namespace);
     let mut seen = Seen {
         us,
         last: None,
         renewed: None,
+        times: LeaderElection::default(),
     };
     loop {
+        seen.times = settings.borrow().leader_election;
         let asked = Instant::now();
         match tokio::time::timeout(ANSWER, renew(&leases, &mut seen)).await {
             Ok(Ok(true)) => seen.renewed = Some(asked),
@@ -105,9 +117,11 @@ pub(super) async fn lead(
             Err(_) => tracing::warn!("no answer on the lease in {ANSWER:?}"),
         }
         say(&leads, seen.leads(Instant::now()));
-        let until = seen.renewed.map(|renewed| renewed + RENEW_DEADLINE);
+        let until = seen
+            .renewed
+            .map(|renewed| renewed + seen.times.renew_deadline);
         tokio::select! {
-            () = tokio::time::sleep(RETRY) => {}
+            () = tokio::time::sleep(seen.times.retry_period) => {}
             () = at(until) => say(&leads, seen.leads(Instant::now())),
             _ = shutdown.wait_for(|shutdown| *shutdown) => break,
         }
@@ -176,6 +190,7 @@ mod tests {
             us: us.to_owned(),
             last: None,
             renewed: None,
+            times: LeaderElection::default(),
         }
     }
 
@@ -249,8 +264,9 @@ mod tests {
         let now = Instant::now();
         assert!(!us.leads(now));
         us.renewed = Some(now);
-        assert!(us.leads(now + RENEW_DEADLINE - Duration::from_secs(1)));
-        assert!(!us.leads(now + RENEW_DEADLINE));
-        assert!(RENEW_DEADLINE < DURATION);
+        let deadline = us.times.renew_deadline;
+        assert!(us.leads(now + deadline - Duration::from_secs(1)));
+        assert!(!us.leads(now + deadline));
+        assert!(deadline < us.times.lease_duration);
     }
 }

@@ -27,6 +27,7 @@ use kube::Client;
 use tokio::sync::watch as signal;
 
 use self::cluster::Landmarks;
+use self::config_maps::{CheckTemplate, Settings};
 use self::shell::Shell;
 use self::state::Identity;
 use self::status::Balancers;
@@ -80,6 +81,8 @@ pub struct Kubernetes {
     sink: Sink,
     feed: Arc<dyn Feed>,
     synced: signal::Sender<bool>,
+    settings: signal::Sender<Arc<Settings>>,
+    check_template: CheckTemplate,
 }
 
 impl std::fmt::Debug for Kubernetes {
@@ -121,7 +124,25 @@ impl Kubernetes {
             sink,
             feed,
             synced,
+            settings: signal::Sender::default(),
+            check_template: |_| Ok(()),
         }
+    }
+
+    /// Lets `check` have the last word on the template of the request log that a ConfigMap gives.
+    #[must_use]
+    pub fn with_template_check(self, check: CheckTemplate) -> Kubernetes {
+        Kubernetes {
+            check_template: check,
+            ..self
+        }
+    }
+
+    /// What Knative's ConfigMaps say, each as it was when it was last good. All have been read once
+    /// [`Kubernetes::synced`] is true.
+    #[must_use]
+    pub fn config_maps(&self) -> signal::Receiver<Arc<Settings>> {
+        self.settings.subscribe()
     }
 
     /// Becomes true once everything has been listed and the table has what follows from it.

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use self::tasks::{Slow, Told};
 use super::cluster::RevisionObject;
+use super::config_maps::Settings;
 use super::ingress::Ingress;
 use super::peers::Peers;
 use super::state::{Batch, Identity, Kind, Object, State};
@@ -57,6 +58,7 @@ pub(super) struct Shell {
     sink: Sink,
     feed: Arc<dyn Feed>,
     synced: signal::Sender<bool>,
+    settings: signal::Sender<Arc<Settings>>,
     /// Kinds that have not been listed yet, and why, where that is known.
     unlisted: HashMap<Kind, Option<String>>,
     unknown: HashSet<Kind>,
@@ -93,6 +95,8 @@ impl Shell {
             sink,
             feed,
             synced,
+            settings,
+            check_template,
         } = source;
         let known_peers = signal::Sender::new(Arc::default());
         let kinds = [
@@ -102,15 +106,17 @@ impl Shell {
             Kind::Endpoints,
             Kind::Revision,
             Kind::Secret,
+            Kind::ConfigMap,
         ];
         Shell {
-            state: State::new(identity.clone()),
+            state: State::new(identity.clone(), check_template),
             identity: Arc::new(identity),
             client,
             options,
             sink,
             feed,
             synced,
+            settings,
             unlisted: kinds.into_iter().map(|kind| (kind, None)).collect(),
             unknown: HashSet::new(),
             offer: None,
@@ -129,13 +135,23 @@ impl Shell {
     pub(super) async fn run(mut self, shutdown: impl Future<Output = ()> + Send) {
         let (sender, mut events) = mpsc::channel(EVENTS_QUEUED);
         let mut watches = JoinSet::new();
-        watches.spawn(watch_all(self.client.clone(), sender));
+        watches.spawn(watch_all(
+            self.client.clone(),
+            self.options.system_namespace.clone(),
+            sender,
+        ));
         let leads = signal::Sender::new(false);
         let mut leading = leads.subscribe();
         let (stop, stopped) = signal::channel(false);
         let (client, options) = (self.client.clone(), &self.options);
         let (namespace, us) = (options.namespace.clone(), options.pod_name.clone());
-        let leader = tokio::spawn(leader::lead(client, namespace, us, leads, stopped));
+        let settings = self.settings.subscribe();
+        let place = leader::Place {
+            namespace,
+            us,
+            settings,
+        };
+        let leader = tokio::spawn(leader::lead(client, place, leads, stopped));
         let mut shutdown = pin!(shutdown);
         let started = Instant::now();
         let mut look = tokio::time::interval(LOOK);
@@ -267,6 +283,12 @@ impl Shell {
             }
         }
         self.feed();
+        if let Some(settings) = self.state.take_settings() {
+            for unheeded in settings.unheeded() {
+                tracing::warn!("{unheeded}");
+            }
+            self.settings.send_replace(Arc::new(settings));
+        }
         if let Some(replicas) = self.state.take_replicas() {
             let ips: BTreeSet<_> = replicas.iter().map(std::net::SocketAddr::ip).collect();
             self.feed.replicas(&ips.into_iter().collect::<Vec<_>>());
@@ -342,7 +364,7 @@ async fn verdict_of(
 }
 
 /// Watches every kind.
-async fn watch_all(client: Client, events: mpsc::Sender<Event>) {
+async fn watch_all(client: Client, system_namespace: String, events: mpsc::Sender<Event>) {
     let version = client.apiserver_version().await;
     let plan = Plan {
         streams: version.is_ok_and(|version| streams(&version.major, &version.minor)),
@@ -356,6 +378,7 @@ async fn watch_all(client: Client, events: mpsc::Sender<Event>) {
         fields: Some(CERTIFICATES),
         ..plan.clone()
     };
+    let maps = plan.clone();
     let api = || client.clone();
     tokio::join!(
         watch::<Ingress>(
@@ -391,6 +414,13 @@ async fn watch_all(client: Client, events: mpsc::Sender<Event>) {
             Kind::Revision,
             plan,
             Object::Revision,
+            events.clone()
+        ),
+        watch::<core::ConfigMap>(
+            Api::namespaced(api(), &system_namespace),
+            Kind::ConfigMap,
+            maps,
+            Object::ConfigMap,
             events.clone()
         ),
         watch::<core::Secret>(

@@ -19,6 +19,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use self::entry::Entry;
 use self::uses::Uses;
 use super::cluster::{Change, Cluster, Landmarks, RevisionObject, ServiceKind, missing};
+use super::config_maps::{self, CheckTemplate, Data, Settings};
 use super::conflict::{Arrival, Hosts};
 use super::ingress::Ingress;
 use super::status::{Balancers, Standing, Status};
@@ -37,6 +38,7 @@ pub(super) enum Kind {
     Endpoints,
     Revision,
     Secret,
+    ConfigMap,
 }
 
 /// An object as it is now.
@@ -48,6 +50,7 @@ pub(super) enum Object {
     Endpoints(Box<core::Endpoints>),
     Revision(Box<RevisionObject>),
     Secret(Box<core::Secret>),
+    ConfigMap(Box<core::ConfigMap>),
 }
 
 /// Who we are.
@@ -109,13 +112,17 @@ pub(super) struct State {
     /// Ingresses that may have to be asked about, and those whose status may have to be written.
     unasked: BTreeSet<Key>,
     unsaid: BTreeSet<Key>,
+    /// The ConfigMaps that say something to us, and what they say.
+    maps: BTreeSet<Key>,
+    settings: Settings,
+    settings_changed: bool,
     /// Everything has been listed once.
     synced: bool,
     replicas_changed: bool,
 }
 
 impl State {
-    pub(super) fn new(identity: Identity) -> State {
+    pub(super) fn new(identity: Identity, check_template: CheckTemplate) -> State {
         State {
             cluster: Cluster::new(identity.landmarks.clone()),
             identity,
@@ -135,6 +142,9 @@ impl State {
             forgotten: Vec::new(),
             unasked: BTreeSet::new(),
             unsaid: BTreeSet::new(),
+            maps: BTreeSet::new(),
+            settings: Settings::new(check_template),
+            settings_changed: false,
             synced: false,
             replicas_changed: true,
         }
@@ -152,6 +162,10 @@ impl State {
             Object::Endpoints(object) => self.cluster.put_endpoints(object),
             Object::Revision(object) => self.cluster.put_revision(object),
             Object::Secret(object) => self.cluster.put_secret(object),
+            Object::ConfigMap(object) => {
+                self.put_map(object);
+                Change::Nothing
+            }
         };
         self.follow(change);
         self.cluster.key_of(object.metadata())
@@ -170,6 +184,11 @@ impl State {
             Kind::Endpoints => self.cluster.remove_endpoints(key),
             Kind::Revision => self.cluster.remove_revision(key),
             Kind::Secret => self.cluster.remove_secret(key),
+            Kind::ConfigMap => {
+                self.maps.remove(key);
+                self.take_map(&key.name, None);
+                Change::Nothing
+            }
         };
         self.follow(change);
     }
@@ -183,6 +202,7 @@ impl State {
             Kind::Endpoints => missing(self.cluster.endpoints_keys(), listed),
             Kind::Revision => missing(self.cluster.revision_keys(), listed),
             Kind::Secret => missing(self.cluster.secret_keys(), listed),
+            Kind::ConfigMap => missing(self.maps.iter(), listed),
         };
         for key in gone {
             self.remove(kind, &key);
@@ -202,6 +222,27 @@ impl State {
         for arrival in arrivals {
             self.claim(&arrival.ingress);
         }
+    }
+
+    fn put_map(&mut self, object: &core::ConfigMap) {
+        let key = self.cluster.key_of(&object.metadata);
+        if config_maps::NAMES.contains(&&*key.name) {
+            let nothing = Data::new();
+            self.take_map(&key.name, Some(object.data.as_ref().unwrap_or(&nothing)));
+            self.maps.insert(key);
+        }
+    }
+
+    fn take_map(&mut self, name: &str, data: Option<&Data>) {
+        match self.settings.take(name, data) {
+            Ok(changed) => self.settings_changed |= changed,
+            Err(error) => tracing::warn!(%error, "what the map said before still holds"),
+        }
+    }
+
+    /// What ConfigMaps say, if it is something else than before.
+    pub(super) fn take_settings(&mut self) -> Option<Settings> {
+        std::mem::take(&mut self.settings_changed).then(|| self.settings.clone())
     }
 
     fn follow(&mut self, change: Change) {
@@ -382,6 +423,7 @@ impl Object {
             Object::Endpoints(object) => &object.metadata,
             Object::Revision(object) => &object.metadata,
             Object::Secret(object) => &object.metadata,
+            Object::ConfigMap(object) => &object.metadata,
         }
     }
 }

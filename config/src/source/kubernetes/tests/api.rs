@@ -155,8 +155,12 @@ impl Api {
         segments.drain(..if segments[0] == "api" { 2 } else { 3 });
         let query = parts.uri.query().unwrap_or_default();
         match (&parts.method, &*segments) {
-            (&Method::GET, [collection]) if query.contains("watch=") => self.watch(collection),
-            (&Method::GET, [collection]) => self.list(collection),
+            (&Method::GET, [collection] | ["namespaces", _, collection])
+                if query.contains("watch=") =>
+            {
+                self.watch(collection)
+            }
+            (&Method::GET, [collection] | ["namespaces", _, collection]) => self.list(collection),
             (&Method::POST, ["namespaces", namespace, _]) => {
                 let mut object: Value = serde_json::from_slice(&body).expect("JSON");
                 object["metadata"]["namespace"] = json!(namespace);

@@ -242,7 +242,7 @@ impl World {
 
 fn comes_of(given: &str) -> String {
     let case: Case = serde_saphyr::from_str(given).expect("a case");
-    let mut state = State::new(identity());
+    let mut state = State::new(identity(), |_| Ok(()));
     let mut world = World::default();
     for value in case.objects {
         world.put(&mut state, value);

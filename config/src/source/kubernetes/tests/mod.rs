@@ -55,13 +55,14 @@ pub(super) fn object(value: Value) -> Object {
         "Endpoints" => Object::Endpoints(read(value)),
         "Revision" => Object::Revision(read(value)),
         "Secret" => Object::Secret(read(value)),
+        "ConfigMap" => Object::ConfigMap(read(value)),
         _ => panic!("unknown kind {kind}"),
     }
 }
 
 /// Everything is listed.
 pub(super) fn synced(objects: Vec<Value>) -> State {
-    let mut state = State::new(identity());
+    let mut state = State::new(identity(), |_| Ok(()));
     for value in objects {
         state.put(&object(value));
     }

@@ -29,7 +29,7 @@ fn standing(state: &State, name: &str) -> Standing {
 
 #[test]
 fn nothing_is_offered_before_everything_is_listed_and_then_all_at_once() {
-    let mut state = State::new(identity());
+    let mut state = State::new(identity(), |_| Ok(()));
     for value in [
         service("web", "http"),
         ingress("a", 1, &["a"], "web"),
@@ -342,6 +342,26 @@ fn where_activators_are_decides_about_every_revision_of_knative() {
     assert_eq!(proxied(&mut state), [false]);
     state.put(&object(public("10.0.9.1")));
     assert_eq!(proxied(&mut state), [true], "that is our own address");
+}
+
+#[test]
+fn what_config_maps_say_is_told_when_it_is_good_and_new() {
+    let map = |data: Value| {
+        json!({"kind": "ConfigMap", "metadata": {"namespace": "knative-serving", "name": "config-leader-election"},
+               "data": data})
+    };
+    let mut state = synced(vec![]);
+    let lasts = |state: &mut State| {
+        let settings = state.take_settings()?;
+        Some(settings.leader_election.lease_duration.as_secs())
+    };
+    state.put(&object(map(json!({"lease-duration": "50s"}))));
+    assert_eq!(lasts(&mut state), Some(50));
+    assert_eq!(lasts(&mut state), None);
+    state.put(&object(map(json!({"lease-duration": "soon"}))));
+    assert_eq!(lasts(&mut state), None, "the last good one holds");
+    state.listed(Kind::ConfigMap, &HashSet::new());
+    assert_eq!(lasts(&mut state), Some(60));
 }
 
 #[test]
