@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use activator::admission::{EndpointState as State, Holding, Throttle};
-use activator::scaler::knative::Knative;
+use activator::scaler::knative::{self, Knative};
 use activator::scaler::local::{self, Local};
 use config::problem::Problem;
 use config::revision::{Backend, Key, Revision};
@@ -16,7 +16,7 @@ use config::snapshot::{PathMatch, Route, Target, Visibility};
 use crate::live::{Live, Published};
 use crate::observe::averages::Averages;
 use crate::observe::cold::FirstAnswers;
-use crate::observe::facts::{Names, Phases};
+use crate::observe::facts::{Names, Phases, Start};
 use crate::observe::metrics::Registry;
 use crate::observe::world as view;
 use crate::refusal::Reason;
@@ -157,42 +157,81 @@ impl Running {
 
     /// The scaler counts cold starts; the registry keeps them for scrapes.
     fn note_starts(&self, revision: &Revision) {
-        let Some(status) = self.local.status(&revision.key) else {
-            return;
-        };
-        let Some(last) = status.last_start else {
+        let Some((count, start)) = self.told_start(&revision.key) else {
             return;
         };
         let Key { namespace, name } = &revision.key;
         // The sampler and every scrape come here: each start is told once.
         let _one_at_a_time = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
         let (noted, _) = self.registry.starts(namespace, name);
-        if noted >= status.cold_starts {
+        if noted >= count {
             return;
         }
         // The first request may still be under way: the count waits for it a little.
         let first = self.first_answers.take(&revision.key, Instant::now());
-        let local::Phases {
-            nudge,
-            act,
-            endpoint,
-            probe,
-        } = last.phases;
-        let age = last.at.elapsed().unwrap_or_default();
-        if first.is_none() && age < nudge + act + endpoint + probe + FIRST_ANSWER_WAIT {
+        let age = start.at.elapsed().unwrap_or_default();
+        let steps = start.phases.named().into_iter();
+        let length: Duration = steps.filter_map(|(_, length)| length).sum();
+        if first.is_none() && age < length + FIRST_ANSWER_WAIT {
             return;
         }
-        for _ in noted..status.cold_starts {
+        for _ in noted..count {
+            let phases = Phases {
+                wire: first.map(|first| first.wire),
+                first_byte: first.map(|first| first.first_byte),
+                ..start.phases
+            };
+            self.registry.cold_start(namespace, name, start.at, phases);
+        }
+    }
+
+    /// How many cold starts the revision's scaler has seen, and what it knows of the last.
+    fn told_start(&self, key: &Key) -> Option<(u64, Start)> {
+        let local = self.local.status(key).and_then(|status| {
+            let last = status.last_start?;
+            let local::Phases {
+                nudge,
+                act,
+                endpoint,
+                probe,
+            } = last.phases;
             let phases = Phases {
                 nudge: Some(nudge),
                 act: Some(act),
                 endpoint: Some(endpoint),
                 probe: Some(probe),
-                wire: first.map(|first| first.wire),
-                first_byte: first.map(|first| first.first_byte),
+                ..Phases::default()
             };
-            self.registry.cold_start(namespace, name, last.at, phases);
-        }
+            Some((
+                status.cold_starts,
+                Start {
+                    at: last.at,
+                    phases,
+                },
+            ))
+        });
+        local.or_else(|| {
+            let told = self.knative.as_ref()?.cold_starts(key);
+            let last = told.last?;
+            let knative::Phases {
+                nudge,
+                endpoint,
+                probe,
+            } = last.phases;
+            let phases = Phases {
+                nudge,
+                endpoint: Some(endpoint),
+                probe: Some(probe),
+                ..Phases::default()
+            };
+            Some((
+                told.count,
+                Start {
+                    at: last.at,
+                    phases,
+                },
+            ))
+        })
     }
 
     fn revision_view(&self, revision: &Revision, throttle: &Throttle) -> view::RevisionView {

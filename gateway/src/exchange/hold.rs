@@ -8,6 +8,7 @@ use activator::admission::{AcquireError, Slot, Waiting};
 use config::revision::Backend;
 
 use super::Exchange;
+use super::knative::is_knative;
 use crate::http::message::{Departure, Downstream, Length, RequestHead, Source};
 use crate::live::LocalRevision;
 use crate::memory::Level;
@@ -64,7 +65,8 @@ impl Exchange<'_> {
             }
         };
         // Before we wait: waiting is what wakes it.
-        let started = matches!(revision.revision.backend, Backend::Process(_));
+        let process = matches!(revision.revision.backend, Backend::Process(_));
+        let started = process || is_knative(&revision.revision);
         let cold = started && revision.gate.throttle().endpoints().is_empty();
         let waiting = revision
             .gate

@@ -242,7 +242,7 @@ pub(super) fn is_for_everybody(name: &[u8]) -> bool {
         .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
 }
 
-fn is_knative(revision: &Revision) -> bool {
+pub(super) fn is_knative(revision: &Revision) -> bool {
     labels(revision).is_some()
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use config::revision::Key;
+use tokio::time::Instant;
 
 use super::reporter::{Heard, Hearing};
 use super::shares::Replicas;
@@ -50,7 +51,8 @@ impl Terms {
 impl Nudge for Followed {
     fn nudge(&self) {
         if !self.nudged.swap(true, Ordering::AcqRel) {
-            self.hearing.say(Heard::Nudge(self.id));
+            let now = Instant::now().into_std();
+            self.hearing.say(Heard::Nudge(self.id, now));
         }
     }
 }

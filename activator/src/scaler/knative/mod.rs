@@ -15,6 +15,7 @@ mod report;
 mod reporter;
 mod shares;
 mod socket;
+mod starts;
 mod stat;
 
 use std::collections::HashMap;
@@ -33,6 +34,8 @@ use self::pods::Manner;
 use self::prober::{Inbox, Prober};
 use self::reporter::{Heard, Hearing, Reporter};
 use self::socket::{Health, Socket, Target};
+use self::starts::Starts;
+pub use self::starts::{ColdStarts, LastStart, Phases};
 use crate::admission::{Supply, Throttle};
 
 /// How a Knative revision's pods are reached: `mesh-compatibility-mode` and
@@ -88,6 +91,7 @@ pub struct Knative {
     inbox: Arc<Inbox>,
     outbox: Arc<Outbox>,
     health: Arc<Health>,
+    starts: Arc<Starts>,
     adopted: Mutex<HashMap<Key, Arc<Followed>>>,
     ids: AtomicU64,
     tasks: [AbortHandle; 3],
@@ -119,6 +123,7 @@ impl Knative {
         let target = Target::parse(&options.autoscaler).map_err(BadAutoscaler)?;
         let (hearing, inbox) = (Arc::<Hearing>::default(), Arc::<Inbox>::default());
         let (outbox, health) = (Arc::<Outbox>::default(), Arc::<Health>::default());
+        let starts = Arc::<Starts>::default();
         let manner = Manner {
             probes: options.mesh != Mesh::Believe,
             period: options.probe_frequency,
@@ -130,14 +135,26 @@ impl Knative {
             options.pod_name.as_str().into(),
             Arc::clone(&outbox),
             Arc::clone(&health),
+            Arc::clone(&starts),
         );
-        let reporter = Reporter::new(Arc::clone(&hearing), Arc::clone(&outbox));
-        let prober = Prober::new(Arc::clone(&inbox), manner, passthrough, options.pod_ip);
+        let reporter = Reporter::new(
+            Arc::clone(&hearing),
+            Arc::clone(&outbox),
+            Arc::clone(&starts),
+        );
+        let prober = Prober::new(
+            Arc::clone(&inbox),
+            manner,
+            passthrough,
+            options.pod_ip,
+            Arc::clone(&starts),
+        );
         Ok(Knative {
             hearing,
             inbox,
             outbox,
             health,
+            starts,
             adopted: Mutex::default(),
             ids: AtomicU64::new(1),
             tasks: [
@@ -216,6 +233,11 @@ impl Knative {
             errors: self.health.errors.load(Ordering::Relaxed),
             dropped: self.outbox.dropped(),
         }
+    }
+
+    /// How often a revision came up from zero, and where the time went when it last did.
+    pub fn cold_starts(&self, key: &Key) -> ColdStarts {
+        self.starts.of(key)
     }
 
     fn close(&self, followed: &Followed) {

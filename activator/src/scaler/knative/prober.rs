@@ -17,6 +17,7 @@ use super::followed::Followed;
 use super::pods::{Manner, Pods};
 use super::probe::{Outcome, fields, probe};
 use super::shares::Replicas;
+use super::starts::Starts;
 
 /// Probes under way at a time, over all revisions and of one.
 const PROBES_MAX: usize = 256;
@@ -76,6 +77,7 @@ pub(super) struct Prober {
     manner: Manner,
     passthrough: bool,
     replicas: Replicas,
+    starts: Arc<Starts>,
     revisions: HashMap<Key, Entry>,
     /// When each revision's next pod is to be asked.
     timers: BTreeSet<(Instant, Key)>,
@@ -108,12 +110,19 @@ struct Answer {
 }
 
 impl Prober {
-    pub(super) fn new(inbox: Arc<Inbox>, manner: Manner, passthrough: bool, own: IpAddr) -> Prober {
+    pub(super) fn new(
+        inbox: Arc<Inbox>,
+        manner: Manner,
+        passthrough: bool,
+        own: IpAddr,
+        starts: Arc<Starts>,
+    ) -> Prober {
         Prober {
             inbox,
             manner,
             passthrough,
             replicas: Replicas::new(own),
+            starts,
             revisions: HashMap::new(),
             timers: BTreeSet::new(),
             turns: VecDeque::new(),
@@ -175,6 +184,8 @@ impl Prober {
             entry.fed = addresses.is_some();
             let addresses = addresses.unwrap_or_default();
             entry.proxied = addresses.proxied;
+            let any = !addresses.ready.is_empty() || !addresses.unready.is_empty();
+            self.starts.addressed(key, any, now);
             entry.pods.set(&addresses, now);
         }
         if let Some(owner) = about.owner {
@@ -198,6 +209,7 @@ impl Prober {
             self.timers.remove(&(at, key.clone()));
         }
         self.changed.remove(key);
+        self.starts.forget(key);
     }
 
     /// Sets the revision's timer, or gives it a turn, after its pods were told something.
@@ -305,7 +317,10 @@ impl Prober {
             if let Some(entry) = self.revisions.get(&key)
                 && let Some(owner) = &entry.owner
             {
-                owner.supply(&entry.pods.usable(), entry.proxied, &self.replicas);
+                let usable = entry.pods.usable();
+                // Before the requests that waited for it can ask.
+                self.starts.up(&key, !usable.is_empty(), now());
+                owner.supply(&usable, entry.proxied, &self.replicas);
             }
         }
     }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use super::followed::Followed;
 use super::outbox::Outbox;
 use super::report::{Id, Ledger, Measured};
+use super::starts::Starts;
 
 /// Between two reports of a revision.
 pub(super) const WINDOW: Duration = Duration::from_secs(1);
@@ -26,7 +27,8 @@ const LOOKS_AFTERWARDS: u32 = 3;
 pub(super) enum Heard {
     Follow(Arc<Followed>),
     Forget(u64),
-    Nudge(u64),
+    /// When it came.
+    Nudge(u64, std::time::Instant),
 }
 
 /// What was said and not heard yet: of nudges one per revision, and of the rest what the
@@ -41,6 +43,7 @@ pub(super) struct Hearing {
 pub(super) struct Reporter {
     hearing: Arc<Hearing>,
     outbox: Arc<Outbox>,
+    starts: Arc<Starts>,
     ledger: Ledger,
     revisions: HashMap<u64, (Arc<Followed>, Id)>,
     by_id: HashMap<Id, Arc<Followed>>,
@@ -62,10 +65,11 @@ impl Hearing {
 }
 
 impl Reporter {
-    pub(super) fn new(hearing: Arc<Hearing>, outbox: Arc<Outbox>) -> Reporter {
+    pub(super) fn new(hearing: Arc<Hearing>, outbox: Arc<Outbox>, starts: Arc<Starts>) -> Reporter {
         Reporter {
             hearing,
             outbox,
+            starts,
             ledger: Ledger::default(),
             revisions: HashMap::new(),
             by_id: HashMap::new(),
@@ -103,7 +107,7 @@ impl Reporter {
             match heard {
                 Heard::Follow(followed) => self.follow(&followed),
                 Heard::Forget(number) => self.forget(number),
-                Heard::Nudge(number) => self.look(number),
+                Heard::Nudge(number, at) => self.look(number, at),
             }
         }
     }
@@ -131,7 +135,7 @@ impl Reporter {
         }
     }
 
-    fn look(&mut self, number: u64) {
+    fn look(&mut self, number: u64, nudged: std::time::Instant) {
         let Some((followed, id)) = self.revisions.get(&number) else {
             return;
         };
@@ -140,6 +144,9 @@ impl Reporter {
         let Some(throttle) = followed.throttle() else {
             return;
         };
+        if throttle.waiting() != 0 {
+            self.starts.asked(&followed.key, nudged);
+        }
         let first = self.ledger.look(id, throttle.demand(now()));
         self.say_first(&followed, first);
         // Even if nobody waits now: the next nudge may be merged with this one.
@@ -163,10 +170,10 @@ impl Reporter {
         for id in idle {
             let reading = throttle(id).map(|throttle| throttle.listen(now));
             let first = self.ledger.rest(id, reading);
-            if let Some(followed) = by_id.get(&id)
-                && first.is_some()
-            {
-                self.outbox.first(&followed.key);
+            match by_id.get(&id) {
+                Some(followed) if first.is_some() => self.outbox.first(&followed.key),
+                Some(followed) => self.starts.called_off(&followed.key),
+                None => {}
             }
         }
     }

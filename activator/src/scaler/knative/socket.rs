@@ -22,6 +22,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use tracing::{debug, info, warn};
 
 use super::outbox::{Batch, Outbox};
+use super::starts::Starts;
 use super::stat::encode;
 
 /// Name, connection and handshake.
@@ -68,6 +69,7 @@ pub(super) struct Socket {
     pod_name: Box<str>,
     outbox: Arc<Outbox>,
     health: Arc<Health>,
+    starts: Arc<Starts>,
     attempts: usize,
 }
 
@@ -117,12 +119,14 @@ impl Socket {
         pod_name: Box<str>,
         outbox: Arc<Outbox>,
         health: Arc<Health>,
+        starts: Arc<Starts>,
     ) -> Socket {
         Socket {
             target,
             pod_name,
             outbox,
             health,
+            starts,
             attempts: 0,
         }
     }
@@ -243,6 +247,10 @@ impl Socket {
         for reports in batch.messages() {
             let bytes = encode(&self.pod_name, reports);
             send(socket, Message::binary(bytes)).await?;
+        }
+        let now = Instant::now().into_std();
+        for (key, _) in &batch.firsts {
+            self.starts.written(key, now);
         }
         Ok(())
     }

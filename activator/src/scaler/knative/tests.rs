@@ -247,6 +247,14 @@ async fn a_revision_starts_with_its_first_request_and_rests_after_the_last() {
     let slot = slot(waiting).await;
     assert_eq!(slot.address(), pods.pod(1));
     assert!(slot.is_marked());
+    let starts = scaler.cold_starts(&key("a"));
+    assert_eq!(starts.count, 1);
+    let phases = starts.last.unwrap().phases;
+    assert!(
+        phases.nudge.is_some() && phases.endpoint > Duration::ZERO,
+        "{phases:?}"
+    );
+    assert!(phases.probe > Duration::ZERO, "{phases:?}");
     scaler.addresses(&key("a"), proxied(&[pods.pod(1)], &[]));
     bench.free(slot);
 
@@ -504,7 +512,7 @@ struct Reports {
 impl Reports {
     fn new() -> Reports {
         let (hearing, outbox) = (Arc::<Hearing>::default(), Arc::<Outbox>::default());
-        let reporter = Reporter::new(Arc::clone(&hearing), Arc::clone(&outbox));
+        let reporter = Reporter::new(Arc::clone(&hearing), Arc::clone(&outbox), Arc::default());
         Reports {
             hearing,
             outbox,

@@ -159,9 +159,8 @@ fn encode_asked(out: &mut Vec<u8>, asked: &Asked<'_>, names: &[Box<str>]) {
     let most = out.len() + FIELDS_BYTES_MAX;
     let head = asked.head;
     let is_asked = |name: &[u8]| {
-        names
-            .iter()
-            .any(|asked| asked.as_bytes().eq_ignore_ascii_case(name))
+        let mut names = names.iter();
+        names.any(|asked| asked.as_bytes().eq_ignore_ascii_case(name))
     };
     let fields = head.fields().iter();
     let fields = fields.map(|field| (field.name.of(&head.bytes), head.value(field)));

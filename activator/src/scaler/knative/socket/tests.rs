@@ -24,6 +24,7 @@ fn socket(url: &str) -> Socket {
         "tidegate-0".into(),
         Arc::default(),
         Arc::default(),
+        Arc::default(),
     )
 }
 
