@@ -92,6 +92,8 @@ pub struct Drain {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLog {
+    /// A file says how it is to be; nobody else may then.
+    pub written: bool,
     pub mode: AccessLogMode,
     /// Per worker.
     pub per_second: u32,
@@ -175,6 +177,7 @@ impl Default for Settings {
             },
             trusted_proxies: Vec::new(),
             access_log: AccessLog {
+                written: false,
                 mode: AccessLogMode::Limited,
                 per_second: 100,
                 format: LogFormat::Text,

@@ -4,6 +4,7 @@ mod check;
 mod cluster;
 mod crew;
 mod handover;
+mod heed;
 mod signals;
 mod sockets;
 
@@ -30,6 +31,7 @@ use self::cluster::Watched;
 pub use self::cluster::{BadVariable, Cluster};
 use self::crew::Crew;
 use self::handover::{Handover, Successor};
+use self::heed::Logs;
 use self::signals::{Signals, Told};
 use crate::control::Control;
 use crate::control::feeds::Feeds;
@@ -191,11 +193,15 @@ pub fn run(options: Options) -> Result<(), RunError> {
         noting: Mutex::default(),
     });
     let control = Control::new(reconciler, published, running.status.clone());
+    let logs = Logs {
+        switches: log.switches().clone(),
+        access_is_written: shared.settings.access_log.written,
+    };
     let mut shift = Shift::new(&runtime, running, log);
     let crew = Crew::start(&shared, sockets.workers, &registry, writers, &shift.phase)?;
     let (sink, reread) = shift.start(control, source, watcher);
     if let Some(cluster) = options.cluster {
-        shift.watched = Some(cluster.watch(&runtime, sink, feeds)?);
+        shift.watched = Some(cluster.watch(&runtime, sink, feeds, logs)?);
     }
     let (crew, signals) = shift.open(crew, sockets.admin, handover)?;
     (options.announce)(&addresses);

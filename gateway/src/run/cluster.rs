@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::RunError;
+use super::heed::{self, Logs};
 use crate::control::feeds::Feeds;
 
 /// Who we are in a cluster, and where its parts are.
@@ -115,6 +116,7 @@ impl Cluster {
         runtime: &Runtime,
         sink: Sink,
         feeds: Arc<Feeds>,
+        logs: Logs,
     ) -> Result<Watched, RunError> {
         let _context = runtime.enter();
         let options = kubernetes::Options {
@@ -126,6 +128,7 @@ impl Cluster {
             domain: self.domain,
         };
         let source = runtime.block_on(Kubernetes::connect(options, sink, feeds))?;
+        let (said, follow) = source.config_maps(heed::at_first());
         let (leaving, leave) = oneshot::channel::<()>();
         let end = async {
             // Dropped, it ends too.
@@ -135,6 +138,7 @@ impl Cluster {
             synced: source.synced(),
             leaving: Some(leaving),
             task: tokio::spawn(source.run(end)),
+            maps: [tokio::spawn(follow), tokio::spawn(logs.heed(said))],
         })
     }
 }
@@ -145,12 +149,15 @@ pub(super) struct Watched {
     synced: watch::Receiver<bool>,
     leaving: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
+    /// Who watches ConfigMaps, and who does what they say.
+    maps: [JoinHandle<()>; 2],
 }
 
 impl Watched {
     /// Gives the lease back and watches no longer.
     pub(super) async fn end(mut self) {
         drop(self.leaving.take());
+        self.maps.iter().for_each(JoinHandle::abort);
         if tokio::time::timeout(END_WITHIN, &mut self.task)
             .await
             .is_err()

@@ -69,18 +69,13 @@ impl Kourier {
             "stream-idle-timeout",
             "a Revision's idleTimeoutSeconds holds",
         )];
-        let flags = [
-            (
-                map.flag("enable-proxy-protocol", false)?,
-                "enable-proxy-protocol",
-                "write `proxyProtocol` at the public listener",
-            ),
-            (
-                map.flag("use-remote-address", false)?,
-                "use-remote-address",
-                "X-Forwarded-For always ends with the peer's address",
-            ),
-        ];
+        // The peer's address is always the client's, whether that is said or not.
+        map.flag("use-remote-address", false)?;
+        let flags = [(
+            map.flag("enable-proxy-protocol", false)?,
+            "enable-proxy-protocol",
+            "write `proxyProtocol` at the public listener",
+        )];
         let texts = TEXTS.map(|(key, instead)| (map.text(key).is_some(), key, instead));
         let said = numbers
             .into_iter()

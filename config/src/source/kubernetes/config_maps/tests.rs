@@ -202,7 +202,6 @@ fn what_has_no_effect_is_named() {
         "extauthz-host",
         "stream-idle-timeout",
         "trusted-hops-count",
-        "use-remote-address",
     ];
     assert_eq!(unheeded(&settings), keys);
     let told = settings.unheeded()[0].to_string();
