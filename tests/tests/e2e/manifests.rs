@@ -6,6 +6,8 @@ mod kinds;
 mod overlay;
 mod page;
 mod rights;
+mod stage;
+mod switch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,6 +19,7 @@ use tests::client::with;
 use tests::{Backend, Client, Launch, Wire, request};
 
 use overlay::{Overlay, identity, parse, texts};
+use stage::KOURIER;
 
 /// Knative's namespace, and ours: docs/decisions/0021.
 const NAMESPACE: &str = "knative-serving";
@@ -370,10 +373,9 @@ async fn beside_kourier_what_is_not_ours_goes_on_to_it() {
         let version = format!("kourier {:?}", request.version());
         hyper::Response::new(full(version))
     });
-    let name = "kourier.kourier-system.svc.cluster.local:80";
     let fallback = &files(&overlay)["kourier.yaml"];
-    assert!(fallback.contains(name));
-    let fallback = fallback.replace(name, &kourier.to_string());
+    assert!(fallback.contains(KOURIER));
+    let fallback = fallback.replace(KOURIER, &kourier.to_string());
     let ours = "
 routes: [{ name: ours, hosts: [ours.example.org], rules: [{ respond: { body: ours } }] }]
 ";
