@@ -193,10 +193,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
         noting: Mutex::default(),
     });
     let control = Control::new(reconciler, published, running.status.clone());
-    let logs = Logs {
-        switches: log.switches().clone(),
-        access_is_written: shared.settings.access_log.written,
-    };
+    let logs = Logs::of(&log, &shared.settings);
     let mut shift = Shift::new(&runtime, running, log);
     let crew = Crew::start(&shared, sockets.workers, &registry, writers, &shift.phase)?;
     let (sink, reread) = shift.start(control, source, watcher);

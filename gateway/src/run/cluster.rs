@@ -128,7 +128,8 @@ impl Cluster {
             domain: self.domain,
         };
         let source = runtime.block_on(Kubernetes::connect(options, sink, feeds))?;
-        let (said, follow) = source.config_maps(heed::at_first());
+        let source = source.with_template_check(heed::check_template);
+        let said = source.config_maps();
         let (leaving, leave) = oneshot::channel::<()>();
         let end = async {
             // Dropped, it ends too.
@@ -138,7 +139,7 @@ impl Cluster {
             synced: source.synced(),
             leaving: Some(leaving),
             task: tokio::spawn(source.run(end)),
-            maps: [tokio::spawn(follow), tokio::spawn(logs.heed(said))],
+            heeding: tokio::spawn(logs.heed(said)),
         })
     }
 }
@@ -150,14 +151,14 @@ pub(super) struct Watched {
     leaving: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
     /// Who watches ConfigMaps, and who does what they say.
-    maps: [JoinHandle<()>; 2],
+    heeding: JoinHandle<()>,
 }
 
 impl Watched {
     /// Gives the lease back and watches no longer.
     pub(super) async fn end(mut self) {
         drop(self.leaving.take());
-        self.maps.iter().for_each(JoinHandle::abort);
+        self.heeding.abort();
         if tokio::time::timeout(END_WITHIN, &mut self.task)
             .await
             .is_err()

@@ -5,26 +5,33 @@ use std::sync::Arc;
 use config::source::kubernetes::config_maps::Settings;
 use tokio::sync::watch;
 
-use crate::observe::access_log::Switches;
 use crate::observe::access_log::template::Template;
+use crate::observe::access_log::{AccessLog, Switches};
 
-/// As without any map.
-pub(super) fn at_first() -> Settings {
-    Settings::new(|template| match Template::parse(template) {
+/// What is wrong with a request log's template.
+pub(super) fn check_template(template: &str) -> Result<(), String> {
+    match Template::parse(template) {
         Ok(_) => Ok(()),
         Err(bad) => Err(bad.to_string()),
-    })
+    }
 }
 
 /// Logs as a cluster's maps can switch them.
 #[derive(Clone, Debug)]
 pub(super) struct Logs {
-    pub(super) switches: Arc<Switches>,
+    switches: Arc<Switches>,
     /// A file says how the access log is to be.
-    pub(super) access_is_written: bool,
+    access_is_written: bool,
 }
 
 impl Logs {
+    pub(super) fn of(log: &AccessLog, started_with: &config::settings::Settings) -> Logs {
+        Logs {
+            switches: log.switches().clone(),
+            access_is_written: started_with.access_log.written,
+        }
+    }
+
     /// Does what is said, and whatever comes, until nobody says anything any more.
     pub(super) async fn heed(self, mut said: watch::Receiver<Arc<Settings>>) {
         let mut template = None;

@@ -151,21 +151,6 @@ impl Kubernetes {
         self.synced.subscribe()
     }
 
-    /// What the ConfigMaps of Knative's namespace say, and who keeps that up to date: a future that
-    /// runs until nobody wants to know any more.
-    pub fn config_maps(
-        &self,
-        at_first: config_maps::Settings,
-    ) -> (
-        signal::Receiver<Arc<config_maps::Settings>>,
-        impl Future<Output = ()> + Send + use<>,
-    ) {
-        let (told, said) = signal::channel(Arc::new(at_first.clone()));
-        let namespace = self.options.system_namespace.clone();
-        let follow = config_maps::follow::follow(self.client.clone(), namespace, at_first, told);
-        (said, follow)
-    }
-
     /// Watches the cluster until `shutdown` completes or nobody listens to the sink any more. What
     /// has been offered holds however long the API server is away.
     ///

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::read::Map;
-use super::{BadValue, Data, Unheeded};
+use super::{BadValue, Data};
 
 pub(super) const NAME: &str = "config-leader-election";
 
@@ -16,7 +16,7 @@ const RETRY: &str = "retry-period";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaderElection {
     /// `lease-duration` (older: `leaseDuration`): after so long without renewal another replica
-    /// takes the lease. Without effect, as the others: what holds without them is fixed.
+    /// takes the lease.
     pub lease_duration: Duration,
     /// `renew-deadline` (older: `renewDeadline`): who could not renew it for so long writes no more.
     pub renew_deadline: Duration,
@@ -57,13 +57,5 @@ impl LeaderElection {
             return wrong(RETRY, times.retry_period, problem);
         }
         Ok(times)
-    }
-
-    pub(super) fn unheeded(&self) -> Option<Unheeded> {
-        (*self != LeaderElection::default()).then_some(Unheeded {
-            map: NAME,
-            key: LEASE,
-            instead: "the lease is held for 60s, renewed within 40s, tried for every 10s",
-        })
     }
 }

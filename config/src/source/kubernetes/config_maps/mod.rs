@@ -3,7 +3,6 @@
 //! Keys for others (controllers, autoscaler, webhook, queue-proxy) are passed over, and so is `_example`. What is ours but has
 //! no effect here is named by [`Settings::unheeded`], so that nobody believes that it has.
 
-pub(super) mod follow;
 mod kourier;
 mod leader_election;
 mod logging;
@@ -81,7 +80,7 @@ impl fmt::Display for BadValue {
 impl std::error::Error for BadValue {}
 
 /// A key that is set to something that has no effect here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Unheeded {
     pub map: &'static str,
     pub key: &'static str,
@@ -140,7 +139,6 @@ impl Settings {
         let of_kourier = self.kourier.unheeded.iter();
         let of_observability = self.observability.unheeded.iter();
         let mut all: Vec<_> = of_kourier.chain(of_observability).copied().collect();
-        all.extend(self.leader_election.unheeded());
         all.extend(self.network.unheeded());
         all.extend(self.logging.unheeded());
         all.sort_unstable();
