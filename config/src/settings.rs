@@ -92,7 +92,7 @@ pub struct Drain {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLog {
-    /// A file says how it is to be; nobody else may then.
+    /// A file says which requests are logged; nobody else may then.
     pub written: bool,
     pub mode: AccessLogMode,
     /// Per worker.

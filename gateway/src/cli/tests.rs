@@ -69,7 +69,6 @@ fn wrong_usage_exits_with_2_and_says_what_is_wrong() {
     for (line, word) in [
         ("", "Usage"),
         ("frobnicate", "frobnicate"),
-        ("run --kubernetes", "--kubernetes"),
         ("run --takeover", "--takeover"),
         ("run --listen nowhere", "127.0.0.1:8080"),
         ("run --admin 9901", "127.0.0.1:8080"),
