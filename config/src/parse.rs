@@ -86,6 +86,9 @@ fn options() -> serde_saphyr::Options {
             max_total_replayed_events: REPLAYED_EVENTS_MAX,
             max_replay_stack_depth: REPLAY_DEPTH_MAX,
         },
+        // They mean nothing, and only so many would be taken in a row. Another crate switches the
+        // feature on, so that it has to be said.
+        emit_comments: false,
         with_snippet: false,
         reject_unsupported_tags: true,
     }
