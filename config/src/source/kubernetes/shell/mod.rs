@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use self::tasks::{Slow, Told};
 use super::cluster::RevisionObject;
-use super::config_maps::Settings;
+use super::config_maps::{Settings, Unheeded};
 use super::ingress::Ingress;
 use super::peers::Peers;
 use super::state::{Batch, Identity, Kind, Object, State};
@@ -59,6 +59,8 @@ pub(super) struct Shell {
     feed: Arc<dyn Feed>,
     synced: signal::Sender<bool>,
     settings: signal::Sender<Arc<Settings>>,
+    /// What ConfigMaps set without effect; each is told once.
+    unheeded: BTreeSet<Unheeded>,
     /// Kinds that have not been listed yet, and why, where that is known.
     unlisted: HashMap<Kind, Option<String>>,
     unknown: HashSet<Kind>,
@@ -117,6 +119,7 @@ impl Shell {
             feed,
             synced,
             settings,
+            unheeded: BTreeSet::new(),
             unlisted: kinds.into_iter().map(|kind| (kind, None)).collect(),
             unknown: HashSet::new(),
             offer: None,
@@ -284,9 +287,11 @@ impl Shell {
         }
         self.feed();
         if let Some(settings) = self.state.take_settings() {
-            for unheeded in settings.unheeded() {
-                tracing::warn!("{unheeded}");
+            let unheeded: BTreeSet<Unheeded> = settings.unheeded().into_iter().collect();
+            for new in unheeded.difference(&self.unheeded) {
+                tracing::warn!("{new}");
             }
+            self.unheeded = unheeded;
             self.settings.send_replace(Arc::new(settings));
         }
         if let Some(replicas) = self.state.take_replicas() {
