@@ -92,8 +92,8 @@ pub struct Drain {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLog {
-    /// A file says which requests are logged; nobody else may then.
-    pub written: bool,
+    /// A file says which mode; nobody else may switch it then.
+    pub mode_written: bool,
     pub mode: AccessLogMode,
     /// Per worker.
     pub per_second: u32,
@@ -177,7 +177,7 @@ impl Default for Settings {
             },
             trusted_proxies: Vec::new(),
             access_log: AccessLog {
-                written: false,
+                mode_written: false,
                 mode: AccessLogMode::Limited,
                 per_second: 100,
                 format: LogFormat::Text,

@@ -227,7 +227,7 @@ fn access_log(
     });
     let path = &path.key("perSecond");
     AccessLog {
-        written: written.mode.is_some(),
+        mode_written: written.mode.is_some(),
         mode: written.mode.unwrap_or(default.mode),
         per_second: check::integer(report, path, per_second, 1..=COUNT_MAX, default.per_second),
         format: written.format.unwrap_or(default.format),

@@ -28,7 +28,7 @@ impl Logs {
     pub(super) fn of(log: &AccessLog, started_with: &config::settings::Settings) -> Logs {
         Logs {
             switches: log.switches().clone(),
-            access_is_written: started_with.access_log.written,
+            access_is_written: started_with.access_log.mode_written,
         }
     }
 

@@ -3,6 +3,7 @@
 mod actors;
 mod both;
 mod ingress;
+mod observed;
 mod revisions;
 mod scale;
 mod set;
