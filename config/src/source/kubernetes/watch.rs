@@ -8,6 +8,7 @@ use std::pin::pin;
 
 use futures_util::StreamExt;
 use kube::Api;
+use kube::core::Status;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff};
 use serde::de::DeserializeOwned;
@@ -30,8 +31,8 @@ pub(super) enum Event {
     Listed(Kind, HashSet<Key>),
     /// It does not go on for now; what was told still holds.
     Trouble(Kind, String),
-    /// The API server knows no such kind. Told again and again.
-    Unknown(Kind),
+    /// The API server knows no such kind, or does not let us see it. Told again and again.
+    Denied(Kind, String),
 }
 
 /// How to watch one kind.
@@ -88,9 +89,17 @@ pub(super) async fn watch<K>(
                 },
                 Err(error) => error,
             };
-            if plan.streams && refuses_to_stream(&error) {
+            if plan.streams && is_refused(&error) {
                 tracing::info!(?kind, "the API server does not stream lists");
                 plan.streams = false;
+                break;
+            }
+            if plan.selects() && is_refused(&error) {
+                tracing::info!(
+                    ?kind,
+                    "the API server does not choose objects for us: all are read"
+                );
+                (plan.labels, plan.fields) = (None, None);
                 break;
             }
             if teller.trouble(&error).await.is_break() {
@@ -106,6 +115,11 @@ pub(super) async fn watch<K>(
 }
 
 impl Plan {
+    /// Whether only some objects are asked for. Others do no harm.
+    fn selects(&self) -> bool {
+        self.labels.is_some() || self.fields.is_some()
+    }
+
     fn config(&self) -> watcher::Config {
         let mut config = watcher::Config::default().page_size(PAGE);
         if let Some(labels) = self.labels {
@@ -124,20 +138,29 @@ impl Plan {
 const GONE: u16 = 410;
 const NOT_FOUND: u16 = 404;
 
-/// The status of an answer of the API server.
-fn code_of(error: &watcher::Error) -> Option<u16> {
+const FORBIDDEN: u16 = 403;
+
+/// What the API server has answered.
+fn status_of(error: &watcher::Error) -> Option<&Status> {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
         | watcher::Error::WatchFailed(kube::Error::Api(status))
-        | watcher::Error::WatchError(status) => Some(status.code),
+        | watcher::Error::WatchError(status) => Some(status),
         _ => None,
     }
 }
 
-fn refuses_to_stream(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::WatchStartFailed(_))
-        && matches!(code_of(error), Some(400 | 422))
+fn code_of(error: &watcher::Error) -> Option<u16> {
+    status_of(error).map(|status| status.code)
+}
+
+/// Whether what was asked is not understood.
+fn is_refused(error: &watcher::Error) -> bool {
+    matches!(
+        error,
+        watcher::Error::InitialListFailed(_) | watcher::Error::WatchStartFailed(_)
+    ) && matches!(code_of(error), Some(400 | 422))
 }
 
 struct Teller<'a, K> {
@@ -171,9 +194,9 @@ impl<K: kube::Resource> Teller<'_, K> {
         let event = match (error, code_of(error)) {
             (
                 watcher::Error::InitialListFailed(_) | watcher::Error::WatchStartFailed(_),
-                Some(NOT_FOUND),
-            ) => Event::Unknown(self.kind),
-            _ => Event::Trouble(self.kind, text_of(error)),
+                Some(NOT_FOUND | FORBIDDEN),
+            ) => Event::Denied(self.kind, told(error)),
+            _ => Event::Trouble(self.kind, told(error)),
         };
         self.send(event).await
     }
@@ -183,6 +206,15 @@ impl<K: kube::Resource> Teller<'_, K> {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         }
+    }
+}
+
+/// What is wrong with a watch, in one line.
+fn told(error: &watcher::Error) -> String {
+    match status_of(error) {
+        // Its own text says everything twice.
+        Some(status) => format!("{} {}: {}", status.code, status.reason, status.message),
+        None => text_of(error),
     }
 }
 

@@ -505,3 +505,18 @@ async fn a_restarted_gateway_is_ready_only_with_all_it_served_before() {
     }
     assert_eq!(listener(&gateway, "public"), gateway.public());
 }
+
+#[tokio::test]
+async fn what_cannot_be_seen_is_done_without() {
+    let backend = Backend::start("one");
+    let api = Api::start();
+    service(&api, "one", "http", &[&backend]).await;
+    api.create(&simple("some", "some.example.com", "one")).await;
+    // No right to read Secrets, no Knative Serving, and nothing is chosen for us.
+    api.fail(1000, 403, |seen| seen.resource == "secrets");
+    api.fail(1000, 404, |seen| seen.resource == "revisions");
+    api.fail(2, 400, |seen| seen.resource == "endpoints");
+    let gateway = launch(&api).start().await;
+    until_ready(&api, "some").await;
+    assert_eq!(gateway.get("some.example.com", "/").await.backend(), "one");
+}

@@ -39,9 +39,11 @@ const LOOK: Duration = Duration::from_secs(1);
 const WORD: Duration = Duration::from_secs(5);
 /// Between two offers of what was refused: who stood against it may be gone.
 const RETRY: Duration = Duration::from_secs(30);
-/// A cluster without Knative's revisions is believed after this: while an API server starts, it
-/// knows no kinds but its own.
-const BELIEF: Duration = Duration::from_secs(20);
+/// A kind that cannot be seen is done without after this, once ingresses and Services have been
+/// listed: while an API server starts, it knows no kinds but its own.
+const BELIEF: Duration = Duration::from_secs(2);
+/// Between two warnings about the same watch.
+const WARNING: Duration = Duration::from_secs(30);
 /// How long whoever holds the lease may take to let go of it.
 const GOODBYE: Duration = Duration::from_secs(6);
 
@@ -63,7 +65,11 @@ pub(super) struct Shell {
     unheeded: BTreeSet<Unheeded>,
     /// Kinds that have not been listed yet, and why, where that is known.
     unlisted: HashMap<Kind, Option<String>>,
-    unknown: HashSet<Kind>,
+    /// Kinds that we may not see, or that are not there.
+    denied: HashSet<Kind>,
+    /// Since when nothing else is missing.
+    without_since: Option<Instant>,
+    warned: HashMap<Kind, Instant>,
     offer: Option<(Batch, BoxFuture<'static, Option<Verdict>>)>,
     known_peers: signal::Sender<Arc<BTreeSet<std::net::SocketAddr>>>,
     peers: Arc<Peers>,
@@ -121,7 +127,9 @@ impl Shell {
             settings,
             unheeded: BTreeSet::new(),
             unlisted: kinds.into_iter().map(|kind| (kind, None)).collect(),
-            unknown: HashSet::new(),
+            denied: HashSet::new(),
+            without_since: None,
+            warned: HashMap::new(),
             offer: None,
             peers: Arc::new(Peers::new(known_peers.subscribe())),
             known_peers,
@@ -222,23 +230,56 @@ impl Shell {
                     self.stop_asking(&key);
                 }
                 self.unlisted.remove(&kind);
-                self.unknown.remove(&kind);
+                self.denied.remove(&kind);
+                self.warned.remove(&kind);
                 self.sync_if_listed();
             }
-            Event::Trouble(kind, error) => {
-                tracing::warn!(?kind, error, "watch interrupted; what is known still holds");
-                self.unlisted
-                    .entry(kind)
-                    .and_modify(|why| *why = Some(error));
-            }
-            Event::Unknown(kind) => {
-                self.unknown.insert(kind);
-                let error = "the API server does not know this kind".to_owned();
-                self.unlisted
-                    .entry(kind)
-                    .and_modify(|why| *why = Some(error));
+            Event::Trouble(kind, error) => self.trouble(kind, error),
+            Event::Denied(kind, error) => {
+                self.denied.insert(kind);
+                self.trouble(kind, error);
             }
         }
+    }
+
+    fn trouble(&mut self, kind: Kind, error: String) {
+        let now = Instant::now();
+        let last = self.warned.get(&kind);
+        if last.is_none_or(|last| now.duration_since(*last) >= WARNING) {
+            self.warned.insert(kind, now);
+            tracing::warn!(?kind, error, "watch interrupted; what is known still holds");
+        }
+        self.unlisted
+            .entry(kind)
+            .and_modify(|why| *why = Some(error));
+    }
+
+    /// Goes without what cannot be had, once it is sure that the API server knows everything else.
+    fn do_without(&mut self) {
+        if self.unlisted.contains_key(&Kind::Ingress) || self.unlisted.contains_key(&Kind::Service)
+        {
+            self.without_since = None;
+            return;
+        }
+        if self
+            .without_since
+            .get_or_insert_with(Instant::now)
+            .elapsed()
+            < BELIEF
+        {
+            return;
+        }
+        for kind in std::mem::take(&mut self.denied) {
+            if let Some(why) = self.unlisted.remove(&kind) {
+                let why = why.unwrap_or_default();
+                tracing::warn!(
+                    ?kind,
+                    why,
+                    "going without these objects, until they can be seen"
+                );
+            }
+        }
+        self.sync_if_listed();
     }
 
     fn sync_if_listed(&mut self) {
@@ -260,10 +301,7 @@ impl Shell {
             }
             return;
         }
-        if elapsed > BELIEF && self.unknown.contains(&Kind::Revision) {
-            self.unlisted.remove(&Kind::Revision);
-            self.sync_if_listed();
-        }
+        self.do_without();
         if seconds > 0 && seconds.is_multiple_of(WORD.as_secs()) {
             for (kind, why) in &self.unlisted {
                 let why = why.as_deref().unwrap_or("the list has not ended yet");
