@@ -156,7 +156,10 @@ impl Watch {
         }
         let mut lines = Vec::new();
         for _ in 0..limit {
-            let Some(record) = self.initial.pop_front().filter(|_| lines.len() < CHUNK) else {
+            if lines.len() >= CHUNK {
+                break;
+            }
+            let Some(record) = self.initial.pop_front() else {
                 break;
             };
             event(&mut lines, "ADDED", &self.view.one(record.json()));

@@ -194,7 +194,7 @@ async fn a_config_map_switches_the_request_log_and_a_bad_one_changes_nothing() {
     assert_eq!(http["requestMethod"], "GET");
     assert_eq!(http["status"], 200);
     assert_eq!(http["protocol"], "HTTP/1.1");
-    assert_eq!(http["serverIp"], "127.0.0.1");
+    assert_eq!(http["serverIp"], world.pod.address.ip().to_string());
     assert_eq!(http["requestSize"], "0");
     let size: u64 = http["responseSize"].as_str().unwrap().parse().unwrap();
     assert!(size > 0, "{line}");

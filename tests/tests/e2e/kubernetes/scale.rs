@@ -21,8 +21,12 @@ async fn service(api: &Api, number: usize, pod: &Backend) {
     let revision = Revision::new("default", &format!("{name}-00001"));
     api.create_revision(&revision).await;
     let pods = [pod.address];
-    api.scale(&revision, &Pods::ready(&pods), Traffic::Serve(&pods))
-        .await;
+    let (ready, traffic) = (Pods::ready(&pods), Traffic::Serve(&pods));
+    // One by one: to put others aside, all would have to be looked at.
+    let slices = revision.private().slices(&ready);
+    for object in slices.into_iter().chain(revision.public_slices(traffic)) {
+        api.create(&object).await;
+    }
     api.create(&route(number).ingress()).await;
 }
 
@@ -36,13 +40,24 @@ fn host(number: usize) -> String {
 
 async fn until_all_ready(api: &Api, count: usize) -> Duration {
     let begun = Instant::now();
-    eventually(LONG, "all ingresses are ready", async || {
+    loop {
         let all = api.list(INGRESS, "default").await;
-        let ready = all.iter().filter(|one| is_ready(one)).count();
-        (ready == count).then_some(())
-    })
-    .await;
-    begun.elapsed()
+        let (ready, other): (Vec<_>, Vec<_>) = all.iter().partition(|one| is_ready(one));
+        if ready.len() == count {
+            return begun.elapsed();
+        }
+        let Some(first) = other.first() else { continue };
+        assert!(
+            begun.elapsed() < LONG,
+            "{} of {count} are ready, {:?} are not: {first:#}",
+            ready.len(),
+            other
+                .iter()
+                .map(|one| one["metadata"]["name"].as_str())
+                .collect::<Vec<_>>(),
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn resident(gateway: &Gateway) -> u64 {
