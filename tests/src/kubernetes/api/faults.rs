@@ -64,16 +64,27 @@ impl Seen {
     }
 }
 
-/// Requests that are to fail.
+/// What happens to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mishap {
+    /// It is refused with that code.
+    Refused(u16),
+    /// It is read, and there is never an answer, while its connection stands.
+    Swallowed,
+    /// It is carried out, and the answer comes that much later.
+    Late(Duration),
+}
+
+/// Requests that something happens to.
 pub(super) struct Failing {
     pub(super) left: usize,
-    pub(super) code: u16,
+    pub(super) mishap: Mishap,
     pub(super) which: Box<dyn Fn(&Seen) -> bool + Send>,
 }
 
 impl fmt::Debug for Failing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Failing({} with {})", self.left, self.code)
+        write!(f, "Failing({} are {:?})", self.left, self.mishap)
     }
 }
 

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use self::faults::Failing;
 pub use self::faults::Seen;
+use self::faults::{Failing, Mishap};
 pub(super) use self::server::{Ask, Server};
 use super::cluster::Cluster;
 use super::kind::{KNOWN, Kind};
@@ -223,9 +223,37 @@ impl Api {
 
     /// The next `count` requests of these fail with `code`.
     pub fn fail(&self, count: usize, code: u16, which: impl Fn(&Seen) -> bool + Send + 'static) {
+        self.befall(count, Mishap::Refused(code), which);
+    }
+
+    /// The next `count` requests of these are read and never answered, as by a network that loses
+    /// what comes back. Their connections stand.
+    pub fn swallow(&self, count: usize, which: impl Fn(&Seen) -> bool + Send + 'static) {
+        self.befall(count, Mishap::Swallowed, which);
+    }
+
+    /// The next `count` requests of these are carried out, and answered that much later.
+    pub fn answer_late(
+        &self,
+        count: usize,
+        pause: Duration,
+        which: impl Fn(&Seen) -> bool + Send + 'static,
+    ) {
+        self.befall(count, Mishap::Late(pause), which);
+    }
+
+    /// Waits until all late answers are on their way.
+    pub async fn until_nothing_is_late(&self) {
+        eventually(PATIENCE, "nothing is late", async || {
+            (self.server.late.load(Ordering::SeqCst) == 0).then_some(())
+        })
+        .await;
+    }
+
+    fn befall(&self, count: usize, mishap: Mishap, which: impl Fn(&Seen) -> bool + Send + 'static) {
         self.server.failing.lock().unwrap().push(Failing {
             left: count,
-            code,
+            mishap,
             which: Box::new(which),
         });
     }

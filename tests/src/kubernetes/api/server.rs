@@ -1,6 +1,6 @@
 //! The API server's answers: from a request to what is done to the store.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::discovery;
 use super::failure::Failure;
-use super::faults::{Failing, Faults, Seen};
+use super::faults::{Failing, Faults, Mishap, Seen};
 use super::record::Key;
 use super::rules::Part;
 use super::selector::Selection;
@@ -38,6 +38,8 @@ pub(crate) struct Server {
     pub(super) seen: Mutex<Vec<Seen>>,
     /// How many are open.
     pub(super) watches: AtomicUsize,
+    /// Answers that a test has made late and that are not on their way yet.
+    pub(super) late: AtomicUsize,
 }
 
 /// A request without its connection.
@@ -67,6 +69,7 @@ impl Server {
             failing: Mutex::default(),
             seen: Mutex::default(),
             watches: AtomicUsize::new(0),
+            late: AtomicUsize::new(0),
         }
     }
 
@@ -109,25 +112,33 @@ impl Server {
         let target = self.target(ask.path);
         let known = target.as_ref().ok();
         let seen = Seen::new(ask.method, ask.path, ask.query, known, &ask.body);
-        let failure = self.failure_for(&seen);
+        let mishap = self.mishap_of(&seen);
         self.seen.lock().unwrap().push(seen);
         let mut faults = self.faults.subscribe();
         let delay = faults.borrow().delay;
         sleep(delay).await;
         // The sender lives as long as the server.
         drop(faults.wait_for(|faults| !faults.held).await);
-        match failure {
-            Some(code) => Err(Failure::new(code, "as the test asked")),
+        match mishap {
+            Some(Mishap::Refused(code)) => Err(Failure::new(code, "as the test asked")),
+            Some(Mishap::Swallowed) => std::future::pending().await,
+            Some(Mishap::Late(pause)) => {
+                let reply = self.perform(ask, view, target);
+                self.late.fetch_add(1, Ordering::SeqCst);
+                sleep(pause).await;
+                self.late.fetch_sub(1, Ordering::SeqCst);
+                reply
+            }
             None => self.perform(ask, view, target),
         }
     }
 
-    fn failure_for(&self, seen: &Seen) -> Option<u16> {
+    fn mishap_of(&self, seen: &Seen) -> Option<Mishap> {
         let mut failing = self.failing.lock().unwrap();
         failing.retain(|failing| failing.left > 0);
         let found = failing.iter_mut().find(|failing| (failing.which)(seen))?;
         found.left -= 1;
-        Some(found.code)
+        Some(found.mishap)
     }
 
     /// Carries a request of the test itself out: whatever is wrong with the server, and unseen.
