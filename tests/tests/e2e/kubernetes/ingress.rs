@@ -19,7 +19,7 @@ use super::set::{
 };
 
 /// One host that leads to that Service's port 80.
-fn simple(name: &str, host: &str, service: &str) -> Value {
+pub(super) fn simple(name: &str, host: &str, service: &str) -> Value {
     let paths = [path("", &[], &[split("default", service, 80, 100, &[])])];
     objects::ingress("default", name, &[rule(&[host], "ExternalIP", &paths)])
 }

@@ -2,6 +2,7 @@
 
 mod actors;
 mod both;
+mod breaking;
 mod ingress;
 mod observed;
 mod revisions;

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::Shell;
 use crate::revision::Key;
 use crate::source::kubernetes::ingress::Ingress;
-use crate::source::kubernetes::state::{Ask, Identity, Object, Write};
+use crate::source::kubernetes::state::{Ask, Identity, Write};
 use crate::source::kubernetes::watch::text_of;
 use crate::source::kubernetes::write;
 
@@ -24,7 +24,8 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// What a task has to say.
 pub(super) enum Told {
     Passed(Ask),
-    Wrote(Key, Option<Box<Ingress>>),
+    /// A status, worked out when the object had that version; the object as it was then.
+    Wrote(Key, Box<str>, Option<Box<Ingress>>),
     NotWritten(Key),
     /// About a finalizer; it is gone or tried again with the next look.
     Finalized(Key),
@@ -132,10 +133,10 @@ impl Shell {
                     self.state.passed(&ingress, &hash);
                 }
             }
-            Told::Wrote(key, object) => {
+            Told::Wrote(key, version, object) => {
                 self.writing.remove(&key);
                 if let Some(object) = object {
-                    self.state.put(&Object::Ingress(object));
+                    self.state.wrote(&key, &version, &object);
                 }
             }
             Told::NotWritten(key) => {
@@ -150,10 +151,10 @@ impl Shell {
 }
 
 async fn write_status(client: Client, identity: Arc<Identity>, write: Write) -> Told {
-    let key = write.ingress.clone();
+    let (key, version) = (write.ingress.clone(), write.version.clone());
     let writing = write::status(&client, &identity, write);
     let error = match tokio::time::timeout(ANSWER, writing).await {
-        Ok(Ok(object)) => return Told::Wrote(key, object.map(Box::new)),
+        Ok(Ok(object)) => return Told::Wrote(key, version, object.map(Box::new)),
         Ok(Err(error)) => text_of(&error),
         Err(_) => format!("no answer in {ANSWER:?}"),
     };

@@ -26,12 +26,7 @@ impl State {
         }
         let generation = object.metadata.generation.unwrap_or_default();
         let status = object.status.0.clone().unwrap_or_default();
-        let version = object
-            .metadata
-            .resource_version
-            .as_deref()
-            .unwrap_or_default()
-            .into();
+        let version = version_of(object);
         let wish = Wish::of(object, &key);
         let unchanged = |entry: &Entry| entry.generation == generation && entry.wish == wish;
         if let Some(entry) = self
@@ -74,6 +69,21 @@ impl State {
         self.ingresses.insert(key.clone(), entry);
         if self.synced {
             self.claim(&key);
+        }
+    }
+
+    /// A status was written that had been worked out when the object had the version `before`. The
+    /// answer may be older than what the watch has told since: an ingress that has changed or gone
+    /// stays as it is, and of the others only what was written is new.
+    pub(in super::super) fn wrote(&mut self, key: &Key, before: &str, object: &Ingress) {
+        let known = self.ingresses.get_mut(key);
+        let Some(entry) = known.filter(|entry| *entry.version == *before) else {
+            return;
+        };
+        entry.status = object.status.0.clone().unwrap_or_default();
+        entry.version = version_of(object);
+        if entry.standing != Standing::Asking {
+            self.unsaid.insert(key.clone());
         }
     }
 
@@ -176,4 +186,9 @@ impl State {
             self.claim(&next.ingress);
         }
     }
+}
+
+fn version_of(object: &Ingress) -> Box<str> {
+    let version = object.metadata.resource_version.as_deref();
+    version.unwrap_or_default().into()
 }
