@@ -28,7 +28,7 @@ pub(super) async fn status(
 ) -> Result<Option<Ingress>, kube::Error> {
     let Key { namespace, name } = &write.ingress;
     let api: Api<Ingress> = Api::namespaced(client.clone(), namespace);
-    for _ in 0..ATTEMPTS {
+    for attempt in 1..=ATTEMPTS {
         let patch = json!({
             "metadata": {"resourceVersion": write.version},
             "status": write.status,
@@ -40,7 +40,7 @@ pub(super) async fn status(
         {
             Ok(object) => return Ok(Some(object)),
             Err(kube::Error::Api(status)) if status.code == NOT_FOUND => return Ok(None),
-            Err(kube::Error::Api(status)) if status.code == CONFLICT => {}
+            Err(kube::Error::Api(status)) if status.code == CONFLICT && attempt < ATTEMPTS => {}
             Err(error) => return Err(error),
         }
         let Some(object) = api.get_opt(name).await? else {
