@@ -22,6 +22,7 @@ mod write;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::Client;
 use tokio::sync::watch as signal;
@@ -44,6 +45,12 @@ const PUBLIC: &str = "tidegate";
 const INTERNAL: &str = "tidegate-internal";
 /// Knative's Service of whoever is its activator: us.
 const ACTIVATOR: &str = "activator-service";
+
+/// To be connected to an API server.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// For an answer to begin or to go on: longer than a watch may be silent. Without it, what a lost
+/// API server or a load balancer has swallowed would be waited for as long as TCP does, or for ever.
+const ANSWER_WITHIN: Duration = Duration::from_secs(watch::WATCH_SECONDS as u64 + 10);
 
 /// Who we are in the cluster.
 #[derive(Clone, Debug)]
@@ -109,7 +116,11 @@ impl Kubernetes {
         feed: Arc<dyn Feed>,
     ) -> Result<Kubernetes, Unconnected> {
         let told = |error: &dyn std::error::Error| Unconnected(watch::text_of(error));
-        let config = kube::Config::infer().await.map_err(|error| told(&error))?;
+        let mut config = kube::Config::infer().await.map_err(|error| told(&error))?;
+        config.connect_timeout = Some(CONNECT_WITHIN);
+        config.read_timeout = Some(ANSWER_WITHIN);
+        // How long a connection has rested before a question does not count.
+        config.reset_reader_on_write = true;
         let client = Client::try_from(config).map_err(|error| told(&error))?;
         Ok(Kubernetes::new(client, options, sink, feed))
     }

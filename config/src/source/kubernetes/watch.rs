@@ -19,6 +19,9 @@ use crate::revision::Key;
 
 /// Objects of a list that come in one answer.
 const PAGE: u32 = 500;
+/// So long an API server keeps a watch before it ends it, in seconds. One that says nothing for
+/// longer is taken for dead: a network may lose its end.
+pub(super) const WATCH_SECONDS: u32 = 40;
 /// From this version on an API server streams lists; older ones would never say where they end.
 const STREAMS_SINCE: (u32, u32) = (1, 32);
 
@@ -121,7 +124,9 @@ impl Plan {
     }
 
     fn config(&self) -> watcher::Config {
-        let mut config = watcher::Config::default().page_size(PAGE);
+        let mut config = watcher::Config::default()
+            .page_size(PAGE)
+            .timeout(WATCH_SECONDS);
         if let Some(labels) = self.labels {
             config = config.labels(labels);
         }

@@ -44,6 +44,8 @@ const RETRY: Duration = Duration::from_secs(30);
 const BELIEF: Duration = Duration::from_secs(2);
 /// Between two warnings about the same watch.
 const WARNING: Duration = Duration::from_secs(30);
+/// How long the API server may take to say which version it is; then it is asked for what any can.
+const VERSION_WITHIN: Duration = Duration::from_secs(3);
 /// How long whoever holds the lease may take to let go of it.
 const GOODBYE: Duration = Duration::from_secs(6);
 
@@ -408,9 +410,10 @@ async fn verdict_of(
 
 /// Watches every kind.
 async fn watch_all(client: Client, system_namespace: String, events: mpsc::Sender<Event>) {
-    let version = client.apiserver_version().await;
+    let version = tokio::time::timeout(VERSION_WITHIN, client.apiserver_version()).await;
+    let version = version.ok().and_then(Result::ok);
     let plan = Plan {
-        streams: version.is_ok_and(|version| streams(&version.major, &version.minor)),
+        streams: version.is_some_and(|version| streams(&version.major, &version.minor)),
         ..Plan::default()
     };
     let endpoints = Plan {
