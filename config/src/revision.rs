@@ -52,16 +52,45 @@ pub struct Revision {
     pub backend: Backend,
 }
 
-/// TLS to endpoints. What the files hold is checked by whoever reads them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// TLS to endpoints. What files and authorities hold is checked by whoever reads them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointTls {
     /// Asked for, and what the certificate must be for: a host name in lower case or an IP address.
     /// `None` = the endpoint's host name as written, else its address.
     pub server_name: Option<Arc<str>>,
     /// Authorities to trust. `None` = those of the system.
-    pub ca: Option<FileRef>,
+    pub ca: Option<Authorities>,
     /// Our certificate and its key.
     pub client_cert: Option<Box<(FileRef, FileRef)>>,
+    /// Endpoints are those of a cluster, which has rules of its own.
+    pub inside: Option<Box<Inside>>,
+}
+
+/// Who may sign the certificates of endpoints.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Authorities {
+    File(FileRef),
+    /// PEM. What is no certificate is passed over, as long as one is.
+    Pem(Arc<[u8]>),
+}
+
+impl std::fmt::Debug for Authorities {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Authorities::File(file) => f.debug_tuple("File").field(file).finish(),
+            Authorities::Pem(pem) => write!(f, "Pem({} bytes)", pem.len()),
+        }
+    }
+}
+
+/// TLS between the parts of a cluster: 1.3 only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inside {
+    /// The DNS name that certificates must have, whatever was asked for. It need not be one that
+    /// could be resolved.
+    pub identity: Arc<str>,
+    /// Where an endpoint speaks TLS, in place of the port of its address.
+    pub port: u16,
 }
 
 /// Where a revision's endpoints come from.

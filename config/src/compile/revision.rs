@@ -60,6 +60,7 @@ pub(super) fn compile(
     tls::unprobed(report, path, written);
     let tls = written.tls.as_ref();
     let tls = tls.map(|at| Box::new(tls::endpoint(report, &path.key("tls"), &at.value)));
+    let tls = tls.or_else(|| written.fed_tls.clone());
     Revision {
         id,
         key,

@@ -8,7 +8,7 @@ use super::check;
 use super::report::{MAPPING, Path, Report};
 use crate::at::{At, Mark};
 use crate::document::{self, ClientAuth, Text, beside};
-use crate::revision::EndpointTls;
+use crate::revision::{Authorities, EndpointTls};
 use crate::settings::{Certificate, ClientCa, FileRef, Tls};
 
 const CERTIFICATES_MAX: usize = 4096;
@@ -141,8 +141,9 @@ pub(super) fn endpoint(
     });
     EndpointTls {
         server_name: server_name.map(|at| check::server_name(report, &path.key("serverName"), at)),
-        ca: (written.ca.as_ref()).map(|at| file(report, &path.key("ca"), at)),
+        ca: (written.ca.as_ref()).map(|at| Authorities::File(file(report, &path.key("ca"), at))),
         client_cert,
+        inside: None,
     }
 }
 

@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 pub use crate::at::{At, Mark, Pair, Pairs};
-pub use crate::revision::{Fed, Knative};
+pub use crate::revision::{EndpointTls as FedTls, Fed, Knative};
 pub use gateway::{
     AccessLog, AccessLogMode, Audience, Certificate, ClientAuth, DotSegments, Drain, Gateway,
     Limits, Listener, LogFormat, ProxyProtocol, Tls, Underscores, UnknownName,
@@ -214,6 +214,9 @@ pub struct Revision {
     /// Its endpoints come from the source that says it, apart from the document. Not for files.
     #[serde(skip)]
     pub fed: Option<Box<Fed>>,
+    /// TLS to them, in place of `tls`. Not for files.
+    #[serde(skip)]
+    pub fed_tls: Option<Box<FedTls>>,
 }
 
 /// The protocol spoken with endpoints.

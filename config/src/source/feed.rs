@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::fragment::Origin;
 use crate::revision::Key;
+use crate::settings::Audience;
 
 /// The addresses of a revision, as its source knows them now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,10 +23,11 @@ pub struct Addresses {
 /// A certificate for names that routes answer on.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// Names it is used for, like `example.com` and `*.example.com`, in lower case.
+    /// Names it is used for, like `example.com` and `*.example.com`, in lower case; `*` is for
+    /// clients that ask for a name nobody else has, or for none.
     pub hosts: Vec<Box<str>>,
-    /// Used by internal listeners, else by public ones.
-    pub internal: bool,
+    /// Whose listeners use it.
+    pub audience: Audience,
     /// PEM: the server's own certificate first, then those that lead to an authority.
     pub chain: Arc<[u8]>,
     /// PEM.
@@ -37,7 +39,7 @@ impl Debug for Certificate {
         // Keys do not belong into logs.
         f.debug_struct("Certificate")
             .field("hosts", &self.hosts)
-            .field("internal", &self.internal)
+            .field("audience", &self.audience)
             .finish_non_exhaustive()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use config::Compiled;
 use config::problem::Problem;
-use config::settings::{Audience, Listener};
+use config::settings::Listener;
 
 use crate::live::{Credentials, Live};
 use crate::serve::tls::endpoint::Dialer;
@@ -79,7 +79,7 @@ impl Reading<'_> {
                 let before = before.and_then(|place| known.get(place)?.as_ref());
                 let from_routes = FromRoutes {
                     store: self.store.clone(),
-                    internal: listener.audience != Audience::Public,
+                    audience: listener.audience,
                 };
                 let read = Acceptor::read(tls, before, from_routes);
                 read.map_err(|problems| self.problems.extend(problems)).ok()

@@ -205,7 +205,9 @@ async fn dial(
     revision: &LocalRevision,
     address: SocketAddr,
 ) -> Result<Io, StreamError> {
-    let stream = open(address, worker.shared.settings.limits.write_stall).await?;
+    let dialer = revision.dialer.as_ref();
+    let target = dialer.map_or(address, |dialer| dialer.target(address));
+    let stream = open(target, worker.shared.settings.limits.write_stall).await?;
     Ok(match (&revision.dialer, &revision.revision.tls) {
         (Some(dialer), _) => {
             let connected = dialer.connect(stream, address).await.inspect_err(|error| {

@@ -340,6 +340,7 @@ fn listeners_are_the_ports_of_the_container() {
             (8444, ("internal", true)),
             (8012, ("activator", false)),
             (8013, ("activator", false)),
+            (8112, ("activator", true)),
         ];
         assert_eq!(open, BTreeMap::from(expected));
         let mut numbers: BTreeSet<u64> = open.into_keys().collect();

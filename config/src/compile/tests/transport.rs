@@ -1,7 +1,7 @@
 //! TLS, PROXY protocol and redirects to https: what is taken in, and what is refused where.
 
 use super::*;
-use crate::revision::Protocol;
+use crate::revision::{Authorities, Protocol};
 use crate::settings::{Audience, UnknownName};
 
 /// The problems of a listener with these keys.
@@ -98,7 +98,9 @@ revisions:
     let revision = compiled.snapshot.revisions().next();
     let tls = revision.and_then(|revision| revision.tls.as_ref());
     let ca = tls.and_then(|tls| tls.ca.as_ref());
-    let ca = ca.expect("it has authorities");
+    let Some(Authorities::File(ca)) = ca else {
+        panic!("no file of authorities: {ca:?}");
+    };
     assert_eq!(ca.path.to_str(), Some("/etc/tidegate/ca.pem"));
 }
 

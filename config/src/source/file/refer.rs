@@ -40,6 +40,7 @@ fn of_endpoints(tls: &EndpointTls) -> Vec<&Text> {
 mod tests {
     use super::*;
     use crate::fragment::{Content, Fragment, Origin};
+    use crate::revision::Authorities;
     use crate::settings::FileRef;
     use crate::{Compiler, parse};
 
@@ -74,7 +75,9 @@ revisions:
         }
         let revisions = compiled.snapshot.revisions();
         for tls in revisions.filter_map(|revision| revision.tls.as_ref()) {
-            files.extend(tls.ca.clone());
+            if let Some(Authorities::File(file)) = &tls.ca {
+                files.push(file.clone());
+            }
             let (cert, key) = &**tls.client_cert.as_ref().expect("it has one");
             files.extend([cert.clone(), key.clone()]);
         }

@@ -7,7 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use config::problem::Problem;
-use config::revision::{EndpointTls, Key, Protocol};
+use config::revision::{Authorities, EndpointTls, Inside, Key, Protocol};
+use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
@@ -15,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::files::{self, Pair};
+use super::inside::{self, ByIdentity};
 use super::provider;
 use super::stream::TlsStream;
 
@@ -30,10 +32,28 @@ pub struct Dialer {
 #[derive(Debug, PartialEq, Eq)]
 struct Material {
     server_name: Option<Arc<str>>,
-    /// `None` = those of the system.
-    authorities: Option<Vec<CertificateDer<'static>>>,
+    authorities: Trusted,
     ours: Option<Pair>,
     protocol: Protocol,
+    inside: Option<Inside>,
+}
+
+/// Authorities as they were read.
+#[derive(Debug, PartialEq, Eq)]
+enum Trusted {
+    System,
+    File(Vec<CertificateDer<'static>>),
+    Text(Arc<inside::Authorities>),
+}
+
+impl Trusted {
+    fn read(ca: Option<&Authorities>) -> Result<Trusted, Vec<Problem>> {
+        Ok(match ca {
+            None => Trusted::System,
+            Some(Authorities::File(file)) => Trusted::File(files::certificates(file)?),
+            Some(Authorities::Pem(pem)) => Trusted::Text(inside::Authorities::read(pem)),
+        })
+    }
 }
 
 /// What endpoints with a host name are called, by the addresses that it stands for now.
@@ -73,8 +93,7 @@ impl Dialer {
     ) -> Result<Arc<Dialer>, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut note = |more: Vec<Problem>| problems.extend(more);
-        let authorities = tls.ca.as_ref().map(files::certificates).transpose();
-        let authorities = authorities.map_err(&mut note).ok();
+        let authorities = Trusted::read(tls.ca.as_ref()).map_err(&mut note).ok();
         let ours = tls.client_cert.as_deref();
         let ours = ours.map(|(cert, key)| Pair::read(cert, key)).transpose();
         let ours = ours.map_err(&mut note).ok();
@@ -86,6 +105,7 @@ impl Dialer {
             authorities,
             ours,
             protocol,
+            inside: tls.inside.as_deref().cloned(),
         };
         if let Some(same) = before.filter(|before| before.material == material) {
             return Ok(same.clone());
@@ -96,6 +116,13 @@ impl Dialer {
             material,
             hosts: before.map_or_else(Arc::default, |before| before.hosts.clone()),
         }))
+    }
+
+    /// Where an endpoint that is known by this address speaks TLS.
+    #[must_use]
+    pub fn target(&self, address: SocketAddr) -> SocketAddr {
+        let port = self.material.inside.as_ref().map(|inside| inside.port);
+        SocketAddr::new(address.ip(), port.unwrap_or(address.port()))
     }
 
     /// Where to say which addresses have a host name.
@@ -141,23 +168,23 @@ impl Dialer {
 
 impl Material {
     fn config(&self, key: &Key, tls: &EndpointTls) -> Result<ClientConfig, Vec<Problem>> {
-        let roots = match (&tls.ca, &self.authorities) {
-            (Some(ca), Some(all)) => Arc::new(files::roots(ca, all)?),
-            _ => system_roots(),
+        let roots = self.roots(key, tls)?;
+        let versions: &[_] = match &self.inside {
+            Some(_) => &[&rustls::version::TLS13],
+            None => rustls::ALL_VERSIONS,
         };
-        if roots.is_empty() {
-            tracing::warn!(
-                revision = %key,
-                "the system trusts no authority, so no endpoint will be trusted: write `tls.ca`"
-            );
-        }
         let builder = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(rustls::ALL_VERSIONS)
+            .with_protocol_versions(versions)
             .map_err(|error| {
                 let problem = format!("revision {key}: TLS cannot be set up: {error}");
                 vec![Problem::of_file("", problem, "report this".to_owned())]
             })?;
-        let builder = builder.with_root_certificates(roots);
+        let builder = match &self.inside {
+            Some(inside) => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(ByIdentity::new(roots, inside))),
+            None => builder.with_root_certificates(roots),
+        };
         let mut config = match (&tls.client_cert, &self.ours) {
             (Some(written), Some(pair)) => {
                 let (cert, key) = &**written;
@@ -170,7 +197,35 @@ impl Material {
             Protocol::Http1 => b"http/1.1".to_vec(),
             Protocol::H2c => b"h2".to_vec(),
         }];
+        if self.inside.is_some() {
+            // All pods are asked for by one name, and none takes another's tickets.
+            config.resumption = Resumption::disabled();
+        }
         Ok(config)
+    }
+
+    fn roots(&self, key: &Key, tls: &EndpointTls) -> Result<Arc<RootCertStore>, Vec<Problem>> {
+        let roots = match (&self.authorities, &tls.ca) {
+            (Trusted::Text(authorities), _) => Arc::clone(&authorities.roots),
+            (Trusted::File(all), Some(Authorities::File(file))) => {
+                Arc::new(files::roots(file, all)?)
+            }
+            _ => system_roots(),
+        };
+        match &self.authorities {
+            Trusted::Text(_) if roots.is_empty() => {
+                let problem = "no authority that is to be trusted can be read".to_owned();
+                let hint = "give at least one certificate in PEM".to_owned();
+                let origin = format!("revision {key}");
+                return Err(vec![Problem::of_file(&origin, problem, hint)]);
+            }
+            _ if roots.is_empty() => tracing::warn!(
+                revision = %key,
+                "the system trusts no authority, so no endpoint will be trusted: write `tls.ca`"
+            ),
+            _ => {}
+        }
+        Ok(roots)
     }
 }
 

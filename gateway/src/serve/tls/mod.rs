@@ -4,6 +4,7 @@ pub mod accept;
 pub mod endpoint;
 mod files;
 pub(crate) mod identity;
+mod inside;
 pub mod names;
 pub mod server;
 pub mod share;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use config::settings::Audience;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -10,7 +11,7 @@ use super::store::Store;
 
 /// The certificates of a listener by name: those that came with routes, then those that were
 /// written; of each an exact one, else the longest wildcard; else the default, which is also for
-/// clients that name nothing.
+/// clients that name nothing. Routes may bring a default of their own.
 #[derive(Debug)]
 pub(super) struct ByName {
     from_routes: Option<FromRoutes>,
@@ -21,10 +22,20 @@ pub(super) struct ByName {
 }
 
 /// Where those are that come with routes, and for which audience.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct FromRoutes {
     pub store: Arc<Store>,
-    pub internal: bool,
+    pub audience: Audience,
+}
+
+impl Default for FromRoutes {
+    /// None.
+    fn default() -> FromRoutes {
+        FromRoutes {
+            store: Arc::default(),
+            audience: Audience::Public,
+        }
+    }
 }
 
 impl ByName {
@@ -66,10 +77,14 @@ impl ByName {
         self.named(name).or_else(|| self.default.clone())
     }
 
+    /// The certificate for who asks for no name.
+    fn nameless(&self) -> Option<Arc<CertifiedKey>> {
+        self.from_routes("*").or_else(|| self.default.clone())
+    }
+
     fn named(&self, name: &str) -> Option<Arc<CertifiedKey>> {
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-        let from_routes = self.from_routes.as_ref();
-        let from_routes = from_routes.and_then(|from| from.store.find(&name, from.internal));
+        let from_routes = self.from_routes(&name);
         if from_routes.is_some() {
             return from_routes;
         }
@@ -78,7 +93,13 @@ impl ByName {
         }
         let suffixes = name.match_indices('.').map(|(at, _)| &name[at + 1..]);
         let mut wildcards = suffixes.filter_map(|suffix| self.wildcards.get(suffix));
-        wildcards.next().cloned()
+        let wildcard = wildcards.next().cloned();
+        wildcard.or_else(|| self.from_routes("*"))
+    }
+
+    fn from_routes(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        let from = self.from_routes.as_ref()?;
+        from.store.find(name, from.audience)
     }
 }
 
@@ -86,15 +107,52 @@ impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         match hello.server_name() {
             Some(name) => self.find(name),
-            None => self.default.clone(),
+            None => self.nameless(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use config::source::Origin;
+    use config::source::feed::Certificate;
+
     use super::super::testing::{Authority, certified};
     use super::*;
+
+    #[test]
+    fn whoever_asks_an_activator_for_whatever_gets_what_is_for_everybody() {
+        let store = Arc::new(Store::default());
+        let authority = Authority::new();
+        let pair = authority.issue(&["kn-routing"]);
+        let brought = Certificate {
+            hosts: vec!["*".into()],
+            audience: Audience::Activator,
+            chain: pair.cert.as_bytes().into(),
+            key: pair.key.as_bytes().into(),
+        };
+        let origin = Origin::Kubernetes("secret a/b".into());
+        store.replace(&origin, &[brought]).unwrap();
+        let names = |audience, default| {
+            let store = store.clone();
+            ByName::new(Some(FromRoutes { store, audience }), default)
+        };
+        let activator = names(Audience::Activator, None);
+        assert!(activator.knows("data-plane.knative.dev") && activator.knows("a"));
+        assert!(activator.nameless().is_some());
+        for audience in [Audience::Public, Audience::Internal] {
+            let others = names(audience, None);
+            assert!(!others.knows("data-plane.knative.dev") && others.nameless().is_none());
+        }
+        // What was written by name goes before it, the default after it.
+        let (own, default) = (certified(&pair), certified(&pair));
+        let mut both = names(Audience::Activator, Some(default.clone()));
+        both.add("own.test", &own);
+        assert!(Arc::ptr_eq(&both.find("own.test").unwrap(), &own));
+        assert!(!Arc::ptr_eq(&both.find("b.test").unwrap(), &default));
+        store.replace(&origin, &[]).unwrap();
+        assert!(Arc::ptr_eq(&both.nameless().unwrap(), &default));
+    }
 
     #[test]
     fn exact_goes_before_the_longest_wildcard_and_that_before_the_default() {

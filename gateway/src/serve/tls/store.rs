@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use config::settings::Audience;
 use config::source::Origin;
 use config::source::feed::Certificate;
 use rustls::pki_types::pem::PemObject;
@@ -17,6 +18,7 @@ use super::provider;
 pub struct Store {
     public: Names,
     internal: Names,
+    activator: Names,
     /// What is in use, by who brought it.
     brought: Mutex<HashMap<Origin, Vec<Brought>>>,
 }
@@ -57,7 +59,7 @@ impl Store {
         }
         // New ones first: no name is without a certificate in between.
         for brought in &next {
-            self.names(&brought.said)
+            self.names(brought.said.audience)
                 .add(&brought.said.hosts, &brought.certified);
         }
         let before = match next.is_empty() {
@@ -65,27 +67,23 @@ impl Store {
             false => all.insert(origin.clone(), next),
         };
         for brought in before.iter().flatten() {
-            self.names(&brought.said)
+            self.names(brought.said.audience)
                 .remove(&brought.said.hosts, &brought.certified);
         }
         Ok(())
     }
 
-    /// The certificate for a name in lower case, exact or by the longest wildcard.
-    pub(super) fn find(&self, name: &str, internal: bool) -> Option<Arc<CertifiedKey>> {
-        let names = if internal {
-            &self.internal
-        } else {
-            &self.public
-        };
-        names.find(name)
+    /// The certificate for a name in lower case, exact or by the longest wildcard; for `*`, the one
+    /// for whoever has no other.
+    pub(super) fn find(&self, name: &str, audience: Audience) -> Option<Arc<CertifiedKey>> {
+        self.names(audience).find(name)
     }
 
-    fn names(&self, of: &Certificate) -> &Names {
-        if of.internal {
-            &self.internal
-        } else {
-            &self.public
+    fn names(&self, of: Audience) -> &Names {
+        match of {
+            Audience::Public => &self.public,
+            Audience::Internal => &self.internal,
+            Audience::Activator => &self.activator,
         }
     }
 }
@@ -151,12 +149,20 @@ mod tests {
     use super::*;
 
     fn certificate(hosts: &[&str], internal: bool) -> Certificate {
+        let audience = audience(internal);
         let pair = Authority::new().issue(hosts);
         Certificate {
             hosts: hosts.iter().map(|host| (*host).into()).collect(),
-            internal,
+            audience,
             chain: pair.cert.as_bytes().into(),
             key: pair.key.as_bytes().into(),
+        }
+    }
+
+    fn audience(internal: bool) -> Audience {
+        match internal {
+            true => Audience::Internal,
+            false => Audience::Public,
         }
     }
 
@@ -174,7 +180,7 @@ mod tests {
             certificate(&["a.test"], true),
         ];
         store.replace(&origin("one"), &all).unwrap();
-        let found = |name: &str, internal| store.find(name, internal);
+        let found = |name: &str, internal| store.find(name, audience(internal));
         let exact = found("a.test", false).unwrap();
         let other = found("x.test", false).unwrap();
         let longest = found("x.b.test", false).unwrap();
@@ -195,13 +201,16 @@ mod tests {
         store
             .replace(&origin("one"), std::slice::from_ref(&old))
             .unwrap();
-        let first = store.find("a.test", false).unwrap();
+        let first = store.find("a.test", Audience::Public).unwrap();
         store
             .replace(&origin("two"), std::slice::from_ref(&new))
             .unwrap();
-        assert!(Arc::ptr_eq(&first, &store.find("a.test", false).unwrap()));
+        assert!(Arc::ptr_eq(
+            &first,
+            &store.find("a.test", Audience::Public).unwrap()
+        ));
         store.replace(&origin("one"), &[]).unwrap();
-        let second = store.find("a.test", false).unwrap();
+        let second = store.find("a.test", Audience::Public).unwrap();
         assert!(!Arc::ptr_eq(&first, &second));
         // The same pair for another name stays as it is.
         let wider = Certificate {
@@ -209,9 +218,12 @@ mod tests {
             ..new
         };
         store.replace(&origin("two"), &[wider]).unwrap();
-        assert!(Arc::ptr_eq(&second, &store.find("b.test", false).unwrap()));
+        assert!(Arc::ptr_eq(
+            &second,
+            &store.find("b.test", Audience::Public).unwrap()
+        ));
         store.replace(&origin("two"), &[]).unwrap();
-        assert!(store.find("a.test", false).is_none());
+        assert!(store.find("a.test", Audience::Public).is_none());
     }
 
     #[test]
@@ -242,8 +254,8 @@ mod tests {
             };
             let error = store.replace(&origin("one"), &[bad]).unwrap_err();
             assert!(error.contains(said), "{error}");
-            assert!(store.find("a.test", false).is_some());
-            assert!(store.find("b.test", false).is_none());
+            assert!(store.find("a.test", Audience::Public).is_some());
+            assert!(store.find("b.test", Audience::Public).is_none());
         }
     }
 }

@@ -4,6 +4,7 @@ mod actors;
 mod both;
 mod breaking;
 mod ingress;
+mod internal_tls;
 mod observed;
 mod revisions;
 mod scale;

@@ -19,6 +19,7 @@ gateway:
     - {address: '127.0.0.1:0'}
     - {address: '127.0.0.1:0', audience: internal}
     - {address: '127.0.0.1:0', audience: activator}
+    - {address: '127.0.0.1:0', audience: activator, tls: {fromRoutes: true}}
     - {address: '127.0.0.1:0', tls: {fromRoutes: true}}
 ";
 

@@ -50,7 +50,10 @@ async fn roles_allow_what_the_gateway_asks_and_no_write_that_it_never_makes() {
     // Keys of certificates, and nothing else that is secret.
     let secrets = requests.iter().filter(|seen| seen.resource == "secrets");
     let queries: Vec<_> = secrets.map(|seen| &seen.query).collect();
-    let only = |query: &&String| query.contains("fieldSelector=type%3Dkubernetes.io%2Ftls");
+    let only = |query: &&String| {
+        query.contains("fieldSelector=type%3Dkubernetes.io%2Ftls")
+            || query.contains("fieldSelector=metadata.name%3Drouting-serving-certs")
+    };
     assert!(
         !queries.is_empty() && queries.iter().all(only),
         "{queries:?}"

@@ -41,7 +41,7 @@ pub(super) fn launch(overlay: &Overlay, api: &Api, kourier: &str) -> Launch {
     for (name, text) in files(overlay) {
         let text = text.replace("wait: 45s", "wait: 0s");
         let text = text.replace(KOURIER, if kourier.is_empty() { KOURIER } else { kourier });
-        let text = ["8080", "8081", "8443", "8444", "8012", "8013"]
+        let text = ["8080", "8081", "8443", "8444", "8012", "8013", "8112"]
             .iter()
             .fold(text, |text, port| {
                 text.replace(&format!("0.0.0.0:{port}"), "127.0.0.1:0")

@@ -2,6 +2,7 @@
 //! need, never the object itself.
 
 mod endpoints;
+mod internal_tls;
 mod revision;
 mod service;
 
@@ -15,9 +16,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use self::endpoints::Endpoints;
+use self::internal_tls::InternalTls;
 use crate::revision::Key;
 use crate::source::feed::Addresses;
 
+pub(super) use internal_tls::{BUNDLE, Trust};
 pub(super) use revision::{Limits, Object as RevisionObject, Revision};
 pub(super) use service::{Kind as ServiceKind, Port, Service};
 
@@ -42,6 +45,8 @@ pub(super) enum Change {
     Endpoints(Key),
     Revision(Key),
     Secret(Key),
+    /// How pods of Knative's revisions are spoken to.
+    Trust,
 }
 
 /// A certificate and its key, as PEM texts.
@@ -71,6 +76,20 @@ pub(super) struct Cluster {
     /// Of a revision, the Service of its pods.
     private: HashMap<Key, Key>,
     secrets: HashMap<Key, Secret>,
+    internal_tls: InternalTls,
+}
+
+impl Secret {
+    fn of(object: &core::Secret) -> Secret {
+        let part = |name: &str| {
+            let part = object.data.as_ref().and_then(|data| data.get(name));
+            part.map_or(Arc::default(), |bytes| bytes.0.as_slice().into())
+        };
+        Secret {
+            chain: part("tls.crt"),
+            key: part("tls.key"),
+        }
+    }
 }
 
 impl Cluster {
@@ -84,6 +103,7 @@ impl Cluster {
             revisions: HashMap::new(),
             private: HashMap::new(),
             secrets: HashMap::new(),
+            internal_tls: InternalTls::default(),
         }
     }
 
@@ -211,14 +231,7 @@ impl Cluster {
 
     pub(super) fn put_secret(&mut self, object: &core::Secret) -> Change {
         let key = self.key_of(&object.metadata);
-        let part = |name: &str| {
-            let part = object.data.as_ref().and_then(|data| data.get(name));
-            part.map_or(Arc::default(), |bytes| bytes.0.as_slice().into())
-        };
-        let secret = Secret {
-            chain: part("tls.crt"),
-            key: part("tls.key"),
-        };
+        let secret = Secret::of(object);
         match self.secrets.insert(key.clone(), secret.clone()) {
             Some(before) if before == secret => Change::Nothing,
             Some(_) | None => Change::Secret(key),
@@ -230,6 +243,56 @@ impl Cluster {
             Some(_) => Change::Secret(key.clone()),
             None => Change::Nothing,
         }
+    }
+
+    /// Whether Knative's parts speak TLS among themselves.
+    pub(super) fn enable_internal_tls(&mut self, enabled: bool) -> Change {
+        of_trust(self.internal_tls.enable(enabled))
+    }
+
+    /// The Secret that Knative's activator has for that; any other is passed over.
+    pub(super) fn put_internal_secret(&mut self, object: &core::Secret) -> Change {
+        let key = self.key_of(&object.metadata);
+        if !self.is_internal_secret(&key) {
+            return Change::Nothing;
+        }
+        let ca = object.data.as_ref().and_then(|data| data.get("ca.crt"));
+        let ca = ca.map_or(&[][..], |ca| &ca.0);
+        of_trust(self.internal_tls.put_secret(Secret::of(object), ca))
+    }
+
+    pub(super) fn remove_internal_secret(&mut self, key: &Key) -> Change {
+        of_trust(self.is_internal_secret(key) && self.internal_tls.remove_secret())
+    }
+
+    fn is_internal_secret(&self, key: &Key) -> bool {
+        key.namespace == self.landmarks.activator.namespace && *key.name == *internal_tls::SECRET
+    }
+
+    /// Its name, and whether it is there.
+    pub(super) fn internal_secret(&self) -> (Key, bool) {
+        let key = Key {
+            namespace: Arc::clone(&self.landmarks.activator.namespace),
+            name: internal_tls::SECRET.into(),
+        };
+        (key, self.internal_tls.has_secret())
+    }
+
+    /// A ConfigMap of Knative's namespace holds authorities, or not any more.
+    pub(super) fn put_bundle(&mut self, name: &str, object: Option<&core::ConfigMap>) -> Change {
+        of_trust(match object {
+            Some(object) => self.internal_tls.put_bundle(name, object),
+            None => self.internal_tls.remove_bundle(name),
+        })
+    }
+
+    pub(super) fn trust(&self) -> &Trust {
+        self.internal_tls.trust()
+    }
+
+    /// Whether activators speak TLS, and what they show, unless it is not there.
+    pub(super) fn shown_inside(&self) -> (bool, Option<&Secret>) {
+        (self.internal_tls.is_enabled(), self.internal_tls.shown())
     }
 
     pub(super) fn service(&self, key: &Key) -> Option<&Service> {
@@ -328,6 +391,13 @@ impl Cluster {
 
     pub(super) fn secret_keys(&self) -> impl Iterator<Item = &Key> {
         self.secrets.keys()
+    }
+}
+
+fn of_trust(changed: bool) -> Change {
+    match changed {
+        true => Change::Trust,
+        false => Change::Nothing,
     }
 }
 

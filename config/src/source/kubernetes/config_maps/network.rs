@@ -14,7 +14,7 @@ const ADDRESSABLE: &str = "enable-mesh-pod-addressability";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
     /// `system-internal-tls`, else the older `internal-encryption`: pods and activators speak TLS
-    /// among themselves. Without effect: requests go to pods in clear.
+    /// among themselves, so requests go to pods over it.
     pub system_internal_tls: bool,
     /// `mesh-compatibility-mode`. Pods are always asked themselves whether they can serve, as in
     /// `auto`; the others have no effect.
@@ -56,11 +56,6 @@ impl Network {
     pub(super) fn unheeded(&self) -> Vec<Unheeded> {
         let pods = "pods are asked at their own addresses";
         let said = [
-            (
-                self.system_internal_tls,
-                SYSTEM_INTERNAL_TLS,
-                "requests go to pods in clear",
-            ),
             (self.mesh != Mesh::Auto, MESH, pods),
             (self.mesh_pod_addressability, ADDRESSABLE, pods),
         ];

@@ -104,11 +104,8 @@ fn words_are_read_in_any_case_and_unknown_ones_refused() {
         ],
     );
     assert_eq!(network.network.mesh, Mesh::Disabled);
-    let keys = [
-        "enable-mesh-pod-addressability",
-        "mesh-compatibility-mode",
-        "system-internal-tls",
-    ];
+    let keys = ["enable-mesh-pod-addressability", "mesh-compatibility-mode"];
+    assert!(network.network.system_internal_tls);
     assert_eq!(unheeded(&network), keys);
     assert_eq!(
         refused("config-network", &[("mesh-compatibility-mode", "maybe")]),

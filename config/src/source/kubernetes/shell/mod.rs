@@ -53,6 +53,8 @@ const GOODBYE: Duration = Duration::from_secs(6);
 const KEPT_BY_OTHERS: &str = "endpoints.kubernetes.io/managed-by!=endpoint-controller";
 /// Secrets that hold certificates.
 const CERTIFICATES: &str = "type=kubernetes.io/tls";
+/// The one of Knative's own activator, which is of no such type where Knative's manifests made it.
+const INTERNAL_CERTIFICATE: &str = "metadata.name=routing-serving-certs";
 
 pub(super) struct Shell {
     state: State,
@@ -117,6 +119,7 @@ impl Shell {
             Kind::Revision,
             Kind::Secret,
             Kind::ConfigMap,
+            Kind::InternalSecret,
         ];
         Shell {
             state: State::new(identity.clone(), check_template),
@@ -353,6 +356,12 @@ impl Shell {
     }
 
     fn certify(&mut self) {
+        if let Some((secret, certificates)) = self.state.take_certificate_inside() {
+            let origin = Origin::Kubernetes(format!("secret {secret}").into());
+            if let Err(error) = self.feed.certificates(&origin, &certificates) {
+                tracing::warn!(%secret, error, "certificate refused: the one before is still used");
+            }
+        }
         for (ingress, certificates) in self.state.take_certificates() {
             let origin = Origin::Kubernetes(format!("ingress {ingress}").into());
             if let Err(error) = self.feed.certificates(&origin, &certificates) {
@@ -424,6 +433,10 @@ async fn watch_all(client: Client, system_namespace: String, events: mpsc::Sende
         fields: Some(CERTIFICATES),
         ..plan.clone()
     };
+    let internal = Plan {
+        fields: Some(INTERNAL_CERTIFICATE),
+        ..plan.clone()
+    };
     let maps = plan.clone();
     let api = || client.clone();
     tokio::join!(
@@ -467,6 +480,13 @@ async fn watch_all(client: Client, system_namespace: String, events: mpsc::Sende
             Kind::ConfigMap,
             maps,
             Object::ConfigMap,
+            events.clone()
+        ),
+        watch::<core::Secret>(
+            Api::namespaced(api(), &system_namespace),
+            Kind::InternalSecret,
+            internal,
+            Object::InternalSecret,
             events.clone()
         ),
         watch::<core::Secret>(

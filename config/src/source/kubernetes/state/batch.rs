@@ -94,8 +94,13 @@ impl State {
         let service = self.cluster.service(&key).filter(
             |service| matches!(&service.kind, ServiceKind::Public { revision } if *revision == key),
         );
-        let backend =
-            service.and_then(|service| Backend::of_revision(&key, service, &self.cluster));
+        let backend = service.map(|service| Backend::of_revision(&key, service, &self.cluster));
+        let backend = match backend {
+            // It stays as it is.
+            Some(Err(Untranslated::Failed(_))) => return,
+            Some(Err(Untranslated::NotYet(_))) | None => None,
+            Some(Ok(backend)) => Some(backend),
+        };
         if backend.is_some() || self.uses.is_placed(&key) {
             let backend = backend.as_ref().map(|backend| (backend, false));
             self.uses.edit(&mut batch.edits, &key, None, backend);

@@ -1,8 +1,11 @@
 //! Certificates that come with ingresses. They are handed out before the routes, and taken back
 //! after them.
 
+use std::sync::Arc;
+
 use super::{Standing, State};
 use crate::revision::Key;
+use crate::settings::Audience;
 use crate::source::feed::Certificate;
 use crate::source::kubernetes::translate::certificates;
 
@@ -57,6 +60,29 @@ impl State {
                 Some((key, now))
             }
         }
+    }
+
+    /// What listeners of activators are to show, if it is something else than before, and the Secret
+    /// that it comes from. What is used goes on while it is missing.
+    pub(in super::super) fn take_certificate_inside(&mut self) -> Option<(Key, Vec<Certificate>)> {
+        if !self.synced {
+            return None;
+        }
+        let now = match self.cluster.shown_inside() {
+            (true, None) => return None,
+            (_, shown) => shown.map(|secret| Certificate {
+                hosts: vec!["*".into()],
+                audience: Audience::Activator,
+                chain: Arc::clone(&secret.chain),
+                key: Arc::clone(&secret.key),
+            }),
+        };
+        if self.certified_inside == now {
+            return None;
+        }
+        self.certified_inside.clone_from(&now);
+        let (secret, _) = self.cluster.internal_secret();
+        Some((secret, now.into_iter().collect()))
     }
 
     /// The certificates of an ingress cannot be used: it waits for others.

@@ -8,6 +8,7 @@ mod arrival;
 mod batch;
 mod certificates;
 mod entry;
+mod maps;
 mod uses;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -19,7 +20,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use self::entry::Entry;
 use self::uses::Uses;
 use super::cluster::{Change, Cluster, Landmarks, RevisionObject, ServiceKind, missing};
-use super::config_maps::{self, CheckTemplate, Data, Settings};
+use super::config_maps::{CheckTemplate, Settings};
 use super::conflict::{Arrival, Hosts};
 use super::ingress::Ingress;
 use super::status::{Balancers, Standing, Status};
@@ -39,6 +40,8 @@ pub(super) enum Kind {
     Revision,
     Secret,
     ConfigMap,
+    /// The one Secret of Knative's own activator, of whatever type.
+    InternalSecret,
 }
 
 /// An object as it is now.
@@ -51,6 +54,7 @@ pub(super) enum Object {
     Revision(Box<RevisionObject>),
     Secret(Box<core::Secret>),
     ConfigMap(Box<core::ConfigMap>),
+    InternalSecret(Box<core::Secret>),
 }
 
 /// Who we are.
@@ -101,6 +105,8 @@ pub(super) struct State {
     /// What was handed out for ingresses that have certificates, and those for which it may have
     /// to be something else.
     certified: HashMap<Key, Vec<Certificate>>,
+    /// What was handed out for the listeners of activators.
+    certified_inside: Option<Certificate>,
     uncertified: BTreeSet<Key>,
     /// Revisions that may have come, gone or changed.
     unplaced: BTreeSet<Key>,
@@ -135,6 +141,7 @@ impl State {
             dirty: BTreeSet::new(),
             alone: BTreeSet::new(),
             certified: HashMap::new(),
+            certified_inside: None,
             uncertified: BTreeSet::new(),
             unplaced: BTreeSet::new(),
             removed: BTreeMap::new(),
@@ -166,6 +173,7 @@ impl State {
                 self.put_map(object);
                 Change::Nothing
             }
+            Object::InternalSecret(object) => self.cluster.put_internal_secret(object),
         };
         self.follow(change);
         self.cluster.key_of(object.metadata())
@@ -185,10 +193,10 @@ impl State {
             Kind::Revision => self.cluster.remove_revision(key),
             Kind::Secret => self.cluster.remove_secret(key),
             Kind::ConfigMap => {
-                self.maps.remove(key);
-                self.take_map(&key.name, None);
+                self.remove_map(key);
                 Change::Nothing
             }
+            Kind::InternalSecret => self.cluster.remove_internal_secret(key),
         };
         self.follow(change);
     }
@@ -203,6 +211,10 @@ impl State {
             Kind::Revision => missing(self.cluster.revision_keys(), listed),
             Kind::Secret => missing(self.cluster.secret_keys(), listed),
             Kind::ConfigMap => missing(self.maps.iter(), listed),
+            Kind::InternalSecret => {
+                let (key, is_there) = self.cluster.internal_secret();
+                missing(is_there.then_some(&key).into_iter(), listed)
+            }
         };
         for key in gone {
             self.remove(kind, &key);
@@ -222,27 +234,6 @@ impl State {
         for arrival in arrivals {
             self.claim(&arrival.ingress);
         }
-    }
-
-    fn put_map(&mut self, object: &core::ConfigMap) {
-        let key = self.cluster.key_of(&object.metadata);
-        if config_maps::NAMES.contains(&&*key.name) {
-            let nothing = Data::new();
-            self.take_map(&key.name, Some(object.data.as_ref().unwrap_or(&nothing)));
-            self.maps.insert(key);
-        }
-    }
-
-    fn take_map(&mut self, name: &str, data: Option<&Data>) {
-        match self.settings.take(name, data) {
-            Ok(changed) => self.settings_changed |= changed,
-            Err(error) => tracing::warn!(%error, "what the map said before still holds"),
-        }
-    }
-
-    /// What ConfigMaps say, if it is something else than before.
-    pub(super) fn take_settings(&mut self) -> Option<Settings> {
-        std::mem::take(&mut self.settings_changed).then(|| self.settings.clone())
     }
 
     fn follow(&mut self, change: Change) {
@@ -272,6 +263,7 @@ impl State {
                 self.uncertified
                     .extend(users.into_iter().flatten().cloned());
             }
+            Change::Trust => self.follow_trust(),
         }
     }
 
@@ -424,6 +416,7 @@ impl Object {
             Object::Revision(object) => &object.metadata,
             Object::Secret(object) => &object.metadata,
             Object::ConfigMap(object) => &object.metadata,
+            Object::InternalSecret(object) => &object.metadata,
         }
     }
 }

@@ -98,6 +98,13 @@ impl World {
     }
 
     fn certify(&mut self, state: &mut State) {
+        if let Some((secret, certificates)) = state.take_certificate_inside() {
+            let name = format!("secret {secret}");
+            match certificates.first() {
+                Some(first) => self.certificates.insert(name, format!("{first:?}")),
+                None => self.certificates.remove(&name),
+            };
+        }
         for (key, certificates) in state.take_certificates() {
             if certificates
                 .iter()
@@ -299,6 +306,7 @@ fn remove(state: &mut State, what: &str) {
         "Service" => Kind::Service,
         "EndpointSlice" => Kind::Slice,
         "Revision" => Kind::Revision,
+        "ConfigMap" => Kind::ConfigMap,
         _ => panic!("unknown kind {kind}"),
     };
     state.remove(kind, &super::key(namespace, name));

@@ -54,6 +54,9 @@ pub(super) fn object(value: Value) -> Object {
         "EndpointSlice" => Object::Slice(read(value)),
         "Endpoints" => Object::Endpoints(read(value)),
         "Revision" => Object::Revision(read(value)),
+        "Secret" if value["metadata"]["name"] == "routing-serving-certs" => {
+            Object::InternalSecret(read(value))
+        }
         "Secret" => Object::Secret(read(value)),
         "ConfigMap" => Object::ConfigMap(read(value)),
         _ => panic!("unknown kind {kind}"),

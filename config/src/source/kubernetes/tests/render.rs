@@ -1,7 +1,7 @@
 //! Documents as the text people would have written, for the expectations of cases.
 
 use crate::document::{At, Document, Pairs, Protocol, Revision, Route, Rule, Target, Visibility};
-use crate::revision::Fed;
+use crate::revision::{Authorities, Fed};
 
 /// What no plain YAML word needs: quotes.
 fn word(text: &str) -> String {
@@ -154,6 +154,21 @@ pub(super) fn revision(out: &mut String, revision: &Revision) {
         }
         Some(Fed { knative: None }) => out.push_str("    # fed: endpoints of a Service\n"),
         None => {}
+    }
+    if let Some(tls) = revision.fed_tls.as_deref()
+        && let Some(inside) = &tls.inside
+    {
+        let asked = tls.server_name.as_deref().unwrap_or_default();
+        let trusted = match &tls.ca {
+            Some(Authorities::Pem(pem)) => String::from_utf8_lossy(pem.as_ref())
+                .trim_end()
+                .replace('\n', " "),
+            _ => "those of the system".to_owned(),
+        };
+        let (identity, port) = (&inside.identity, inside.port);
+        out.push_str(&format!(
+            "    # over TLS at port {port}: asks for {asked}, expects {identity}, trusts {trusted}\n"
+        ));
     }
 }
 

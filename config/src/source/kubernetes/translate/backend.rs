@@ -6,9 +6,11 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{Untranslated, Work, not_yet, text};
 use crate::document::{self, At, DurationText, Protocol, Queue};
-use crate::revision::{Fed, Key, Knative};
+use crate::revision::{Authorities, EndpointTls, Fed, Inside, Key, Knative};
 use crate::source::feed::Addresses;
-use crate::source::kubernetes::cluster::{Cluster, Limits, Port, Revision, Service, ServiceKind};
+use crate::source::kubernetes::cluster::{
+    Cluster, Limits, Port, Revision, Service, ServiceKind, Trust,
+};
 use crate::source::kubernetes::ingress::{Split, port_text};
 
 /// The port of an `ExternalName` Service that does not list what is asked for by name.
@@ -17,6 +19,12 @@ const EXTERNAL_PORT: u16 = 80;
 const PLAIN_WAIT: &str = "5s";
 /// Knative's activator keeps so many requests waiting for a revision.
 const KNATIVE_DEPTH: i64 = 10_000;
+/// What the servers of Knative's data plane are asked for by name.
+const DATA_PLANE: &str = "data-plane.knative.dev";
+/// Where queue-proxies speak TLS, whatever they speak.
+const TLS_PORT: u16 = 8112;
+const NO_AUTHORITY: &str = "system-internal-tls is enabled and there is no authority to trust: neither `ca.crt` \
+     in the Secret routing-serving-certs nor a certificate in a ConfigMap labelled networking.knative.dev/trust-bundle";
 
 /// A revision as an ingress asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +38,12 @@ pub(in super::super) struct Backend {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) enum Source {
     /// The pods of a Knative revision of the same name.
-    Knative { limits: Limits, knative: Knative },
+    Knative {
+        limits: Limits,
+        knative: Knative,
+        /// PEM of the authorities of its pods; `None` = they are spoken to in clear.
+        authorities: Option<Arc<[u8]>>,
+    },
     /// A port of a Service, by the name that slices use.
     Plain { service: Key, port: Box<str> },
     /// A name outside of what Kubernetes watches.
@@ -63,9 +76,7 @@ impl Work<'_> {
                 port: external_port(port, &split.service_port),
             }),
             ServiceKind::Public { revision } => {
-                let Some(backend) = Backend::of_revision(revision, service, self.cluster) else {
-                    return not_yet(format!("Revision {revision} is missing"));
-                };
+                let backend = Backend::of_revision(revision, service, self.cluster)?;
                 let name = revision.name.to_string();
                 self.done.backends.insert(revision.clone(), backend);
                 return Ok(name);
@@ -118,11 +129,22 @@ impl Backend {
         revision: &Key,
         service: &Service,
         cluster: &Cluster,
-    ) -> Option<Backend> {
-        let Revision { limits, knative } = cluster.revision(revision)?.clone();
+    ) -> Result<Backend, Untranslated> {
+        let Some(Revision { limits, knative }) = cluster.revision(revision).cloned() else {
+            return not_yet(format!("Revision {revision} is missing"));
+        };
+        let authorities = match cluster.trust() {
+            Trust::Clear => None,
+            Trust::Nobody => return Err(Untranslated::Failed(NO_AUTHORITY.into())),
+            Trust::Authorities(pem) => Some(Arc::clone(pem)),
+        };
         let h2c = service.ports.iter().any(|port| port.h2c);
-        Some(Backend {
-            source: Source::Knative { limits, knative },
+        Ok(Backend {
+            source: Source::Knative {
+                limits,
+                knative,
+                authorities,
+            },
             h2c,
         })
     }
@@ -153,6 +175,7 @@ impl Backend {
             process: None,
             scale: None,
             fed: None,
+            fed_tls: None,
         };
         let wait = At::nowhere(DurationText(PLAIN_WAIT.into()));
         let plain_queue = Queue {
@@ -161,7 +184,11 @@ impl Backend {
             wait: Some(wait),
         };
         match &self.source {
-            Source::Knative { limits, knative } => {
+            Source::Knative {
+                limits,
+                knative,
+                authorities,
+            } => {
                 revision.concurrency = Some(At::nowhere(i64::from(limits.concurrency)));
                 revision.timeout = Some(seconds(limits.response_start));
                 revision.max_duration = Some(seconds(limits.timeout));
@@ -174,6 +201,8 @@ impl Backend {
                 revision.fed = Some(Box::new(Fed {
                     knative: Some(knative.clone()),
                 }));
+                let tls = authorities.as_ref();
+                revision.fed_tls = tls.map(|pem| Box::new(inside(pem, &key.namespace)));
             }
             Source::Plain { .. } => {
                 revision.queue = Some(plain_queue);
@@ -216,6 +245,20 @@ impl Backend {
             Source::Knative { .. } | Source::External { .. } => true,
             Source::Plain { service, port } => !cluster.addresses(service, port).ready.is_empty(),
         }
+    }
+}
+
+/// How queue-proxies of a namespace are spoken to: their certificates name it, and all have the
+/// name that is asked for.
+fn inside(authorities: &Arc<[u8]>, namespace: &str) -> EndpointTls {
+    EndpointTls {
+        server_name: Some(DATA_PLANE.into()),
+        ca: Some(Authorities::Pem(Arc::clone(authorities))),
+        client_cert: None,
+        inside: Some(Box::new(Inside {
+            identity: format!("kn-user-{namespace}").into(),
+            port: TLS_PORT,
+        })),
     }
 }
 

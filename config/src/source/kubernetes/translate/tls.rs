@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::revision::Key;
+use crate::settings::Audience;
 use crate::source::feed::Certificate;
 use crate::source::kubernetes::cluster::Cluster;
 use crate::source::kubernetes::ingress::{Rule, Spec, Tls};
@@ -51,7 +52,10 @@ pub(in super::super) fn certificates(
         let (chain, key) = (secret.chain, secret.key);
         Ok(Certificate {
             hosts,
-            internal,
+            audience: match internal {
+                true => Audience::Internal,
+                false => Audience::Public,
+            },
             chain,
             key,
         })

@@ -3,7 +3,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::super::server::Acceptor;
-use super::super::testing::{Authority, Files};
+use super::super::testing::{Authority, Files, certified};
 use super::*;
 
 /// An endpoint that is shown as `host`, and whom it lets in, if it asks.
@@ -77,10 +77,99 @@ fn read(tls: &EndpointTls) -> Arc<Dialer> {
 fn trusting(files: &Files, authority: &Authority) -> EndpointTls {
     files.write("ca.pem", &authority.pem());
     EndpointTls {
-        server_name: None,
-        ca: Some(files.refer("ca.pem")),
-        client_cert: None,
+        ca: Some(Authorities::File(files.refer("ca.pem"))),
+        ..EndpointTls::default()
     }
+}
+
+/// To the pods of namespace `a`.
+fn inside(pem: &str) -> EndpointTls {
+    EndpointTls {
+        server_name: Some("data-plane.knative.dev".into()),
+        ca: Some(Authorities::Pem(pem.as_bytes().into())),
+        client_cert: None,
+        inside: Some(Box::new(Inside {
+            identity: "kn-user-a".into(),
+            port: 8112,
+        })),
+    }
+}
+
+#[tokio::test]
+async fn inside_a_cluster_endpoints_are_known_by_identity_and_not_by_what_is_asked_for() {
+    let (files, authority) = (Files::new(), Authority::new());
+    let pod = |names: &'static [&'static str]| async {
+        let mut endpoint = Endpoint::new(&files, "any", &authority, false).await;
+        let shown = certified(&authority.issue(names));
+        let mut config = rustls::ServerConfig::clone(endpoint.acceptor.config());
+        config.cert_resolver = Arc::new(SingleCertAndKey::from(shown));
+        endpoint.acceptor = Arc::new(config).into();
+        endpoint
+    };
+    let dialer = read(&inside(&authority.pem()));
+    let ours = pod(&["kn-user-a", "data-plane.knative.dev"]).await;
+    let asked = Some("data-plane.knative.dev".to_owned());
+    assert_eq!(ours.meet(&dialer).await, Ok(asked.clone()));
+    assert_eq!(pod(&["kn-user-a"]).await.meet(&dialer).await, Ok(asked));
+    for names in [
+        &["kn-user-b", "data-plane.knative.dev"][..],
+        &["data-plane.knative.dev"],
+        &["kn-user-ab"],
+    ] {
+        let error = pod(names).await.meet(&dialer).await.unwrap_err();
+        assert!(error.contains("NotValidForName"), "{names:?}: {error}");
+    }
+    let other = read(&inside(&Authority::new().pem()));
+    assert!(ours.meet(&other).await.is_err());
+    // Any of several is enough, and what is none does not matter.
+    let broken = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
+    let both = format!("{}{broken}{}", Authority::new().pem(), authority.pem());
+    assert!(ours.meet(&read(&inside(&both))).await.is_ok());
+}
+
+#[tokio::test]
+async fn inside_a_cluster_nothing_below_1_3_is_spoken() {
+    let (files, authority) = (Files::new(), Authority::new());
+    let mut endpoint = Endpoint::new(&files, "kn-user-a", &authority, false).await;
+    let dialer = read(&inside(&authority.pem()));
+    assert!(endpoint.meet(&dialer).await.is_ok());
+    let shown = certified(&authority.issue(&["kn-user-a", "127.0.0.1"]));
+    let old = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
+    endpoint.acceptor = Arc::new(old).into();
+    assert!(endpoint.meet(&dialer).await.is_err());
+    assert!(
+        endpoint
+            .meet(&read(&trusting(&files, &authority)))
+            .await
+            .is_ok()
+    );
+}
+
+#[test]
+fn inside_a_cluster_authorities_are_read_once_and_tls_has_a_port_of_its_own() {
+    let pem = Authority::new().pem();
+    let (one, other) = (read(&inside(&pem)), read(&inside(&pem)));
+    let roots = |dialer: &Dialer| match &dialer.material.authorities {
+        Trusted::Text(authorities) => Arc::clone(&authorities.roots),
+        _ => panic!("not from a text"),
+    };
+    assert!(Arc::ptr_eq(&roots(&one), &roots(&other)));
+    let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+    assert_eq!(one.target(at("10.0.0.1:8012")), at("10.0.0.1:8112"));
+    // Nobody to trust is said of the revision that it is about.
+    let none = inside("-----BEGIN CERTIFICATE-----\n");
+    let problems = Dialer::read(&key(), Protocol::Http1, &none, Some(&one)).unwrap_err();
+    assert_eq!(problems[0].file, "revision default/a");
+    // Another authority is another dialer: no connection of the old one is used again.
+    let rotated = inside(&Authority::new().pem());
+    let rotated = Dialer::read(&key(), Protocol::Http1, &rotated, Some(&one)).unwrap();
+    assert!(!Arc::ptr_eq(&one, &rotated));
+    let same = Dialer::read(&key(), Protocol::Http1, &inside(&pem), Some(&one)).unwrap();
+    assert!(Arc::ptr_eq(&one, &same));
 }
 
 #[tokio::test]
@@ -180,7 +269,7 @@ fn what_has_not_changed_stays_and_what_has_keeps_the_hosts() {
 fn all_that_is_wrong_is_said_where_it_is_named() {
     let (files, authority) = (Files::new(), Authority::new());
     let mut tls = trusting(&files, &authority);
-    tls.ca = Some(files.refer("none.pem"));
+    tls.ca = Some(Authorities::File(files.refer("none.pem")));
     let (cert, key_file) = (files.refer("no.pem"), files.refer("no.key"));
     tls.client_cert = Some(Box::new((cert, key_file)));
     let problems = Dialer::read(&key(), Protocol::Http1, &tls, None).unwrap_err();
