@@ -94,6 +94,7 @@ async fn a_first_question_that_is_never_answered_is_asked_again() {
     gateway.get("web.example.com", "/").await.expect(200);
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn hostile() -> Vec<(&'static str, Value)> {
     let plain = || vec![split("default", "one", 80, 100, &[])];
     let one = |host: &str, paths: &[Value]| rule(&[host], "ExternalIP", paths);
