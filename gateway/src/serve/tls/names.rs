@@ -79,12 +79,12 @@ impl ByName {
 
     /// The certificate for who asks for no name.
     fn nameless(&self) -> Option<Arc<CertifiedKey>> {
-        self.from_routes("*").or_else(|| self.default.clone())
+        self.brought("*").or_else(|| self.default.clone())
     }
 
     fn named(&self, name: &str) -> Option<Arc<CertifiedKey>> {
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-        let from_routes = self.from_routes(&name);
+        let from_routes = self.brought(&name);
         if from_routes.is_some() {
             return from_routes;
         }
@@ -94,10 +94,10 @@ impl ByName {
         let suffixes = name.match_indices('.').map(|(at, _)| &name[at + 1..]);
         let mut wildcards = suffixes.filter_map(|suffix| self.wildcards.get(suffix));
         let wildcard = wildcards.next().cloned();
-        wildcard.or_else(|| self.from_routes("*"))
+        wildcard.or_else(|| self.brought("*"))
     }
 
-    fn from_routes(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+    fn brought(&self, name: &str) -> Option<Arc<CertifiedKey>> {
         let from = self.from_routes.as_ref()?;
         from.store.find(name, from.audience)
     }

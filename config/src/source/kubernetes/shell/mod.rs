@@ -5,6 +5,7 @@
 //! goes out. One offer is out at a time; while its verdict is awaited, addresses go on.
 
 mod tasks;
+mod watches;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::pin::pin;
@@ -12,19 +13,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use k8s_openapi::api::{core::v1 as core, discovery::v1::EndpointSlice};
-use kube::{Api, Client};
+use kube::Client;
 use tokio::sync::{mpsc, watch as signal};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use self::tasks::{Slow, Told};
-use super::cluster::RevisionObject;
+use self::watches::watch_all;
 use super::config_maps::{Settings, Unheeded};
-use super::ingress::Ingress;
 use super::peers::Peers;
 use super::state::{Batch, Identity, Kind, Object, State};
-use super::watch::{Event, Plan, streams, watch};
+use super::watch::Event;
 use super::{Kubernetes, Options, leader};
 use crate::revision::Key;
 use crate::source::feed::Feed;
@@ -44,17 +43,8 @@ const RETRY: Duration = Duration::from_secs(30);
 const BELIEF: Duration = Duration::from_secs(2);
 /// Between two warnings about the same watch.
 const WARNING: Duration = Duration::from_secs(30);
-/// How long the API server may take to say which version it is; then it is asked for what any can.
-const VERSION_WITHIN: Duration = Duration::from_secs(3);
 /// How long whoever holds the lease may take to let go of it.
 const GOODBYE: Duration = Duration::from_secs(6);
-
-/// Endpoints that no controller of Kubernetes keeps: for the others there are slices.
-const KEPT_BY_OTHERS: &str = "endpoints.kubernetes.io/managed-by!=endpoint-controller";
-/// Secrets that hold certificates.
-const CERTIFICATES: &str = "type=kubernetes.io/tls";
-/// The one of Knative's own activator, which is of no such type where Knative's manifests made it.
-const INTERNAL_CERTIFICATE: &str = "metadata.name=routing-serving-certs";
 
 pub(super) struct Shell {
     state: State,
@@ -415,86 +405,4 @@ async fn verdict_of(
         Some((_, verdict)) => verdict.await,
         None => std::future::pending().await,
     }
-}
-
-/// Watches every kind.
-async fn watch_all(client: Client, system_namespace: String, events: mpsc::Sender<Event>) {
-    let version = tokio::time::timeout(VERSION_WITHIN, client.apiserver_version()).await;
-    let version = version.ok().and_then(Result::ok);
-    let plan = Plan {
-        streams: version.is_some_and(|version| streams(&version.major, &version.minor)),
-        ..Plan::default()
-    };
-    let endpoints = Plan {
-        labels: Some(KEPT_BY_OTHERS),
-        ..plan.clone()
-    };
-    let secrets = Plan {
-        fields: Some(CERTIFICATES),
-        ..plan.clone()
-    };
-    let internal = Plan {
-        fields: Some(INTERNAL_CERTIFICATE),
-        ..plan.clone()
-    };
-    let maps = plan.clone();
-    let api = || client.clone();
-    tokio::join!(
-        watch::<Ingress>(
-            Api::all(api()),
-            Kind::Ingress,
-            plan.clone(),
-            Object::Ingress,
-            events.clone()
-        ),
-        watch::<core::Service>(
-            Api::all(api()),
-            Kind::Service,
-            plan.clone(),
-            Object::Service,
-            events.clone()
-        ),
-        watch::<EndpointSlice>(
-            Api::all(api()),
-            Kind::Slice,
-            plan.clone(),
-            Object::Slice,
-            events.clone()
-        ),
-        watch::<core::Endpoints>(
-            Api::all(api()),
-            Kind::Endpoints,
-            endpoints,
-            Object::Endpoints,
-            events.clone()
-        ),
-        watch::<RevisionObject>(
-            Api::all(api()),
-            Kind::Revision,
-            plan,
-            Object::Revision,
-            events.clone()
-        ),
-        watch::<core::ConfigMap>(
-            Api::namespaced(api(), &system_namespace),
-            Kind::ConfigMap,
-            maps,
-            Object::ConfigMap,
-            events.clone()
-        ),
-        watch::<core::Secret>(
-            Api::namespaced(api(), &system_namespace),
-            Kind::InternalSecret,
-            internal,
-            Object::InternalSecret,
-            events.clone()
-        ),
-        watch::<core::Secret>(
-            Api::all(api()),
-            Kind::Secret,
-            secrets,
-            Object::Secret,
-            events.clone()
-        ),
-    );
 }

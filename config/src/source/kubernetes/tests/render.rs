@@ -155,6 +155,10 @@ pub(super) fn revision(out: &mut String, revision: &Revision) {
         Some(Fed { knative: None }) => out.push_str("    # fed: endpoints of a Service\n"),
         None => {}
     }
+    over_tls(out, revision);
+}
+
+fn over_tls(out: &mut String, revision: &Revision) {
     if let Some(tls) = revision.fed_tls.as_deref()
         && let Some(inside) = &tls.inside
     {
