@@ -46,13 +46,12 @@ pub(super) async fn status(
         let Some(object) = api.get_opt(name).await? else {
             return Ok(None);
         };
-        let generation = object.metadata.generation.unwrap_or_default();
-        if !object.is_of(&identity.class) || generation != write.generation {
+        if !object.is_of(&identity.class) || !write.is_about(&object) {
             return Ok(None);
         }
         let before = object.status.0.clone().unwrap_or_default();
         let (standing, balancers) = (&write.standing, &identity.balancers);
-        write.status = before.after(generation, standing, balancers, &now());
+        write.status = before.after(write.generation, standing, balancers, &now());
         if write.status == before {
             return Ok(Some(object));
         }

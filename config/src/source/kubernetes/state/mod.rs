@@ -17,7 +17,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use self::entry::Entry;
+use self::entry::{Entry, Wish};
 use self::uses::Uses;
 use super::cluster::{Change, Cluster, Landmarks, RevisionObject, ServiceKind, missing};
 use super::config_maps::{CheckTemplate, Settings};
@@ -72,10 +72,20 @@ pub(super) struct Write {
     pub(super) ingress: Key,
     /// Of the specification that it is about.
     pub(super) generation: i64,
+    /// The same: one that is deleted and made anew begins with the same generation.
+    pub(super) hash: Box<str>,
     /// Of the object that it was worked out for.
     pub(super) version: Box<str>,
     pub(super) standing: Standing,
     pub(super) status: Status,
+}
+
+impl Write {
+    /// Whether it is about what this object says.
+    pub(super) fn is_about(&self, object: &Ingress) -> bool {
+        object.metadata.generation.unwrap_or_default() == self.generation
+            && Wish::of(object, &self.ingress).hash == self.hash
+    }
 }
 
 /// What to ask all other replicas.
@@ -379,6 +389,7 @@ impl State {
         Some(Write {
             ingress: ingress.clone(),
             generation: entry.generation,
+            hash: entry.wish.hash.clone(),
             version: entry.version.clone(),
             standing: entry.standing.clone(),
             status,
