@@ -10,4 +10,5 @@ mod revisions;
 mod scale;
 mod set;
 mod stage;
+mod streams;
 mod watching;
