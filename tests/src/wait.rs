@@ -20,14 +20,28 @@ pub async fn eventually<T>(
     what: &str,
     mut check: impl AsyncFnMut() -> Option<T>,
 ) -> T {
+    let check = async || check().await.ok_or("nothing to be seen");
+    eventually_seen(limit, what, check).await
+}
+
+/// The same of a `check` that says what it saw while that is not yet as wanted.
+///
+/// # Panics
+/// After `limit`, naming `what` was awaited, and what was seen last.
+pub async fn eventually_seen<T, S: std::fmt::Display>(
+    limit: Duration,
+    what: &str,
+    mut check: impl AsyncFnMut() -> Result<T, S>,
+) -> T {
     let deadline = Instant::now() + limit;
     loop {
-        if let Some(value) = check().await {
-            return value;
-        }
+        let seen = match check().await {
+            Ok(value) => return value,
+            Err(seen) => seen,
+        };
         assert!(
             Instant::now() < deadline,
-            "waited {limit:?} in vain until {what}"
+            "waited {limit:?} in vain until {what}: {seen}"
         );
         sleep(PAUSE).await;
     }

@@ -4,14 +4,13 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use prost::Message as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, sleep};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -21,10 +20,7 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 use super::objects::{CLUSTER_DOMAIN, Revision};
 use super::port::Port;
 use crate::client::{Answer, Client, request, with};
-use crate::wait::{PATIENCE, eventually};
-
-/// Between two looks at what was heard.
-const PAUSE: Duration = Duration::from_millis(1);
+use crate::wait::{PATIENCE, eventually, eventually_seen};
 
 /// What is said of one revision, over a window that has just ended.
 #[derive(Clone, Debug)]
@@ -83,7 +79,6 @@ mod wire {
 pub struct Autoscaler {
     port: Port,
     state: Arc<State>,
-    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct State {
@@ -124,7 +119,6 @@ impl Autoscaler {
         let autoscaler = Autoscaler {
             port: Port::free(),
             state: Arc::new(state),
-            task: Mutex::default(),
         };
         autoscaler.restart();
         autoscaler
@@ -138,12 +132,7 @@ impl Autoscaler {
 
     /// Closes the port and every connection without a word.
     pub async fn stop(&self) {
-        let task = self.task.lock().unwrap().take();
-        if let Some(task) = task {
-            task.abort();
-            // The abort is the expected end; the sockets are closed when the task has gone.
-            drop(task.await);
-        }
+        self.port.stop().await;
     }
 
     /// Listens on the same port again.
@@ -151,9 +140,8 @@ impl Autoscaler {
     /// # Panics
     /// When it was not stopped.
     pub fn restart(&self) {
-        let mut task = self.task.lock().unwrap();
-        assert!(task.is_none(), "the autoscaler runs");
-        *task = Some(tokio::spawn(serve(self.port.listen(), self.state.clone())));
+        self.port
+            .serve(|listener| serve(listener, self.state.clone()));
     }
 
     /// Sends every client away with 1012, as it does when it is restarted. It goes on to take new
@@ -198,18 +186,14 @@ impl Autoscaler {
     /// # Panics
     /// After [`PATIENCE`], showing what was heard.
     pub async fn until(&self, what: &str, wanted: impl Fn(&[Stat]) -> bool) -> Vec<Stat> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        eventually_seen(PATIENCE, what, async || {
             let stats = self.stats();
-            if wanted(&stats) {
-                return stats;
+            match wanted(&stats) {
+                true => Ok(stats),
+                false => Err(format!("{stats:#?}")),
             }
-            assert!(
-                Instant::now() < deadline,
-                "waited {PATIENCE:?} in vain until {what}: {stats:#?}"
-            );
-            sleep(PAUSE).await;
-        }
+        })
+        .await
     }
 
     /// How many clients are there.
@@ -252,14 +236,6 @@ impl Autoscaler {
 
     fn books<T>(&self, read: impl FnOnce(&mut Books) -> T) -> T {
         read(&mut self.state.books.lock().unwrap())
-    }
-}
-
-impl Drop for Autoscaler {
-    fn drop(&mut self) {
-        if let Some(task) = self.task.lock().unwrap().take() {
-            task.abort();
-        }
     }
 }
 

@@ -4,28 +4,23 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep};
 
 use super::api::{Ask, Server};
 use super::kind::{ENDPOINT_SLICE, KNOWN, Kind, NAMESPACE};
 use super::objects::{self, Pods, Revision, Traffic};
 use super::real::Remote;
-use crate::wait::{PATIENCE, eventually};
+use crate::wait::{PATIENCE, eventually, eventually_seen};
 
 const JSON: &str = "application/json";
 const MERGE: &str = "application/merge-patch+json";
 
 /// The label that says whose an EndpointSlice is.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
-
-/// Between two looks at an object.
-const PAUSE: Duration = Duration::from_millis(5);
 
 /// How often a change is tried again that others come before.
 const ATTEMPTS: usize = 100;
@@ -326,20 +321,16 @@ impl Cluster {
         what: &str,
         wanted: impl Fn(&Value) -> bool,
     ) -> Value {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let object = self.get(kind, namespace, name).await;
-            let object = match object {
-                Some(object) if wanted(&object) => return object,
-                other => other.unwrap_or_default(),
-            };
-            assert!(
-                Instant::now() < deadline,
-                "waited {PATIENCE:?} in vain until {what}: {} {namespace}/{name} is {object:#}",
-                kind.name
-            );
-            sleep(PAUSE).await;
-        }
+        eventually_seen(PATIENCE, what, async || {
+            match self.get(kind, namespace, name).await {
+                Some(object) if wanted(&object) => Ok(object),
+                other => {
+                    let object = other.unwrap_or_default();
+                    Err(format!("{} {namespace}/{name} is {object:#}", kind.name))
+                }
+            }
+        })
+        .await
     }
 
     pub async fn until_gone(&self, kind: Kind, namespace: &str, name: &str) {

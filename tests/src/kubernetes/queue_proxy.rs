@@ -17,7 +17,6 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::header::{HOST, HeaderMap, HeaderValue, USER_AGENT};
 use hyper::{Request, Response, Version};
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::port::Port;
@@ -42,7 +41,6 @@ pub struct QueueProxy {
     state: Arc<State>,
     alarm: Alarm,
     port: Port,
-    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct State {
@@ -122,7 +120,6 @@ impl QueueProxy {
             state,
             alarm: Alarm::default(),
             port,
-            task: Mutex::default(),
         };
         proxy.restart();
         proxy
@@ -148,12 +145,7 @@ impl QueueProxy {
     /// Closes the port and every connection, as the kernel does when the pod is killed.
     pub async fn stop(&self) {
         self.state.app.close_websockets();
-        let task = self.task.lock().unwrap().take();
-        if let Some(task) = task {
-            task.abort();
-            // The abort is the expected end; the sockets are closed when the task has gone.
-            drop(task.await);
-        }
+        self.port.stop().await;
     }
 
     /// Listens at the same address again.
@@ -161,11 +153,9 @@ impl QueueProxy {
     /// # Panics
     /// When it was not stopped.
     pub fn restart(&self) {
-        let mut task = self.task.lock().unwrap();
-        assert!(task.is_none(), "the queue-proxy runs");
         let (state, alarm) = (self.state.clone(), self.alarm.clone());
         let handler = move |request| alarm.watch(state.clone().answer(request));
-        *task = Some(tokio::spawn(accept(self.port.listen(), false, handler)));
+        self.port.serve(|listener| accept(listener, false, handler));
     }
 
     // --- what it saw ---
@@ -217,9 +207,7 @@ impl Deref for QueueProxy {
 impl Drop for QueueProxy {
     fn drop(&mut self) {
         self.state.app.close_websockets();
-        if let Some(task) = self.task.lock().unwrap().take() {
-            task.abort();
-        }
+        drop(self.port.kill());
         self.alarm.check();
     }
 }

@@ -7,11 +7,9 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-use tokio::task::JoinHandle;
 
 pub use self::faults::Seen;
 use self::faults::{Failing, Mishap};
@@ -38,7 +36,6 @@ mod watch;
 pub struct Api {
     server: Arc<Server>,
     port: Port,
-    task: Mutex<Option<JoinHandle<()>>>,
     cluster: Cluster,
 }
 
@@ -56,14 +53,6 @@ impl fmt::Debug for Api {
     }
 }
 
-impl Drop for Api {
-    fn drop(&mut self) {
-        if let Some(task) = self.task.lock().unwrap().take() {
-            task.abort();
-        }
-    }
-}
-
 impl Api {
     /// Empty, on a free port.
     ///
@@ -77,7 +66,6 @@ impl Api {
         let api = Api {
             server,
             port,
-            task: Mutex::default(),
             cluster,
         };
         api.restart();
@@ -144,12 +132,7 @@ impl Api {
     /// Closes the port and every connection, as the kernel does after kill -9. Objects stay, and
     /// the test may go on to change them.
     pub async fn stop(&self) {
-        let task = self.task.lock().unwrap().take();
-        if let Some(task) = task {
-            task.abort();
-            // The abort is the expected end; the sockets are closed when the task has gone.
-            drop(task.await);
-        }
+        self.port.stop().await;
     }
 
     /// Listens on the same port again.
@@ -157,11 +140,9 @@ impl Api {
     /// # Panics
     /// When it was not stopped.
     pub fn restart(&self) {
-        let mut task = self.task.lock().unwrap();
-        assert!(task.is_none(), "the API server runs");
         let server = self.server.clone();
         let handler = move |request| server.clone().answer(request);
-        *task = Some(tokio::spawn(accept(self.port.listen(), false, handler)));
+        self.port.serve(|listener| accept(listener, false, handler));
     }
 
     /// Closes every connection. For a moment none is taken either.

@@ -57,6 +57,31 @@ impl World {
         self.api.scale(&self.revision, pods, traffic).await;
     }
 
+    /// The same with a pod that serves, the activator still in the path.
+    async fn at_one(revision: Revision) -> (World, QueueProxy) {
+        let world = World::at_zero(revision).await;
+        let pod = QueueProxy::start("one").ready();
+        world
+            .pods(&Pods::ready(&[pod.address]), Traffic::Proxy(&activators()))
+            .await;
+        (world, pod)
+    }
+
+    /// All traffic goes to another revision from now on, whose pod this is.
+    async fn moves_on(&self) -> QueueProxy {
+        let other = Revision::new("default", "hello-00002");
+        self.api.create_revision(&other).await;
+        let pod = QueueProxy::start("two").ready();
+        let pods = [pod.address];
+        self.api
+            .scale(&other, &Pods::ready(&pods), Traffic::Serve(&pods))
+            .await;
+        let route = Route::new("default", "hello").to("hello-00002", 100);
+        self.api.apply(&route.ingress()).await;
+        until_ready(&self.api, "hello").await;
+        pod
+    }
+
     /// A request that is being held.
     fn held(&self, path: &'static str) -> tokio::task::JoinHandle<Answer> {
         let gateway = self.gateway.clone();
@@ -201,11 +226,7 @@ async fn the_scale_to_zero_probe_is_answered_once_we_are_in_the_path() {
 
 #[tokio::test]
 async fn activator_ports_serve_revisions_by_name() {
-    let world = World::at_zero(revision()).await;
-    let pod = QueueProxy::start("one").ready();
-    world
-        .pods(&Pods::ready(&[pod.address]), Traffic::Proxy(&activators()))
-        .await;
+    let (world, _pod) = World::at_one(revision()).await;
     let activator = listener(&world.gateway, "activator");
     let mut client = Client::connect(activator).await;
     let named = with(
@@ -253,11 +274,7 @@ async fn limits_and_times_are_the_revisions() {
 
 #[tokio::test]
 async fn the_loss_of_api_server_and_autoscaler_costs_no_request() {
-    let world = World::at_zero(revision()).await;
-    let pod = QueueProxy::start("one").ready();
-    world
-        .pods(&Pods::ready(&[pod.address]), Traffic::Proxy(&activators()))
-        .await;
+    let (world, _pod) = World::at_one(revision()).await;
     world.gateway.get(HOST, "/").await.expect(200);
     let over = Arc::new(AtomicBool::new(false));
     let probing = {
@@ -284,34 +301,14 @@ async fn the_loss_of_api_server_and_autoscaler_costs_no_request() {
     over.store(true, Ordering::Relaxed);
     probing.await.unwrap();
     // The table follows again.
-    let other = Revision::new("default", "hello-00002");
-    world.api.create_revision(&other).await;
-    let second = QueueProxy::start("two").ready();
-    let pods = [second.address];
-    world
-        .api
-        .scale(&other, &Pods::ready(&pods), Traffic::Serve(&pods))
-        .await;
-    world
-        .api
-        .apply(
-            &Route::new("default", "hello")
-                .to("hello-00002", 100)
-                .ingress(),
-        )
-        .await;
-    until_ready(&world.api, "hello").await;
+    let second = world.moves_on().await;
     world.gateway.get(HOST, "/").await.expect(200);
     assert_eq!(second.direct().2, 1);
 }
 
 #[tokio::test]
 async fn a_watch_that_is_too_old_is_made_anew() {
-    let world = World::at_zero(revision()).await;
-    let pod = QueueProxy::start("one").ready();
-    world
-        .pods(&Pods::ready(&[pod.address]), Traffic::Proxy(&activators()))
-        .await;
+    let (world, _pod) = World::at_one(revision()).await;
     world.gateway.get(HOST, "/").await.expect(200);
     world.api.expire_watches();
     world.api.compact();
@@ -328,30 +325,10 @@ async fn a_watch_that_is_too_old_is_made_anew() {
 
 #[tokio::test]
 async fn a_revision_that_goes_takes_nobody_with_it() {
-    let world = World::at_zero(revision()).await;
-    let pod = QueueProxy::start("one").ready();
-    world
-        .pods(&Pods::ready(&[pod.address]), Traffic::Proxy(&activators()))
-        .await;
+    let (world, pod) = World::at_one(revision()).await;
     let running = world.held("/?sleep=300");
     pod_has(&pod, 1).await;
-    let other = Revision::new("default", "hello-00002");
-    world.api.create_revision(&other).await;
-    let second = QueueProxy::start("two").ready();
-    let pods = [second.address];
-    world
-        .api
-        .scale(&other, &Pods::ready(&pods), Traffic::Serve(&pods))
-        .await;
-    world
-        .api
-        .apply(
-            &Route::new("default", "hello")
-                .to("hello-00002", 100)
-                .ingress(),
-        )
-        .await;
-    until_ready(&world.api, "hello").await;
+    let _second = world.moves_on().await;
     world.api.delete(REVISION, "default", "hello-00001").await;
     running.await.unwrap().expect(200);
     inside(&world.gateway, "hello.default", "/")
