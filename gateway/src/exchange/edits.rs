@@ -155,14 +155,13 @@ impl Exchange<'_> {
 
     /// What rules and target want changed, those that came first first.
     pub(super) fn edit_for(&mut self, routed: &Routed) {
-        for before in std::mem::take(&mut self.rerouted) {
+        for before in self.rerouted.clone() {
             if let Action::Reroute(reroute) = &before.rule().action {
                 for (name, value) in &reroute.set_headers {
                     self.set_header(name, value);
                 }
                 self.edits.set_host(&reroute.host);
             }
-            self.rerouted.push(before);
         }
         let Action::Forward(forward) = &routed.rule().action else {
             return;
