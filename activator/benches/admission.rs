@@ -63,11 +63,7 @@ fn compare(name: &str, throttles: &[Arc<Throttle>; WORKERS]) {
 }
 
 fn throttle(endpoints: u16, concurrency: u32) -> Arc<Throttle> {
-    let limits = Limits {
-        concurrency,
-        queue_depth: 10,
-        queue_bytes: None,
-    };
+    let limits = Limits::new(concurrency, 10);
     let holding = Holding::new(100, 1 << 20);
     let throttle = Throttle::new(
         limits,

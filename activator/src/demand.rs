@@ -12,6 +12,9 @@
 //! load sees at least that write's odd sequence. No locked instruction on either side.
 //!
 //! What is marked carries an instant of its own, so that a change of nothing marked leaves it alone.
+//!
+//! A request may *rest*: a stream that has begun and on which nothing has moved for long. As long as it
+//! does it is in no count but its own, and in no integral.
 
 use std::time::Instant;
 
@@ -22,7 +25,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering, Padded, fence, pause};
 pub struct Reading {
     /// The instant the integrals reach to.
     pub at: Instant,
-    /// Requests that hold a slot.
+    /// Requests that hold a slot and do not rest.
     pub running: u32,
     /// Requests that wait for one.
     pub waiting: u32,
@@ -30,13 +33,20 @@ pub struct Reading {
     pub running_integral: u64,
     /// Request-nanoseconds waited so far. It wraps: only differences mean something.
     pub waiting_integral: u64,
-    /// Requests that hold a slot and are marked.
+    /// Requests that hold a slot, are marked and do not rest.
     pub marked: u32,
     /// Request-nanoseconds run so far by marked requests. It wraps: only differences mean something.
     pub marked_integral: u64,
-    /// Requests that began to wait, or were let in marked without waiting, so far. It wraps: only
-    /// differences mean something. A request that is made once more counts once more.
+    /// How often a request began to wait, or was let in marked without waiting, or rests no longer and
+    /// is marked, so far. It wraps: only differences mean something.
     pub asked: u32,
+    /// How often of these it was one that had been counted before: it is made once more, or rests no
+    /// longer. It wraps, too.
+    pub again: u32,
+    /// Requests that hold a slot and rest.
+    pub resting: u32,
+    /// Of those, the marked ones.
+    pub resting_marked: u32,
 }
 
 /// Average numbers of requests over some time.
@@ -81,14 +91,19 @@ pub(crate) fn nanoseconds(origin: Instant, instant: Instant) -> u64 {
         .wrapping_add(since.subsec_nanos().into())
 }
 
-/// What one event adds to a worker's counts.
+/// What one event adds to a worker's counts. Small enough to be passed in a register.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Change {
-    pub(crate) running: i32,
-    pub(crate) waiting: i32,
-    pub(crate) marked: i32,
-    /// A request that was not counted in [`Reading::asked`] yet.
+    pub(crate) running: i8,
+    pub(crate) waiting: i8,
+    pub(crate) marked: i8,
+    pub(crate) resting: i8,
+    /// Of those, what changes of the marked ones; only together with [`Change::resting`].
+    pub(crate) resting_marked: i8,
+    /// Somebody must hear of it: counted in [`Reading::asked`].
     pub(crate) asks: bool,
+    /// It is a request that has asked before: if it asks, counted in [`Reading::again`] too.
+    pub(crate) again: bool,
 }
 
 /// One worker's part. Written by that worker's thread only; read by anybody.
@@ -110,6 +125,9 @@ struct Fields {
     marked_integral: AtomicU64,
     marked: AtomicU32,
     asked: AtomicU32,
+    again: AtomicU32,
+    resting: AtomicU32,
+    resting_marked: AtomicU32,
 }
 
 /// A shard's counts, and its integrals carried on to the instant asked for.
@@ -122,6 +140,9 @@ pub(crate) struct Sums {
     pub(crate) marked: u32,
     pub(crate) marked_integral: u64,
     pub(crate) asked: u32,
+    pub(crate) again: u32,
+    pub(crate) resting: u32,
+    pub(crate) resting_marked: u32,
 }
 
 impl Shard {
@@ -137,6 +158,9 @@ impl Shard {
             marked_integral: AtomicU64::new(0),
             marked: AtomicU32::new(0),
             asked: AtomicU32::new(0),
+            again: AtomicU32::new(0),
+            resting: AtomicU32::new(0),
+            resting_marked: AtomicU32::new(0),
         }))
     }
 
@@ -154,7 +178,10 @@ impl Shard {
         let waited = fields.count(now, change.running, change.waiting);
         let mut marked = 0;
         if change.asks || change.marked != 0 {
-            marked = fields.mark(now, change.marked, change.asks);
+            marked = fields.mark(now, change);
+        }
+        if change.resting != 0 {
+            fields.rest(change);
         }
         fields
             .sequence
@@ -196,12 +223,15 @@ impl Fields {
             marked,
             marked_integral: carried(&self.marked_integral, marked, marked_since),
             asked: self.asked.load(Ordering::Relaxed),
+            again: self.again.load(Ordering::Relaxed),
+            resting: self.resting.load(Ordering::Relaxed),
+            resting_marked: self.resting_marked.load(Ordering::Relaxed),
         }
     }
 
     /// Returns how many waited before.
     #[inline]
-    fn count(&self, now: u64, by_running: i32, by_waiting: i32) -> u32 {
+    fn count(&self, now: u64, by_running: i8, by_waiting: i8) -> u32 {
         let running = self.running.load(Ordering::Relaxed);
         let waiting = self.waiting.load(Ordering::Relaxed);
         let at = self.at.load(Ordering::Relaxed);
@@ -209,10 +239,12 @@ impl Fields {
         let running_integral = carried(&self.running_integral, running, since);
         let waiting_integral = carried(&self.waiting_integral, waiting, since);
         self.at.store(at.max(now), Ordering::Relaxed);
-        let running = running.wrapping_add_signed(by_running);
+        let running = running.wrapping_add_signed(by_running.into());
         self.running.store(running, Ordering::Relaxed);
-        self.waiting
-            .store(waiting.wrapping_add_signed(by_waiting), Ordering::Relaxed);
+        self.waiting.store(
+            waiting.wrapping_add_signed(by_waiting.into()),
+            Ordering::Relaxed,
+        );
         self.running_integral
             .store(running_integral, Ordering::Relaxed);
         self.waiting_integral
@@ -220,18 +252,33 @@ impl Fields {
         waiting
     }
 
+    fn rest(&self, change: Change) {
+        let resting = self.resting.load(Ordering::Relaxed);
+        let resting = resting.wrapping_add_signed(change.resting.into());
+        self.resting.store(resting, Ordering::Relaxed);
+        let marked = self.resting_marked.load(Ordering::Relaxed);
+        let marked = marked.wrapping_add_signed(change.resting_marked.into());
+        self.resting_marked.store(marked, Ordering::Relaxed);
+    }
+
     /// Returns how many were marked before.
-    fn mark(&self, now: u64, by: i32, asks: bool) -> u32 {
+    fn mark(&self, now: u64, change: Change) -> u32 {
         let marked = self.marked.load(Ordering::Relaxed);
         let at = self.marked_at.load(Ordering::Relaxed);
         let integral = carried(&self.marked_integral, marked, now.saturating_sub(at));
         self.marked_at.store(at.max(now), Ordering::Relaxed);
         self.marked_integral.store(integral, Ordering::Relaxed);
-        self.marked
-            .store(marked.wrapping_add_signed(by), Ordering::Relaxed);
-        if asks {
+        self.marked.store(
+            marked.wrapping_add_signed(change.marked.into()),
+            Ordering::Relaxed,
+        );
+        if change.asks {
             let asked = self.asked.load(Ordering::Relaxed);
             self.asked.store(asked.wrapping_add(1), Ordering::Relaxed);
+        }
+        if change.asks && change.again {
+            let again = self.again.load(Ordering::Relaxed);
+            self.again.store(again.wrapping_add(1), Ordering::Relaxed);
         }
         marked
     }
@@ -241,6 +288,25 @@ impl Fields {
 fn carried(integral: &AtomicU64, count: u32, since: u64) -> u64 {
     let more = since.wrapping_mul(count.into());
     integral.load(Ordering::Relaxed).wrapping_add(more)
+}
+
+impl Sums {
+    /// Of all shards, as a reading taken then.
+    pub(crate) fn reading(self, at: Instant) -> Reading {
+        Reading {
+            at,
+            running: self.running,
+            waiting: self.waiting,
+            running_integral: self.running_integral,
+            waiting_integral: self.waiting_integral,
+            marked: self.marked,
+            marked_integral: self.marked_integral,
+            asked: self.asked,
+            again: self.again,
+            resting: self.resting,
+            resting_marked: self.resting_marked,
+        }
+    }
 }
 
 impl std::ops::Add for Sums {
@@ -255,6 +321,9 @@ impl std::ops::Add for Sums {
             marked: self.marked.wrapping_add(other.marked),
             marked_integral: self.marked_integral.wrapping_add(other.marked_integral),
             asked: self.asked.wrapping_add(other.asked),
+            again: self.again.wrapping_add(other.again),
+            resting: self.resting.wrapping_add(other.resting),
+            resting_marked: self.resting_marked.wrapping_add(other.resting_marked),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `500ms`, `10s`, `5m`, `1h`, `1m30s`.
+//! Durations as files have them: `500ms`, `10s`, `5m`, `1h`, `1m30s`.
 
 use std::time::Duration;
 
@@ -7,9 +7,10 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Why a text is no duration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NotADuration {
-    pub(crate) problem: &'static str,
-    pub(crate) hint: String,
+pub struct NotADuration {
+    pub problem: &'static str,
+    /// What to write instead.
+    pub hint: String,
 }
 
 const FORM: &str = "write a number and a unit: 500ms, 10s, 5m, 1h";
@@ -21,8 +22,11 @@ fn not(problem: &'static str, hint: impl Into<String>) -> NotADuration {
     }
 }
 
-/// Reads a duration: numbers with units, added up.
-pub(crate) fn parse(text: &str) -> Result<Duration, NotADuration> {
+/// Reads a duration: numbers with units, added up. At most 366 days.
+///
+/// # Errors
+/// Why it is none.
+pub fn parse(text: &str) -> Result<Duration, NotADuration> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }

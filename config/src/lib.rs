@@ -11,7 +11,7 @@
 mod at;
 mod compile;
 pub mod document;
-mod duration;
+pub mod duration;
 mod fragment;
 mod merge;
 mod nearest;

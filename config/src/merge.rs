@@ -38,12 +38,14 @@ struct Packed(Box<[u8]>);
 impl Packed {
     fn of(route: &At<document::Route>) -> Packed {
         // Neither can fail: there is memory, and every length is known.
-        let bytes = postcard::to_allocvec(route).unwrap_or_default();
+        let bytes = postcard::to_allocvec(&(route, &route.value.order)).unwrap_or_default();
         Packed(bytes.into())
     }
 
     fn route(&self) -> Option<At<document::Route>> {
-        postcard::from_bytes(&self.0).ok()
+        let (mut route, order): (At<document::Route>, _) = postcard::from_bytes(&self.0).ok()?;
+        route.value.order = order;
+        Some(route)
     }
 }
 

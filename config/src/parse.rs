@@ -146,6 +146,11 @@ fn words(error: &Error, found: &Located) -> (String, String) {
             "the key is given twice".to_owned(),
             "keep one of them".to_owned(),
         ),
+        // That is what the library calls it, and no name of a type.
+        Error::InvalidScalar { ty: "boolean", .. } => (
+            "this is neither true nor false".to_owned(),
+            "write true or false".to_owned(),
+        ),
         Error::InvalidScalar { ty, .. } => {
             let (kind, example) = match *ty {
                 "f64" => ("a number", "7 or 0.5"),

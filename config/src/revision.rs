@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 pub use crate::document::Protocol;
@@ -43,13 +43,145 @@ pub struct Revision {
     pub max_duration: Option<Duration>,
     /// No byte either way after the response head. `None` = no bound.
     pub idle: Option<Duration>,
-    /// Most waiting requests.
-    pub queue_depth: u32,
-    /// Most bytes of theirs. `None` = half of what all may have, while there are several revisions.
-    pub queue_bytes: Option<u64>,
-    /// Arrival → slot.
-    pub queue_wait: Duration,
+    /// Those that say nothing of it share one.
+    pub queue: Arc<Queue>,
+    /// `None` = an endpoint that just appeared is like any other.
+    pub ramp_up: Option<RampUp>,
+    /// After how long without a byte an answer or upgraded connection is no demand any more. `None` =
+    /// never.
+    pub idle_stream: Option<Duration>,
     pub backend: Backend,
+}
+
+impl Revision {
+    /// HTTP/1.1 in clear, with the usual queue, no limit and no bound of time.
+    #[must_use]
+    pub fn plain(key: Key, backend: Backend) -> Revision {
+        Revision {
+            id: RevisionId(0),
+            key,
+            protocol: Protocol::Http1,
+            tls: None,
+            concurrency: 0,
+            timeout: None,
+            max_duration: None,
+            idle: None,
+            queue: Queue::usual(),
+            ramp_up: None,
+            idle_stream: None,
+            backend,
+        }
+    }
+
+    /// The longest that one of its requests waits for a slot, from arrival, under this timeout.
+    #[must_use]
+    pub fn wait_at_most(&self, timeout: Option<Duration>) -> Duration {
+        match self.queue.wait {
+            Wait::For(wait) => wait,
+            Wait::Auto => timeout.unwrap_or(WAIT),
+        }
+    }
+}
+
+/// Arrival → slot, where nothing says it.
+const WAIT: Duration = Duration::from_secs(300);
+
+/// Waiting for a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Most waiting requests.
+    pub depth: u32,
+    /// Most bytes of theirs. `None` = half of what all may have, while there are several revisions.
+    pub bytes: Option<u64>,
+    /// Arrival → slot.
+    pub wait: Wait,
+    /// Most waiting requests of one client; 0 = no bound of its own.
+    pub per_client: u32,
+    /// Who is one client.
+    pub fair_by: FairBy,
+    /// Of requests for which nothing else says it.
+    pub priority: Priority,
+}
+
+impl Queue {
+    /// That of all revisions that say nothing of it.
+    #[must_use]
+    pub fn usual() -> Arc<Queue> {
+        static USUAL: LazyLock<Arc<Queue>> = LazyLock::new(Arc::default);
+        Arc::clone(&USUAL)
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Queue {
+            depth: 1000,
+            bytes: None,
+            wait: Wait::For(WAIT),
+            per_client: 0,
+            fair_by: FairBy::default(),
+            priority: Priority::default(),
+        }
+    }
+}
+
+/// How long a request may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    For(Duration),
+    /// As long as the starts of the revision that were seen make sensible.
+    Auto,
+}
+
+/// What tells clients apart. Where a request lacks it, the address does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum FairBy {
+    /// Of IPv6, the /64 network.
+    #[default]
+    Address,
+    /// The first value of this request header (lower case).
+    Header(Box<str>),
+    /// This claim of the bearer token, which nobody has verified.
+    Claim(Box<str>),
+    /// Everybody is one client.
+    Nothing,
+}
+
+/// The class of a request, 0 to 7; 7 goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Priority(u8);
+
+impl Priority {
+    /// What goes first.
+    pub const MOST: u8 = 7;
+
+    /// `None` if there is no such class.
+    #[must_use]
+    pub fn new(class: i64) -> Option<Priority> {
+        let class = u8::try_from(class).ok()?;
+        (class <= Priority::MOST).then_some(Priority(class))
+    }
+
+    /// 0 to 7.
+    #[must_use]
+    pub fn class(self) -> u8 {
+        self.0
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Priority(4)
+    }
+}
+
+/// What an endpoint that just appeared is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RampUp {
+    /// Most requests in flight in the beginning; not 0.
+    pub initial: u32,
+    /// After how long without a failure it is doubled.
+    pub interval: Duration,
 }
 
 /// TLS to endpoints. What files and authorities hold is checked by whoever reads them.

@@ -18,12 +18,17 @@ pub struct Settings {
     /// Never empty.
     pub listeners: Vec<Listener>,
     pub admin: SocketAddr,
+    /// Holds the token of requests that change something, read at each of them; `None` = nothing can
+    /// be changed at the admin address.
+    pub admin_token: Option<FileRef>,
     /// 0 = one per core.
     pub workers: usize,
     pub drain: Drain,
     /// Networks whose `X-Forwarded-*` are kept.
     pub trusted_proxies: Vec<IpNet>,
     pub access_log: AccessLog,
+    /// Answers say in `Server-Timing` where the time went.
+    pub server_timing: bool,
     pub limits: Limits,
     /// What names of services end in, behind `.svc.`.
     pub cluster_domain: Arc<str>,
@@ -141,6 +146,8 @@ pub struct Limits {
     pub held: usize,
     /// `None` = half of `held` while more than one namespace has revisions.
     pub held_per_namespace: Option<usize>,
+    /// Of one address, or of a /64 network of IPv6. `None` = no bound.
+    pub held_per_address: Option<u32>,
     pub held_bytes: usize,
     /// Concurrent streams of a client's HTTP/2 connection.
     pub http2_streams: u32,
@@ -170,6 +177,7 @@ impl Default for Settings {
         Settings {
             listeners: vec![Listener::plain(LISTEN_DEFAULT)],
             admin: ADMIN_DEFAULT,
+            admin_token: None,
             workers: 0,
             drain: Drain {
                 wait: Duration::ZERO,
@@ -183,6 +191,7 @@ impl Default for Settings {
                 format: LogFormat::Text,
                 output: LogOutput::Stderr,
             },
+            server_timing: false,
             limits: Limits::default(),
             cluster_domain: "cluster.local".into(),
         }
@@ -214,6 +223,7 @@ impl Default for Limits {
             connections_per_address: None,
             held: 10_000,
             held_per_namespace: None,
+            held_per_address: None,
             held_bytes: 256 * 1024 * 1024,
             http2_streams: 100,
             memory: None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use thin_vec::ThinVec;
 
 use crate::fragment::Origin;
-use crate::revision::{Key, Revision, RevisionId};
+use crate::revision::{Key, Priority, Revision, RevisionId};
 use crate::route::{Hosts, PathIndex};
 use crate::table::{Entry, Slots, Table, hash_parts};
 
@@ -41,8 +41,29 @@ pub struct Route {
     pub split: Split,
     /// Finds rules by path where there are many.
     pub(crate) index: Option<Box<PathIndex>>,
+    /// Of requests whose rule says nothing of it; `None` = nothing is said.
+    pub urgency: Option<Box<Urgency>>,
+    /// A target whose percent rises from 0 is warmed before it gets its share.
+    pub warm_before_shift: bool,
     /// What `K-Network-Hash: override` stands for.
     pub network_hash: Option<Box<str>>,
+}
+
+/// How urgent requests are, and how long they wait.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Urgency {
+    /// `None` = `queue.priority` of the revision.
+    pub priority: Option<PriorityFrom>,
+    /// Request header with the client's own deadline (lower case).
+    pub deadline: Option<Box<str>>,
+}
+
+/// Who says the class of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PriorityFrom {
+    Class(Priority),
+    /// A request header with one digit (lower case); else `queue.priority` of the revision.
+    Header(Box<str>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,8 +82,11 @@ pub type SetHeaders = ThinVec<(Box<str>, Box<str>)>;
 /// What must hold, and what then happens.
 #[derive(Debug, PartialEq)]
 pub struct Rule {
-    /// Position in the file, counted from 1 within the route; what `explain` prints.
+    /// Position in the file, counted from 1 within the route; what `explain` prints. Of rules in
+    /// order, their place among those of their host.
     pub number: u32,
+    /// Between paths of equal length, `number` decides and nothing else.
+    pub in_order: bool,
     /// Plain requests at public listeners are sent to `https`.
     pub https_only: bool,
     pub path: PathMatch,
@@ -117,6 +141,8 @@ pub struct Forward {
     pub rewrite_path: Option<Box<str>>,
     /// Takes the place of the targets' timeout.
     pub timeout: Option<Duration>,
+    /// Takes the place of the route's.
+    pub urgency: Option<Box<Urgency>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,7 +170,10 @@ pub struct Split {
 pub struct Target {
     pub revision: RevisionId,
     pub revision_key: Key,
+    /// What it gets.
     pub percent: u8,
+    /// What is written: another number while a target of its split waits until it is warm.
+    pub asked: u8,
     pub tag: Option<Box<str>>,
     pub set_headers: SetHeaders,
 }
@@ -241,6 +270,7 @@ impl Route {
             revision: revision.id,
             revision_key: revision.key.clone(),
             percent: 100,
+            asked: 100,
             tag: None,
             set_headers: ThinVec::new(),
         };
@@ -260,6 +290,8 @@ impl Route {
                 targets: Box::new([target]),
             },
             index: None,
+            urgency: None,
+            warm_before_shift: false,
             network_hash: None,
         }
     }
@@ -290,6 +322,16 @@ impl Route {
         }
     }
 
+    /// What is said of how urgent the requests of one of its rules are.
+    #[must_use]
+    pub fn urgency_of<'a>(&'a self, rule: &'a Rule) -> Option<&'a Urgency> {
+        let own = match &rule.action {
+            Action::Forward(forward) => forward.urgency.as_deref(),
+            Action::Redirect(_) | Action::Respond(_) | Action::Reroute(_) => None,
+        };
+        own.or(self.urgency.as_deref())
+    }
+
     /// Every tag of every split, each once.
     #[must_use]
     pub fn tags(&self) -> Vec<&str> {
@@ -298,6 +340,13 @@ impl Route {
         tags.sort_unstable();
         tags.dedup();
         tags
+    }
+
+    /// Revisions that get their shares once they are warm.
+    pub fn warming(&self) -> impl Iterator<Item = &Key> {
+        let waits = |target: &&Target| target.is_warming();
+        let targets = self.targets().filter(waits);
+        targets.map(|target| &target.revision_key)
     }
 
     /// Every target of every split, those of `split` last.
@@ -316,6 +365,7 @@ impl Rule {
         static IMPLICIT: LazyLock<Arc<[Rule]>> = LazyLock::new(|| {
             Arc::from([Rule {
                 number: 1,
+                in_order: false,
                 https_only: false,
                 path: PathMatch::Prefix("".into()),
                 methods: ThinVec::new(),
@@ -333,6 +383,14 @@ impl Rule {
             Action::Forward(forward) => Some(&forward.split),
             Action::Redirect(_) | Action::Respond(_) | Action::Reroute(_) => None,
         }
+    }
+}
+
+impl Target {
+    /// Its share goes to others until it is warm.
+    #[must_use]
+    pub fn is_warming(&self) -> bool {
+        self.percent == 0 && self.asked > 0
     }
 }
 

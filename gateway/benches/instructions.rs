@@ -106,6 +106,7 @@ fn run(requests: u64) {
 fn from() -> Client {
     Client {
         address: "192.0.2.7:4321".parse().unwrap(),
+        address_text: "192.0.2.7".into(),
         listener: 0,
         audience: config::settings::Audience::Public,
         trusted: false,
@@ -184,11 +185,7 @@ fn worker() -> Rc<Worker> {
     let holding = Holding::new(100, 1 << 20);
     let mut throttles = Throttles::default();
     for revision in compiled.snapshot.revisions() {
-        let limits = Limits {
-            concurrency: revision.concurrency,
-            queue_depth: revision.queue_depth,
-            queue_bytes: None,
-        };
+        let limits = Limits::new(revision.concurrency, revision.queue.depth);
         let throttle = Throttle::new(limits, Supply::Fixed, &holding.namespace("default"), 1);
         throttle.set_endpoints(&["127.0.0.1:1".parse().unwrap()]);
         throttles.set(revision.id, Some(throttle));
@@ -215,7 +212,6 @@ fn worker() -> Rc<Worker> {
         settings: compiled.settings,
         published,
         holding,
-        first_answers: Arc::default(),
         pseudonym: "tidegate-bench".into(),
     });
     Worker::new(0, &shared, registry.worker(0), writers.remove(0))

@@ -15,6 +15,7 @@ use divan::Bencher;
 use tidegate::control::feeds::Feeds;
 use tidegate::control::reconcile::{Means, Reconciler};
 use tidegate::live::Published;
+use tidegate::observe::metrics::Registry;
 use tokio::runtime::Runtime;
 
 /// What the gateway runs on.
@@ -58,6 +59,7 @@ fn one_of_10_000(bencher: Bencher<'_, '_>, what: &str) {
         workers: WORKERS,
         local,
         feeds: Feeds::new(None, Arc::default()),
+        registry: Registry::new(WORKERS, Vec::new()),
         runtime: runtime.handle().clone(),
     };
     let mut reconciler = Reconciler::new(Compiler::default(), means, None);

@@ -12,6 +12,8 @@
 //! Every step's effect is owned by a guard: dropping the exchange at any `await` undoes it.
 
 mod answers;
+mod claim;
+mod deadline;
 mod edits;
 mod forward;
 pub(crate) mod grpc;
@@ -23,8 +25,12 @@ pub(crate) mod path;
 mod record;
 mod relay;
 mod repeat;
+mod rest;
+mod retry;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod tests;
+mod timing;
+mod token;
 mod tunnel;
 mod upstream;
 mod watch;
@@ -33,10 +39,12 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use activator::admission::{Repeat, Slot};
+use activator::admission::Repeat;
+use activator::starts::StartId;
 use config::revision::Protocol;
 use config::route::Query;
 use config::settings::Audience;
@@ -51,6 +59,7 @@ use crate::http::message::{Downstream, Length, RequestHead, ResponseHead};
 use crate::http::pace::Pace;
 use crate::live::{LocalRevision, Routed};
 use crate::memory::Level;
+use crate::observe::facts::WaitReason;
 use crate::refusal::Reason;
 use crate::serve::timers::Timer;
 use crate::serve::worker::Worker;
@@ -61,6 +70,10 @@ pub const SKIP_MAX: u64 = 256 * 1024;
 /// Most times one request is looked up again because a rule says so.
 const REROUTES_MAX: usize = 3;
 
+/// Most times a request may have come through this process before. Applications that proxy pass `Via` on, and
+/// their way to another application leads through here again: that is no loop yet.
+const ROUNDS_MAX: usize = 8;
+
 /// Papers that have grown larger are freed rather than kept.
 const PAPERS_BYTES_MAX: usize = 16 * 1024;
 
@@ -68,6 +81,8 @@ const PAPERS_BYTES_MAX: usize = 16 * 1024;
 #[derive(Clone, Debug)]
 pub struct Client {
     pub address: SocketAddr,
+    /// It without the port, as fields of requests say it: spelled once in the connection's life.
+    pub address_text: Rc<str>,
     /// Index of the listener, for metrics.
     pub listener: usize,
     /// Whom the listener serves.
@@ -106,7 +121,7 @@ impl Client {
 #[derive(Debug)]
 pub struct Exchange<'a> {
     worker: &'a Rc<Worker>,
-    client: Client,
+    client: &'a Client,
     request: &'a mut RequestHead,
     response: &'a mut ResponseHead,
     /// The client's side.
@@ -123,6 +138,8 @@ pub struct Exchange<'a> {
     revision: Option<Rc<LocalRevision>>,
     /// What the attempt to come needs, if it is not the first.
     repeat: Option<Repeat>,
+    /// Why its revision cannot start, if that is why it is refused.
+    cause: Option<Arc<str>>,
     edits: &'a mut edits::Edits,
     seen: Seen,
 }
@@ -155,15 +172,19 @@ impl Papers {
 struct Seen {
     waited: Duration,
     held: bool,
+    /// Why, the first time.
+    wait_reason: Option<WaitReason>,
     endpoint: Duration,
     address: Option<SocketAddr>,
     attempts: u32,
-    /// When it was let in, if there was no endpoint at all when it came.
-    woken: Option<Instant>,
+    /// What it waited for, if there was no endpoint when it came.
+    start: Option<StartId>,
     /// Status the client was sent; 0 = none yet.
     code: u16,
     /// Bytes of the answer's body.
     answer_bytes: u64,
+    /// For how long it was no demand, because nothing moved.
+    rested: Duration,
 }
 
 /// How an exchange ended.
@@ -181,7 +202,7 @@ enum End {
 /// may go on.
 pub async fn exchange<D: Downstream>(
     worker: &Rc<Worker>,
-    client: Client,
+    client: &Client,
     papers: &mut Papers,
     arrived: Instant,
     down: &mut D,
@@ -211,7 +232,7 @@ pub async fn exchange<D: Downstream>(
 /// Answers what came instead of a request; `papers` hold none.
 pub async fn refuse<D: Downstream>(
     worker: &Rc<Worker>,
-    client: Client,
+    client: &Client,
     papers: &mut Papers,
     arrived: Instant,
     reason: Reason,
@@ -240,7 +261,7 @@ fn poll_caught<F: Future>(
 impl<'a> Exchange<'a> {
     fn new(
         worker: &'a Rc<Worker>,
-        client: Client,
+        client: &'a Client,
         papers: &'a mut Papers,
         arrived: Instant,
         pace: &'a Pace,
@@ -260,6 +281,7 @@ impl<'a> Exchange<'a> {
             passed_hash: None,
             revision: None,
             repeat: None,
+            cause: None,
             edits: &mut papers.edits,
             seen: Seen::default(),
         }
@@ -314,7 +336,8 @@ impl Exchange<'_> {
             return Err(End::Refused(Reason::NotImplemented));
         }
         self.edit(&routed);
-        self.deadline = grpc::deadline(self.request, self.arrived);
+        self.unlike_probe(&revision.revision);
+        self.deadline = self.deadline(&routed);
         self.revision = Some(revision.clone());
         Ok(Some(revision))
     }
@@ -334,7 +357,8 @@ impl Exchange<'_> {
         }
         let ours = self.worker.shared.pseudonym.as_bytes();
         let is_ours = |hop: &[u8]| hop.split(|byte| *byte == b' ').any(|word| word == ours);
-        if self.request.head.list(Name::Via).any(is_ours) {
+        let rounds = self.request.head.list(Name::Via).filter(|hop| is_ours(hop));
+        if rounds.take(ROUNDS_MAX).count() == ROUNDS_MAX {
             return Err(Reason::LoopDetected);
         }
         Ok(())
@@ -398,6 +422,10 @@ impl Exchange<'_> {
                 }
                 Err(hold::Denied::Removed) => return End::Refused(Reason::NoRoute),
                 Err(hold::Denied::Refused(reason)) => return End::Refused(reason),
+                Err(hold::Denied::Failed(cause)) => {
+                    self.cause = Some(cause);
+                    return End::Refused(Reason::StartFailed);
+                }
                 Err(hold::Denied::Departed(departure)) => {
                     return End::Cut(upstream::gone(departure));
                 }
@@ -411,13 +439,34 @@ impl Exchange<'_> {
                 Ok(None) => continue,
                 Err(end) => return end,
             };
+            if self.seen.held || self.seen.attempts > 0 {
+                revision = self.as_of_now(revision);
+            }
             match self.attempt(&revision, slot, down).await {
                 Attempt::Over(end) => return end,
-                Attempt::Again(failed) => match self.again(&revision, failed, down).await {
-                    Ok(paused) => failure = Some(paused),
-                    Err(end) => return end,
-                },
+                Attempt::Again(failed) => {
+                    match self.again(&revision, failed, failure, down).await {
+                        Ok(paused) => failure = Some(paused),
+                        Err(end) => return end,
+                    }
+                }
             }
+        }
+    }
+
+    /// The revision as it is now: while a request waited, how its endpoints are spoken to may have
+    /// changed.
+    fn as_of_now(&mut self, revision: Rc<LocalRevision>) -> Rc<LocalRevision> {
+        self.worker.live.refresh();
+        let target = self.routed.as_ref().and_then(Routed::target);
+        let now = target.and_then(|target| self.worker.live.revision(target));
+        let throttle = revision.gate.throttle();
+        match now.filter(|now| Arc::ptr_eq(now.gate.throttle(), throttle)) {
+            Some(now) => {
+                self.revision = Some(now.clone());
+                now
+            }
+            None => revision,
         }
     }
 
@@ -426,24 +475,9 @@ impl Exchange<'_> {
         let routed = self.route()?;
         let revision = self.revision(&routed)?;
         self.edit_for(&routed);
+        self.unlike_probe(&revision.revision);
         self.routed = Some(routed);
         self.revision = Some(revision.clone());
         Ok(revision)
-    }
-
-    async fn acquire<D: Downstream>(
-        &mut self,
-        revision: &LocalRevision,
-        down: &mut D,
-    ) -> Result<Slot, hold::Denied> {
-        #[allow(
-            clippy::cast_possible_truncation,
-            reason = "any 32 of the bits will do"
-        )]
-        let random = self.worker.random() as u32;
-        match revision.gate.try_acquire(random) {
-            Some(slot) => Ok(slot),
-            None => self.hold(revision, down).await,
-        }
     }
 }

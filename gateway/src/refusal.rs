@@ -118,7 +118,8 @@ impl Reason {
         self as usize
     }
 
-    /// Seconds for `Retry-After`, where the same request may be sent again with hope.
+    /// Seconds for `Retry-After`, or what gRPC has for it, where the same request may be sent again
+    /// with hope.
     #[must_use]
     pub const fn retry_after(self) -> Option<u32> {
         match self {

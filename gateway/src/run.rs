@@ -5,16 +5,16 @@ mod cluster;
 mod crew;
 mod handover;
 mod heed;
+mod leave;
 mod signals;
 mod sockets;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use activator::admission::Holding;
+use activator::admission::{Bounds, Holding};
 use activator::scaler::knative::BadAutoscaler;
 use activator::scaler::local::Local;
 use config::problem::{Problem, Sources};
@@ -33,6 +33,7 @@ use self::crew::Crew;
 use self::handover::{Handover, Successor};
 use self::heed::Logs;
 use self::signals::{Signals, Told};
+use crate::admin::Desk;
 use crate::control::Control;
 use crate::control::feeds::Feeds;
 use crate::control::reconcile::{Means, Reconciler};
@@ -43,17 +44,14 @@ use crate::observe::access_log::{self, AccessLog};
 use crate::observe::averages::Averages;
 use crate::observe::metrics::Registry;
 use crate::serve::census::Census;
-use crate::serve::drain::{LAST_WORDS, Phase};
-use crate::serve::takeover::{HandedOver, Stock, TakeoverError};
+use crate::serve::drain::Phase;
+use crate::serve::takeover::{Stock, TakeoverError};
 use crate::serve::tls::store::Store;
 use crate::serve::worker::Shared;
 use crate::systemd;
 
 /// Threads of the control runtime: sources, scalers, admin, names.
 const CONTROL_THREADS: usize = 2;
-
-/// Beyond `LAST_WORDS`, how long workers get to come home.
-const HOMECOMING: Duration = Duration::from_millis(250);
 
 /// What `run` is asked to do.
 #[allow(missing_debug_implementations, reason = "holds a function")]
@@ -163,7 +161,6 @@ pub fn run(options: Options) -> Result<(), RunError> {
         memory,
         published: published.clone(),
         holding: holding.clone(),
-        first_answers: Arc::default(),
         pseudonym: format!("tidegate-{:08x}", fastrand::u32(..)),
     });
     let local = start_local(&runtime)?;
@@ -174,6 +171,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
         workers,
         local: local.clone(),
         feeds: feeds.clone(),
+        registry: registry.clone(),
         runtime: runtime.handle().clone(),
     };
     let mut reconciler = Reconciler::new(compiler, means, listeners);
@@ -185,12 +183,11 @@ pub fn run(options: Options) -> Result<(), RunError> {
         published: published.clone(),
         status,
         averages: Averages::new(),
+        averages_waiting: Averages::new(),
         registry: registry.clone(),
         local,
         knative,
         holding,
-        first_answers: shared.first_answers.clone(),
-        noting: Mutex::default(),
     });
     let control = Control::new(reconciler, published, running.status.clone());
     let logs = Logs::of(&log, &shared.settings);
@@ -200,7 +197,9 @@ pub fn run(options: Options) -> Result<(), RunError> {
     if let Some(cluster) = options.cluster {
         shift.watched = Some(cluster.watch(&runtime, sink, feeds, logs)?);
     }
-    let (crew, signals) = shift.open(crew, sockets.admin, handover)?;
+    let token = shared.settings.admin_token.as_ref();
+    let token = token.map(|file| file.path.as_path().into());
+    let (crew, signals) = shift.open(crew, sockets.admin, token, handover)?;
     (options.announce)(&addresses);
     let serving = shift.serve(crew, &shared.settings, signals, reread, options.ready);
     runtime.block_on(serving)
@@ -232,8 +231,12 @@ fn workers(settings: &Settings) -> io::Result<usize> {
 }
 
 fn holding(limits: &Limits) -> Arc<Holding> {
-    let (held, bytes) = (limits.held, limits.held_bytes as u64);
-    Holding::bounded(held, bytes, limits.held_per_namespace)
+    Holding::bounded(Bounds {
+        held: limits.held,
+        bytes: limits.held_bytes as u64,
+        per_namespace: limits.held_per_namespace,
+        per_address: limits.held_per_address,
+    })
 }
 
 fn control_runtime() -> io::Result<Runtime> {
@@ -306,6 +309,7 @@ impl<'a> Shift<'a> {
         &mut self,
         mut crew: Crew,
         admin: TcpListener,
+        token: Option<Box<Path>>,
         handover: Handover,
     ) -> Result<(Crew, Signals), RunError> {
         let _context = self.runtime.enter();
@@ -323,6 +327,10 @@ impl<'a> Shift<'a> {
         self.phase.send_replace(Phase::Serving);
         let (world, registry) = (self.running.clone(), self.running.registry.clone());
         let leaves = self.admin_leaves.subscribe();
+        let admin = Desk {
+            listener: admin,
+            token,
+        };
         let admin = crate::admin::serve(admin, world, registry, leaves);
         self.tasks.push(tokio::spawn(admin));
         Ok((crew, signals))
@@ -380,60 +388,6 @@ impl<'a> Shift<'a> {
                 Ok(())
             }
         }
-    }
-
-    /// After a takeover nobody is to be told to go elsewhere: the same addresses are served on.
-    async fn drain(&self, crew: &mut Crew, settings: &Settings, handed_over: Option<HandedOver>) {
-        tracing::info!("draining");
-        // What is kept for a takeover must not outlive the workers' own.
-        self.stock.clear();
-        if let Some(handed_over) = handed_over {
-            crew.hand_over(handed_over);
-            self.admin_leaves.send_replace(true);
-        } else {
-            systemd::stopping();
-            self.running.status.drain();
-            self.phase.send_replace(Phase::Announced);
-            tokio::time::sleep(settings.drain.wait).await;
-        }
-        self.phase.send_replace(Phase::Closing);
-        let home = async { while crew.next().await.is_some() {} };
-        if tokio::time::timeout(settings.drain.timeout, home)
-            .await
-            .is_ok()
-        {
-            return;
-        }
-        tracing::warn!("drain timeout: refusing what waits, cutting what runs");
-        self.phase.send_replace(Phase::Ended);
-        let home = async { while crew.next().await.is_some() {} };
-        let _in_time = tokio::time::timeout(LAST_WORDS + HOMECOMING, home).await;
-    }
-
-    /// Nobody is served any more: processes end, the log is written out.
-    async fn end(self, crew: Crew) -> Result<(), RunError> {
-        if let Some(watched) = self.watched {
-            watched.end().await;
-        }
-        for task in &self.tasks {
-            task.abort();
-        }
-        for task in self.tasks {
-            let _aborted = task.await;
-        }
-        if let Some(Running { local, .. }) = Arc::into_inner(self.running)
-            && let Some(local) = Arc::into_inner(local)
-        {
-            local.shutdown().await;
-        }
-        for thread in crew.threads {
-            if thread.is_finished() && thread.join().is_err() {
-                return Err(RunError::Worker("it panicked".to_owned()));
-            }
-        }
-        self.log.shutdown();
-        tracing::info!("drained");
-        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tidegate::observe::access_log::{AccessLog, Config, Format, Mode, Target};
-use tidegate::observe::facts::{Facts, Names, Protocol};
+use tidegate::observe::facts::{Facts, Names, Protocol, WaitReason};
 use tidegate::observe::metrics::Registry;
 use tidegate::refusal::Reason;
 
@@ -63,7 +63,9 @@ fn facts(code: u16, reason: Option<Reason>) -> Facts<'static> {
         total: Duration::from_millis(57),
         waited: Duration::from_millis(12),
         endpoint: Duration::from_millis(45),
+        rested: Duration::from_millis(5),
         held: true,
+        wait_reason: Some(WaitReason::Full),
         code,
         reason,
         attempts: 1,

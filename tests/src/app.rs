@@ -34,6 +34,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::body::{self, Body, Fingerprint};
+use crate::wait::takes;
 use crate::websocket;
 
 /// One running application and its books.
@@ -132,7 +133,7 @@ impl App {
             self.gate.subscribe().wait_for(|open| *open).await?;
         }
         if let Some(pause) = query.number("sleep") {
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+            takes(Duration::from_millis(pause)).await;
         }
         drop(running);
         if query.has("drop") {
@@ -264,7 +265,7 @@ fn in_pieces(content: Bytes, query: &Query) -> Body {
         .chain(trailers.map(Frame::trailers))
         .collect();
     let frames = futures_util::stream::iter(frames).then(move |frame| async move {
-        tokio::time::sleep(pause).await;
+        takes(pause).await;
         Ok(frame)
     });
     StreamBody::new(frames).boxed_unsync()

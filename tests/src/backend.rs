@@ -133,7 +133,11 @@ pub fn listen() -> TcpListener {
 
 #[must_use]
 pub fn listen_on(address: SocketAddr) -> TcpListener {
-    let socket = TcpSocket::new_v4().unwrap();
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let socket = socket.unwrap();
     socket.set_reuseaddr(true).unwrap();
     socket.bind(address).unwrap();
     socket.listen(BACKLOG).unwrap()
@@ -190,10 +194,23 @@ where
     F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
     R: Future<Output = anyhow::Result<Response<Body>>> + Send + 'static,
 {
+    accept_few(listener, usize::MAX, half_close, handler).await;
+}
+
+/// The same of so many connections at a time: those beyond are reset.
+pub async fn accept_few<F, R>(listener: TcpListener, most: usize, half_close: bool, handler: F)
+where
+    F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
+    R: Future<Output = anyhow::Result<Response<Body>>> + Send + 'static,
+{
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        connections.spawn(converse(stream, half_close, handler.clone()));
         while connections.try_join_next().is_some() {}
+        if connections.len() >= most {
+            stream.set_zero_linger().unwrap();
+            continue;
+        }
+        connections.spawn(converse(stream, half_close, handler.clone()));
     }
 }
 

@@ -29,6 +29,7 @@ pub mod process;
 pub mod python;
 pub mod raw;
 pub mod tls;
+pub mod turnstile;
 pub mod wait;
 pub mod websocket;
 
@@ -39,6 +40,7 @@ pub use front::Front;
 pub use gateway::{Gateway, Launch};
 pub use load::Load;
 pub use raw::{Raw, RawBackend};
+pub use turnstile::Turnstile;
 pub use wait::{PATIENCE, eventually, settled, within};
 
 /// Whether the full sizes were asked for with `TIDEGATE_LONG=1`.

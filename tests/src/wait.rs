@@ -69,3 +69,8 @@ pub async fn settled(what: &str, count: impl Fn() -> usize) -> usize {
     })
     .await
 }
+
+/// What a stand-in's work or a long way takes. Not for tests: they wait for conditions.
+pub async fn takes(time: Duration) {
+    sleep(time).await;
+}

@@ -7,9 +7,9 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering, Padded, fence};
 
 /// Where the limit begins in the word; the count is below it.
 const LIMIT_SHIFT: u32 = 32;
-/// The highest limit the word can say. More than a quarter of a billion requests in flight at one
-/// endpoint are beyond any machine, so higher limits mean this one.
-const LIMIT_MAX: u32 = (1 << 28) - 1;
+/// The highest limit the word can say. More than thirty million requests in flight at one endpoint
+/// are beyond any machine, so higher limits mean this one.
+const LIMIT_MAX: u32 = (1 << 25) - 1;
 /// Draining: no new slot.
 const CLOSED: u64 = 1 << 63;
 /// Passed over while another endpoint is ready.
@@ -19,6 +19,15 @@ const SUSPECT: u64 = 1 << 62;
 const MIXED: u64 = 1 << 61;
 /// None of the slots here is ours to begin with; they are only lent.
 const FOREIGN: u64 = 1 << 60;
+/// The limit is a window, smaller than what the revision allows.
+const PACED: u64 = 1 << 59;
+/// The revision has no limit: what the word says is a window.
+const BOUNDLESS: u64 = 1 << 58;
+/// The queue must hear of answers.
+const HEARD: u64 = 1 << 57;
+
+/// Eras count up to this and begin again.
+const ERA_MASK: u32 = 0xffff;
 
 /// One endpoint. What admission decides by is one word: flags, limit, and the count of shared slots.
 /// Flags and limit change under the queue's lock only; the count changes by anybody who takes or
@@ -39,6 +48,9 @@ pub(super) struct Endpoint {
     /// under the queue's lock only.
     most: AtomicU32,
     lingering: AtomicU32,
+    /// Counts the failures that were news. Written under the queue's lock only.
+    era: AtomicU32,
+    resting: AtomicU32,
 }
 
 /// Where a slot was counted, and so where it is taken away.
@@ -71,7 +83,7 @@ impl Word {
 
     fn limit(self) -> u32 {
         let limit = (self.0 >> LIMIT_SHIFT) & u64::from(LIMIT_MAX);
-        u32::try_from(limit).expect("masked to 28 bits")
+        u32::try_from(limit).expect("masked to 25 bits")
     }
 
     fn is(self, flags: u64) -> bool {
@@ -87,6 +99,13 @@ impl Word {
     fn is_unlimited(self) -> bool {
         self.limit() == 0 && !self.is(FOREIGN)
     }
+
+    fn set(self, flag: u64, on: bool) -> Word {
+        match on {
+            true => Word(self.0 | flag),
+            false => Word(self.0 & !flag),
+        }
+    }
 }
 
 impl Endpoint {
@@ -98,6 +117,8 @@ impl Endpoint {
             cells: (0..workers).map(|_| Padded(AtomicU32::new(0))).collect(),
             most: AtomicU32::new(0),
             lingering: AtomicU32::new(0),
+            era: AtomicU32::new(0),
+            resting: AtomicU32::new(0),
         }
     }
 
@@ -139,7 +160,7 @@ impl Endpoint {
                 Ok(()) => {
                     return Attempt::Taken {
                         counted: Counted::Word,
-                        limited: true,
+                        limited: !word.is(BOUNDLESS),
                     };
                 }
                 Err(now) => word = now,
@@ -183,7 +204,7 @@ impl Endpoint {
                 return None;
             }
             match self.swap(word, Word(word.0 + 1)) {
-                Ok(()) => return Some(!unlimited),
+                Ok(()) => return Some(!unlimited && !word.is(BOUNDLESS)),
                 Err(now) => word = now,
             }
         }
@@ -221,22 +242,27 @@ impl Endpoint {
         cells.fold(0, u32::saturating_add)
     }
 
-    /// From now on at most `limit` in flight (0: no limit). The caller holds the queue's lock.
-    pub(super) fn set_limit(&self, limit: u32) {
+    /// From now on at most `limit` in flight (0: no limit), and no more than the window allows. The
+    /// caller holds the queue's lock.
+    pub(super) fn set_limit(&self, limit: u32, window: Option<u32>) {
         self.most.store(0, Ordering::Relaxed);
-        self.bound(|word| Word(word.0 & !FOREIGN).with_limit(limit));
+        let paced = window.filter(|window| limit == 0 || *window < limit);
+        self.bound(|word| {
+            let word = word.set(FOREIGN, false).set(PACED, paced.is_some());
+            let word = word.set(BOUNDLESS, paced.is_some() && limit == 0);
+            word.with_limit(paced.unwrap_or(limit))
+        });
     }
 
-    /// From now on at most `own` in flight (0: none), and up to `most` while slots are lent. The
-    /// caller holds the queue's lock.
-    pub(super) fn set_share(&self, own: u32, most: u32) {
-        self.most.store(most, Ordering::Relaxed);
+    /// From now on at most `own` in flight (0: none), and up to `most` while slots are lent; of both
+    /// no more than the window allows. The caller holds the queue's lock.
+    pub(super) fn set_share(&self, own: u32, most: u32, window: Option<u32>) {
+        let paced = window.filter(|window| *window < most.max(own));
+        let allowed = paced.unwrap_or(u32::MAX);
+        self.most.store(most.min(allowed), Ordering::Relaxed);
         self.bound(|word| {
-            let flags = match own {
-                0 => word.0 | FOREIGN,
-                _ => word.0 & !FOREIGN,
-            };
-            Word(flags).with_limit(own)
+            let word = word.set(FOREIGN, own == 0).set(PACED, paced.is_some());
+            word.set(BOUNDLESS, false).with_limit(own.min(allowed))
         });
     }
 
@@ -266,7 +292,7 @@ impl Endpoint {
 
     /// No new slot. The caller holds the queue's lock.
     pub(super) fn close(&self) {
-        self.update(|word| Word((word.0 | CLOSED) & !SUSPECT));
+        self.update(|word| Word((word.0 | CLOSED) & !(SUSPECT | HEARD)));
     }
 
     /// New slots again, with the count it has. The caller holds the queue's lock.
@@ -276,10 +302,37 @@ impl Endpoint {
 
     /// The caller holds the queue's lock.
     pub(super) fn set_suspect(&self, suspect: bool) {
-        self.update(|word| match suspect {
-            true => Word(word.0 | SUSPECT),
-            false => Word(word.0 & !SUSPECT),
-        });
+        self.update(|word| word.set(SUSPECT, suspect));
+    }
+
+    /// Whether the queue must hear of answers. The caller holds the queue's lock.
+    pub(super) fn set_heard(&self, heard: bool) {
+        if self.is_heard() != heard {
+            self.update(|word| word.set(HEARD, heard));
+        }
+    }
+
+    pub(super) fn is_heard(&self) -> bool {
+        self.word().is(HEARD)
+    }
+
+    /// The window, while it is what holds.
+    pub(super) fn window(&self) -> Option<u32> {
+        let word = self.word();
+        let most = self.most.load(Ordering::Relaxed);
+        word.is(PACED).then(|| word.limit().max(most))
+    }
+
+    /// What a slot taken now is to know of the failures before it.
+    pub(super) fn era(&self) -> u16 {
+        let era = self.era.load(Ordering::Relaxed) & ERA_MASK;
+        u16::try_from(era).expect("masked to 16 bits")
+    }
+
+    /// A failure was news. The caller holds the queue's lock.
+    pub(super) fn next_era(&self) {
+        let era = self.era.load(Ordering::Relaxed).wrapping_add(1);
+        self.era.store(era, Ordering::Relaxed);
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -300,6 +353,22 @@ impl Endpoint {
 
     pub(super) fn end_linger(&self) {
         self.lingering.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Slots held whose requests do not rest; sometimes one too many for a moment, never too few.
+    pub(super) fn busy(&self) -> u32 {
+        // In this order, and a slot is freed before its rest ends: one that goes in between counts
+        // as busy, and hides none that is.
+        let in_flight = self.in_flight();
+        in_flight.saturating_sub(self.resting.load(Ordering::Acquire))
+    }
+
+    pub(super) fn rest(&self) {
+        self.resting.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn end_rest(&self) {
+        self.resting.fetch_sub(1, Ordering::AcqRel);
     }
 
     fn update(&self, change: impl Fn(Word) -> Word) {

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use super::choice::choose;
 use super::endpoint::{Attempt, Counted, Endpoint};
-use super::queue::Grant;
+use super::queue::{Failure, Grant};
 use super::throttle::Joined;
-use super::{AcquireError, EndpointId, HeldBytes, Throttle, Waiting};
+use super::{AcquireError, Claim, EndpointId, Fault, Throttle, Waiting};
 use crate::demand::{Change, nanoseconds};
 
 /// A worker's cached time; the worker's loop sets it, everything else reads it.
@@ -65,11 +65,25 @@ pub struct Slot {
     gate: Rc<Gate>,
     local: Rc<Local>,
     counted: Counted,
+    /// The endpoint's, when it was taken.
+    era: u16,
     limited: bool,
     lingering: bool,
     marked: bool,
+    /// Not part of demand at the moment.
+    resting: Cell<bool>,
     /// It belongs to another process.
     lent: bool,
+}
+
+/// How a request comes to its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    First,
+    /// It had a slot before, and is made once more.
+    Again,
+    /// It was counted as waiting until now.
+    Waited,
 }
 
 impl Gate {
@@ -104,6 +118,16 @@ impl Gate {
     /// The warm path: a slot, if nobody waits and a ready endpoint has room. `random` decides
     /// between equals. `None` says only that it takes [`Gate::wait`] to know more.
     pub fn try_acquire(self: &Rc<Self>, random: u32) -> Option<Slot> {
+        self.try_as(Came::First, random)
+    }
+
+    /// The same for a request that had a slot before: it is no other request for that.
+    pub fn try_acquire_again(self: &Rc<Self>, random: u32) -> Option<Slot> {
+        self.try_as(Came::Again, random)
+    }
+
+    #[inline]
+    fn try_as(self: &Rc<Self>, came: Came, random: u32) -> Option<Slot> {
         if self.throttle.waiting() != 0 {
             return None;
         }
@@ -114,26 +138,27 @@ impl Gate {
             endpoints.len(),
             random,
             |at| endpoints[at].endpoint.load(self.worker),
-            |at| self.take(&endpoints[at]),
+            |at| self.take(&endpoints[at], came),
         )
     }
 
-    /// Waits for a slot in the order of `arrived`: a repeated request keeps its first arrival, and
-    /// so its place. Looks for room once more first. `held` is what the request pins meanwhile; it
-    /// is given back when the waiting ends.
+    /// Waits for a slot until it is the claim's turn. Looks for room once more first.
     ///
     /// # Errors
     ///
     /// Why it may not wait; the returned future says why it no longer may.
-    pub fn wait(
-        self: &Rc<Self>,
-        arrived: Instant,
-        held: Option<HeldBytes>,
-    ) -> Result<Waiting, AcquireError> {
-        match self.throttle.join(arrived, self.clock.now())? {
-            Joined::Granted(grant) => Ok(Waiting::granted(self.redeem(grant, false))),
-            Joined::Waits(key) => Ok(Waiting::new(Rc::clone(self), key, held)),
+    pub fn wait(self: &Rc<Self>, claim: Claim) -> Result<Waiting, AcquireError> {
+        let again = claim.again;
+        let came = if again { Came::Again } else { Came::First };
+        match self.throttle.join(&claim, self.clock.now())? {
+            Joined::Granted(grant) => Ok(Waiting::granted(self.redeem(grant, came))),
+            Joined::Waits(key) => Ok(Waiting::new(Rc::clone(self), key, again)),
         }
+    }
+
+    /// The worker's time.
+    pub(super) fn now(&self) -> Instant {
+        self.clock.now()
     }
 
     /// Counts the change in this worker's demand.
@@ -147,13 +172,14 @@ impl Gate {
         }
     }
 
-    /// Turns a grant into the slot it stands for. `waited`: it was counted as waiting until now.
-    pub(super) fn redeem(self: &Rc<Self>, grant: Grant, waited: bool) -> Slot {
+    /// Turns a grant into the slot it stands for.
+    pub(super) fn redeem(self: &Rc<Self>, grant: Grant, came: Came) -> Slot {
         self.keep_up();
         let endpoint = grant.endpoint;
         let local = Rc::new(Local { endpoint });
-        let mut slot = self.slot(local, Counted::Word, grant.limited, waited);
+        let mut slot = self.slot(local, Counted::Word, grant.limited, came);
         slot.lent = grant.lent;
+        slot.era = grant.era;
         slot
     }
 
@@ -175,10 +201,11 @@ impl Gate {
         self.epoch.set(members.epoch);
     }
 
-    fn take(self: &Rc<Self>, local: &Rc<Local>) -> Option<Slot> {
+    #[inline]
+    fn take(self: &Rc<Self>, local: &Rc<Local>, came: Came) -> Option<Slot> {
         match local.endpoint.take(self.worker) {
             Attempt::Taken { counted, limited } => {
-                Some(self.slot(Rc::clone(local), counted, limited, false))
+                Some(self.slot(Rc::clone(local), counted, limited, came))
             }
             Attempt::Refused => None,
             Attempt::Undone => {
@@ -194,22 +221,27 @@ impl Gate {
         local: Rc<Local>,
         counted: Counted,
         limited: bool,
-        waited: bool,
+        came: Came,
     ) -> Slot {
         let marked = self.proxied.get();
         self.count(Change {
             running: 1,
-            waiting: -i32::from(waited),
-            marked: i32::from(marked),
-            asks: marked && !waited,
+            waiting: -i8::from(came == Came::Waited),
+            marked: i8::from(marked),
+            asks: marked && came != Came::Waited,
+            again: came == Came::Again,
+            ..Change::default()
         });
+        let era = local.endpoint.era();
         Slot {
             gate: Rc::clone(self),
             local,
             counted,
+            era,
             limited,
             lingering: false,
             marked,
+            resting: Cell::new(false),
             lent: false,
         }
     }
@@ -239,11 +271,75 @@ impl Slot {
         self.lent
     }
 
-    /// The endpoint refused a connection or closed one early: it is passed over for
-    /// [`super::SUSPICION`] while another is ready.
-    pub fn suspect(&self) {
+    /// The endpoint refused a connection, or ended a new one before an answer began. It gets fewer
+    /// requests at a time if it had many, and is passed over for a while ([`super::SUSPICION`]) where
+    /// another is ready, unless it answers others at the same time.
+    pub fn suspect(&self) -> Fault {
+        self.failed(true)
+    }
+
+    /// The same of a connection that had been in use, which says nothing of how many it bears.
+    pub fn doubt(&self) -> Fault {
+        self.failed(false)
+    }
+
+    #[cfg(all(test, not(tidegate_loom)))]
+    pub(super) fn era(&self) -> u16 {
+        self.era
+    }
+
+    fn failed(&self, fresh: bool) -> Fault {
         let now = self.gate.clock.now();
-        self.gate.throttle.suspect(&self.local.endpoint, now);
+        let era = self.era;
+        let failure = Failure { era, fresh };
+        self.gate
+            .throttle
+            .failed(&self.local.endpoint, failure, now)
+    }
+
+    /// The answer began: the endpoint is well, and if it is new it may get more. Costs next to
+    /// nothing where it is neither new nor has failed.
+    #[inline]
+    pub fn answered(&self) {
+        if self.local.endpoint.is_heard() {
+            self.gate.throttle.answered(&self.local.endpoint);
+        }
+    }
+
+    /// Nothing has moved for long: from now on the request is no part of demand, while the slot stays
+    /// held. Does nothing when it rests already.
+    pub fn rest(&self) {
+        if !self.resting.replace(true) {
+            self.local.endpoint.rest();
+            self.gate.count(Change {
+                running: -1,
+                marked: -i8::from(self.marked),
+                resting: 1,
+                resting_marked: i8::from(self.marked),
+                ..Change::default()
+            });
+        }
+    }
+
+    /// Something moves again: the request is part of demand as before. Does nothing unless it rests.
+    pub fn stir(&self) {
+        if self.resting.replace(false) {
+            self.gate.count(Change {
+                running: 1,
+                marked: i8::from(self.marked),
+                resting: -1,
+                resting_marked: -i8::from(self.marked),
+                // Whoever is told of marked requests may have gone to sleep meanwhile.
+                asks: self.marked,
+                again: true,
+                ..Change::default()
+            });
+            self.local.endpoint.end_rest();
+        }
+    }
+
+    pub fn rests(&self) -> bool {
+        self.resting.get()
     }
 
     /// The exchange ended early, but the work at the endpoint may go on: the slot shows as lingering
@@ -262,12 +358,23 @@ impl Drop for Slot {
         if self.lingering {
             endpoint.end_linger();
         }
-        self.gate.count(Change {
-            running: -1,
-            marked: -i32::from(self.marked),
-            ..Change::default()
+        let resting = self.resting.get();
+        self.gate.count(match resting {
+            false => Change {
+                running: -1,
+                marked: -i8::from(self.marked),
+                ..Change::default()
+            },
+            true => Change {
+                resting: -1,
+                resting_marked: -i8::from(self.marked),
+                ..Change::default()
+            },
         });
         endpoint.free(self.counted, self.gate.worker);
+        if resting {
+            endpoint.end_rest();
+        }
         match self.lent {
             true => self.gate.throttle.returned(endpoint),
             false => self.gate.throttle.freed(endpoint),

@@ -1,5 +1,5 @@
-//! What all throttles of the process share: how much may be held, how much of that by one namespace,
-//! and whose suspicions run.
+//! What all throttles of the process share: how much may be held, how much of that by one namespace
+//! or client address, who holds most, and whose suspicions run.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -8,13 +8,23 @@ use std::time::Instant;
 use super::Throttle;
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock};
 
+/// How much may be held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Waiting requests of the process.
+    pub held: usize,
+    /// Bytes of theirs.
+    pub bytes: u64,
+    /// Waiting requests of one namespace; `None` = half while there are several.
+    pub per_namespace: Option<usize>,
+    /// Waiting requests of one client address; `None` = as many as there may be.
+    pub per_address: Option<u32>,
+}
+
 /// Process-wide bounds on holding, shared by all throttles.
 #[derive(Debug)]
 pub struct Holding {
-    held_max: usize,
-    bytes_max: u64,
-    /// Of one namespace, as configured.
-    per_namespace: Option<usize>,
+    bounds: Bounds,
     held: AtomicUsize,
     bytes: AtomicU64,
     throttles: AtomicUsize,
@@ -22,6 +32,10 @@ pub struct Holding {
     share: AtomicUsize,
     /// Those with a throttle, by name.
     namespaces: Mutex<HashMap<Arc<str>, Weak<Namespace>>>,
+    /// The namespace that held most when it was last looked for.
+    crowded: Mutex<Crowded<Namespace>>,
+    /// Waiting requests by address; empty without a bound on them.
+    addresses: Mutex<HashMap<u64, u32>>,
     /// Throttles with suspects, each once.
     suspicious: Mutex<Vec<Weak<Throttle>>>,
 }
@@ -32,30 +46,78 @@ pub struct Namespace {
     name: Arc<str>,
     holding: Arc<Holding>,
     held: AtomicUsize,
+    /// By address of the throttle, which is unique while it lives.
+    throttles: Mutex<HashMap<usize, Weak<Throttle>>>,
+    /// The one with most waiters when it was last looked for.
+    crowded: Mutex<Crowded<Throttle>>,
 }
 
-/// One held request; given back on drop.
+/// One held request of a namespace; given back on drop.
 #[derive(Debug)]
-pub(super) struct Place(Arc<Namespace>);
+pub(super) struct InNamespace(Arc<Namespace>);
+
+/// One held request of the process; given back on drop.
+#[derive(Debug)]
+pub(super) struct InProcess(Arc<Holding>);
+
+/// One held request of an address; given back on drop.
+#[derive(Debug)]
+pub(super) struct OfAddress {
+    holding: Arc<Holding>,
+    address: u64,
+}
+
+/// One held request wherever it is counted, but in its queue.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) namespace: InNamespace,
+    pub(super) process: InProcess,
+    /// `None` where addresses have no bound.
+    pub(super) _address: Option<OfAddress>,
+}
+
+/// Which bound beyond its queue keeps a request from waiting while others may give way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Crowd {
+    Namespace,
+    Process,
+}
+
+/// As many requests of an address wait as may. Nobody gives way for that: the newcomer is its own
+/// address's newest.
+#[derive(Debug)]
+pub(super) struct AddressFull;
+
+/// Who held most, and how much would still make it likely to be the one that does.
+#[derive(Debug)]
+struct Crowded<T> {
+    who: Weak<T>,
+    above: usize,
+}
 
 impl Holding {
     /// At most `held_max` waiting requests and `bytes_max` bytes of theirs; of one namespace at most
     /// half of the requests, of one throttle half of the bytes, while there are several.
     pub fn new(held_max: usize, bytes_max: u64) -> Arc<Holding> {
-        Holding::bounded(held_max, bytes_max, None)
+        Holding::bounded(Bounds {
+            held: held_max,
+            bytes: bytes_max,
+            per_namespace: None,
+            per_address: None,
+        })
     }
 
-    /// The same, with another bound on the requests of one namespace, which always holds.
-    pub fn bounded(held_max: usize, bytes_max: u64, per_namespace: Option<usize>) -> Arc<Holding> {
+    /// Nobody holds anything yet.
+    pub fn bounded(bounds: Bounds) -> Arc<Holding> {
         Arc::new(Holding {
-            held_max,
-            bytes_max,
-            per_namespace,
+            bounds,
             held: AtomicUsize::new(0),
             bytes: AtomicU64::new(0),
             throttles: AtomicUsize::new(0),
-            share: AtomicUsize::new(per_namespace.unwrap_or(held_max)),
+            share: AtomicUsize::new(bounds.per_namespace.unwrap_or(bounds.held)),
             namespaces: Mutex::new(HashMap::new()),
+            crowded: Mutex::new(Crowded::nobody()),
+            addresses: Mutex::new(HashMap::new()),
             suspicious: Mutex::new(Vec::new()),
         })
     }
@@ -71,6 +133,8 @@ impl Holding {
             name: Arc::clone(&name),
             holding: Arc::clone(self),
             held: AtomicUsize::new(0),
+            throttles: Mutex::new(HashMap::new()),
+            crowded: Mutex::new(Crowded::nobody()),
         });
         all.insert(name, Arc::downgrade(&namespace));
         self.divide(all.len());
@@ -79,10 +143,10 @@ impl Holding {
 
     /// Says how much one of so many namespaces may hold.
     fn divide(&self, namespaces: usize) {
-        let share = match self.per_namespace {
+        let share = match self.bounds.per_namespace {
             Some(most) => most,
-            None if namespaces > 1 => self.held_max.div_ceil(2),
-            None => self.held_max,
+            None if namespaces > 1 => self.bounds.held.div_ceil(2),
+            None => self.bounds.held,
         };
         self.share.store(share, Ordering::Relaxed);
     }
@@ -111,30 +175,88 @@ impl Holding {
         lock(&self.suspicious).push(throttle);
     }
 
-    /// There is one throttle more.
-    pub(super) fn came(&self) {
-        self.throttles.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn gone(&self) {
-        self.throttles.fetch_sub(1, Ordering::Relaxed);
-    }
-
     /// Most bytes of one throttle that has no bound of its own.
     pub(super) fn share_of_bytes(&self) -> u64 {
         match self.throttles.load(Ordering::Relaxed) {
             0 | 1 => u64::MAX,
-            _ => self.bytes_max.div_ceil(2),
+            _ => self.bounds.bytes.div_ceil(2),
         }
     }
 
-    /// Sets bytes aside, unless they would exceed the bound; what was is to be released.
-    pub(super) fn reserve(&self, bytes: u64) -> bool {
-        add_within(&self.bytes, bytes, self.bytes_max)
+    /// Bytes take the place of others, unless they would exceed the bound.
+    pub(super) fn exchange(&self, before: u64, bytes: u64) -> bool {
+        let fits = |used: u64| {
+            let sum = used.saturating_sub(before).checked_add(bytes);
+            sum.filter(|sum| *sum <= self.bounds.bytes)
+        };
+        self.bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+            .is_ok()
+    }
+
+    /// Whether they would fit now.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        self.bytes().saturating_add(bytes) <= self.bounds.bytes
     }
 
     pub(super) fn release(&self, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// The throttle that keeps most bytes, if anybody keeps some. Goes through all of them.
+    pub(super) fn keeps_most_bytes(&self) -> Option<Arc<Throttle>> {
+        let namespaces: Vec<_> = lock(&self.namespaces).values().cloned().collect();
+        let namespaces = namespaces.iter().filter_map(Weak::upgrade);
+        let throttles = namespaces.flat_map(|namespace| namespace.throttles());
+        throttles.max_by_key(|throttle| throttle.held_bytes())
+    }
+
+    /// The namespace that holds most, the one that asks counting one more.
+    fn biggest(&self, asking: &Arc<Namespace>) -> Arc<Namespace> {
+        let find = || {
+            let all: Vec<_> = lock(&self.namespaces).values().cloned().collect();
+            all.iter()
+                .filter_map(Weak::upgrade)
+                .max_by_key(|it| it.held())
+        };
+        let biggest = lock(&self.crowded).get(|it: &Namespace| it.held(), find);
+        match biggest {
+            Some(biggest) if biggest.held() > asking.held() + 1 => biggest,
+            _ => Arc::clone(asking),
+        }
+    }
+
+    /// Counts one more of an address.
+    pub(super) fn of_address(
+        self: &Arc<Self>,
+        address: Option<u64>,
+    ) -> Result<Option<OfAddress>, AddressFull> {
+        let (Some(address), Some(most)) = (address, self.bounds.per_address) else {
+            return Ok(None);
+        };
+        let mut addresses = lock(&self.addresses);
+        let count = addresses.get(&address).copied().unwrap_or(0);
+        if count >= most {
+            return Err(AddressFull);
+        }
+        addresses.insert(address, count + 1);
+        let holding = Arc::clone(self);
+        Ok(Some(OfAddress { holding, address }))
+    }
+
+    /// Counts one more of the process, if it may be.
+    pub(super) fn one_more(self: &Arc<Self>) -> Option<InProcess> {
+        enter(&self.held, self.bounds.held).then(|| InProcess(Arc::clone(self)))
+    }
+
+    fn leave_address(&self, address: u64) {
+        let mut addresses = lock(&self.addresses);
+        match addresses.get_mut(&address) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                addresses.remove(&address);
+            }
+        }
     }
 }
 
@@ -143,16 +265,80 @@ impl Namespace {
         &self.holding
     }
 
-    pub(super) fn place(self: &Arc<Self>) -> Option<Place> {
-        let share = self.holding.share.load(Ordering::Relaxed);
-        if !enter(&self.held, share) {
-            return None;
+    /// Waiting requests.
+    fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Taken out of the list first: the last one to let go of a throttle needs that list.
+    fn throttles(&self) -> impl Iterator<Item = Arc<Throttle>> + use<> {
+        let all: Vec<_> = lock(&self.throttles).values().cloned().collect();
+        all.into_iter().filter_map(|throttle| throttle.upgrade())
+    }
+
+    /// There is one throttle more.
+    pub(super) fn came(&self, throttle: &Weak<Throttle>) {
+        self.holding.throttles.fetch_add(1, Ordering::Relaxed);
+        lock(&self.throttles).insert(throttle.as_ptr().addr(), Weak::clone(throttle));
+    }
+
+    pub(super) fn gone(&self, throttle: &Throttle) {
+        self.holding.throttles.fetch_sub(1, Ordering::Relaxed);
+        lock(&self.throttles).remove(&std::ptr::from_ref(throttle).addr());
+    }
+
+    /// Counts one more of the namespace, if it may be.
+    pub(super) fn one_more(self: &Arc<Self>) -> Option<InNamespace> {
+        let most = self.holding.share.load(Ordering::Relaxed);
+        enter(&self.held, most).then(|| InNamespace(Arc::clone(self)))
+    }
+
+    /// Who is to give way when that bound is reached: the biggest throttle of the biggest namespace,
+    /// or of this one. The one that asks counts one more, and gives way among equals.
+    pub(super) fn gives_way(
+        self: &Arc<Self>,
+        crowd: Crowd,
+        asking: &Throttle,
+    ) -> Option<Arc<Throttle>> {
+        let namespace = match crowd {
+            Crowd::Namespace => Arc::clone(self),
+            Crowd::Process => self.holding.biggest(self),
+        };
+        let find = || {
+            namespace
+                .throttles()
+                .max_by_key(|throttle| throttle.waiting())
+        };
+        let biggest = lock(&namespace.crowded).get(|it| it.waiting() as usize, find)?;
+        let elsewhere = !Arc::ptr_eq(&namespace, self);
+        (elsewhere || biggest.waiting() > asking.waiting() + 1).then_some(biggest)
+    }
+}
+
+impl<T> Crowded<T> {
+    const fn nobody() -> Crowded<T> {
+        Crowded {
+            who: Weak::new(),
+            above: 0,
         }
-        if !enter(&self.holding.held, self.holding.held_max) {
-            self.held.fetch_sub(1, Ordering::Relaxed);
-            return None;
+    }
+
+    /// Going through all of them takes long, and who holds most does so for a while: who held most
+    /// is asked for again until an eighth of it is gone.
+    fn get(
+        &mut self,
+        holds: impl Fn(&T) -> usize,
+        find: impl FnOnce() -> Option<Arc<T>>,
+    ) -> Option<Arc<T>> {
+        if let Some(known) = self.who.upgrade()
+            && holds(&known) > self.above
+        {
+            return Some(known);
         }
-        Some(Place(Arc::clone(self)))
+        let found = find()?;
+        self.who = Arc::downgrade(&found);
+        self.above = holds(&found) / 8 * 7;
+        Some(found)
     }
 }
 
@@ -167,10 +353,21 @@ impl Drop for Namespace {
     }
 }
 
-impl Drop for Place {
+impl Drop for InNamespace {
     fn drop(&mut self) {
         self.0.held.fetch_sub(1, Ordering::Relaxed);
-        self.0.holding.held.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for InProcess {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for OfAddress {
+    fn drop(&mut self) {
+        self.holding.leave_address(self.address);
     }
 }
 
@@ -179,12 +376,5 @@ fn enter(count: &AtomicUsize, most: usize) -> bool {
     let fits = |count: usize| (count < most).then(|| count + 1);
     count
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
-        .is_ok()
-}
-
-/// Adds bytes to a sum that must not exceed `most`.
-pub(super) fn add_within(sum: &AtomicU64, bytes: u64, most: u64) -> bool {
-    let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= most);
-    sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
         .is_ok()
 }

@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use loom::thread;
 
-use super::{Clock, Gate, Holding, Limits, Nudge, Share, Slot, Supply, Throttle, Waiting};
+use super::{
+    Claim, Clock, Gate, Holding, Limits, Nudge, RampUp, Share, Slot, Supply, Throttle, Waiting,
+};
 
 /// So many involuntary switches per execution: loom's authors found that two or three find nearly
 /// every mistake, and the space stays small.
@@ -92,11 +94,7 @@ fn address() -> SocketAddr {
 }
 
 fn limits(concurrency: u32) -> Limits {
-    Limits {
-        concurrency,
-        queue_depth: 10,
-        queue_bytes: None,
-    }
+    Limits::new(concurrency, 10)
 }
 
 /// One endpoint, two workers.
@@ -126,7 +124,7 @@ fn gate(throttle: &Arc<Throttle>, worker: usize) -> Rc<Gate> {
 fn acquire(gate: &Rc<Gate>) -> Slot {
     match gate.try_acquire(0) {
         Some(slot) => slot,
-        None => block_on(gate.wait(now(), None).unwrap()),
+        None => block_on(gate.wait(Claim::new(now())).unwrap()),
     }
 }
 
@@ -168,7 +166,7 @@ fn try_and_visit(scene: &Scene, worker: usize) {
 
 fn wait_and_leave(scene: &Scene, worker: usize) {
     let gate = gate(&scene.throttle, worker);
-    let mut waiting = gate.wait(now(), None).unwrap();
+    let mut waiting = gate.wait(Claim::new(now())).unwrap();
     drop(poll(&mut waiting));
 }
 
@@ -192,7 +190,9 @@ fn share_and_visit(scene: &Scene, worker: usize) {
 fn borrow_and_visit(scene: &Scene, worker: usize) {
     let share = Share { own: 0, most: 1 };
     scene.throttle.share_endpoints(&[(address(), share)]);
-    let waiting = gate(&scene.throttle, worker).wait(now(), None).unwrap();
+    let waiting = gate(&scene.throttle, worker)
+        .wait(Claim::new(now()))
+        .unwrap();
     scene.throttle.lend(Duration::ZERO, now());
     visit(scene, block_on(waiting));
 }
@@ -258,6 +258,36 @@ fn an_endpoint_that_comes_as_somebody_joins_is_found() {
     play(0, replace, acquire_and_visit);
 }
 
+/// Of one request at first.
+fn ramped() -> Arc<Throttle> {
+    let throttle = throttle(0);
+    throttle.configure(Limits {
+        ramp_up: Some(RampUp {
+            initial: 1,
+            interval: Duration::from_secs(1),
+        }),
+        ..limits(0)
+    });
+    throttle.set_endpoints(&[SocketAddr::from(([10, 0, 0, 2], 80))]);
+    throttle
+}
+
+#[test]
+fn a_window_that_widens_as_somebody_joins_lets_them_in() {
+    explore(|| {
+        let throttle = ramped();
+        let slot = acquire(&gate(&throttle, 0));
+        let thread = {
+            let throttle = Arc::clone(&throttle);
+            thread::spawn(move || drop(acquire(&gate(&throttle, 1))))
+        };
+        slot.answered();
+        thread.join().unwrap();
+        drop(slot);
+        assert_all_is_free(&throttle);
+    });
+}
+
 /// Remembers that it was rung.
 #[derive(Debug)]
 struct Bell(AtomicU32);
@@ -266,6 +296,8 @@ impl Nudge for Bell {
     fn nudge(&self) {
         self.0.store(1, Ordering::Relaxed);
     }
+
+    fn suspected(&self, _address: SocketAddr) {}
 }
 
 /// A request comes while a scaler lies down to sleep: it is in the reading, or it nudges.
@@ -301,7 +333,7 @@ fn a_marked_request_is_read_or_nudges() {
 fn a_waiting_request_is_read_or_nudges() {
     nobody_is_overlooked(|gate| {
         gate.throttle().drain(address());
-        gate.wait(now(), None).unwrap()
+        gate.wait(Claim::new(now())).unwrap()
     });
 }
 
@@ -311,7 +343,7 @@ fn a_grant_dropped_unseen_passes_on() {
         let throttle = throttle(1);
         let main = gate(&throttle, 0);
         let slot = main.try_acquire(0).unwrap();
-        let mut leaver = main.wait(now(), None).unwrap();
+        let mut leaver = main.wait(Claim::new(now())).unwrap();
         assert!(poll(&mut leaver).is_pending());
         let thread = {
             let throttle = Arc::clone(&throttle);
@@ -330,7 +362,7 @@ fn a_newcomer_never_gets_what_was_freed_for_a_waiter() {
         let throttle = throttle(1);
         let main = gate(&throttle, 0);
         let slot = main.try_acquire(0).unwrap();
-        let waiting = main.wait(now(), None).unwrap();
+        let waiting = main.wait(Claim::new(now())).unwrap();
         let thread = {
             let throttle = Arc::clone(&throttle);
             thread::spawn(move || assert!(gate(&throttle, 1).try_acquire(0).is_none()))

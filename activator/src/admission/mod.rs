@@ -12,17 +12,20 @@
 //! waiter and settles the queue. From then on, while anybody waits, every event that could let
 //! somebody in settles the queue itself.
 //!
-//! Lock order: a throttle's queue, then the holding's lists. Wakers and
-//! nudges run with neither.
+//! Lock order: a throttle's queue, of several that at the lower address first, then its starts or
+//! the holding's lists. Wakers and nudges run with none.
 
 mod choice;
+mod claim;
 mod endpoint;
 mod gate;
 mod held_bytes;
 mod holding;
 mod lending;
+mod outlook;
 mod queue;
 mod repeats;
+mod standing;
 mod throttle;
 mod waiting;
 mod wakers;
@@ -37,15 +40,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use claim::{Claim, Flow};
+pub use config::revision::{Priority, RampUp};
 pub use gate::{Clock, Gate, Slot};
-pub use held_bytes::HeldBytes;
-pub use holding::{Holding, Namespace};
+use held_bytes::HeldBytes;
+pub use holding::{Bounds, Holding, Namespace};
 pub use repeats::{Pause, Repeat};
 pub use throttle::Throttle;
 pub use waiting::Waiting;
 
-/// How long an endpoint that failed a request is passed over while another is ready.
+/// How long an endpoint that failed a request is passed over while another is ready. Twice as long
+/// each further time that it fails without an answer in between.
 pub const SUSPICION: Duration = Duration::from_secs(1);
+
+/// The longest.
+pub const SUSPICION_MAX: Duration = Duration::from_secs(30);
 
 /// What a revision lets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +66,23 @@ pub struct Limits {
     /// Most bytes kept for them; `None` = half of what all may have while there are several
     /// throttles.
     pub queue_bytes: Option<u64>,
+    /// Most waiting requests of one flow; 0 = no bound of its own.
+    pub per_client: u32,
+    /// How an endpoint that just came is loaded; `None` = at once.
+    pub ramp_up: Option<RampUp>,
+}
+
+impl Limits {
+    /// Without the bounds that may be left out.
+    pub const fn new(concurrency: u32, queue_depth: u32) -> Limits {
+        Limits {
+            concurrency,
+            queue_depth,
+            queue_bytes: None,
+            per_client: 0,
+            ramp_up: None,
+        }
+    }
 }
 
 /// What one process may have in flight at an endpoint whose slots it divides with others.
@@ -73,6 +99,10 @@ pub trait Nudge: Send + Sync + Debug {
     /// Called on a worker, so it must neither block nor be slow; and it may be called often, so
     /// what is not yet heard must be merged.
     fn nudge(&self);
+
+    /// The endpoint at this address became suspect: a probe that finds it well ends that
+    /// ([`Throttle::trust`]). Called as `nudge` is.
+    fn suspected(&self, address: SocketAddr);
 }
 
 /// Who brings a revision's endpoints.
@@ -101,13 +131,10 @@ impl EndpointId {
 /// Why a request gets no slot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AcquireError {
-    /// `queue_depth` requests wait for this revision, or `queue_bytes` are kept for them.
-    #[error("the revision's queue is full")]
+    /// As many requests wait, or as many bytes are kept for them, as may: for this revision or
+    /// client, in its namespace or in the process. Also what those get that gave way to others.
+    #[error("too many requests wait")]
     QueueFull,
-    /// The process holds as many requests, or bytes of theirs, as it may, or as many requests of the
-    /// revision's namespace.
-    #[error("too many requests are held")]
-    Overloaded,
     /// The scaler says that the revision cannot start, and why.
     #[error("the revision cannot start: {0}")]
     StartFailed(Arc<str>),
@@ -119,11 +146,23 @@ pub enum AcquireError {
     Removed,
 }
 
+/// Why a request that comes now has to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    NoEndpoint,
+    /// No slot is free, or others wait for it already.
+    AllBusy,
+    /// The same, and an endpoint that came or failed a moment ago gets fewer than it may have.
+    Paced,
+    /// All endpoints are passed over for what they did to others.
+    AllSuspect,
+}
+
 /// What an endpoint is doing, for people and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EndpointState {
     Ready,
-    /// It failed a request less than [`SUSPICION`] ago.
+    /// It failed a request, and is passed over for a while.
     Suspect,
     /// All its slots are held by requests that nobody waits for any more.
     Lingering,
@@ -140,4 +179,16 @@ pub struct EndpointStatus {
     /// Slots held, lingering ones included.
     pub in_flight: u32,
     pub lingering: u32,
+    /// Most in flight for the time being, where the endpoint has not proved yet that it bears more.
+    pub window: Option<u32>,
+}
+
+/// What a failed attempt says of the request that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing good: the endpoint does not serve.
+    Endpoint,
+    /// The endpoint was given more requests than it bears, and gets fewer from now on. It does not
+    /// speak against another attempt.
+    Crowding,
 }

@@ -115,11 +115,7 @@ mod tests {
     }
 
     fn throttle() -> (Arc<Throttle>, std::rc::Rc<Gate>) {
-        let limits = Limits {
-            concurrency: 0,
-            queue_depth: 10,
-            queue_bytes: None,
-        };
+        let limits = Limits::new(0, 10);
         let namespace = Holding::new(10, 10).namespace("default");
         let throttle = Throttle::new(limits, Supply::Fixed, &namespace, 1);
         throttle.set_endpoints(&["127.0.0.1:1".parse().unwrap()]);

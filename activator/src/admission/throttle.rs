@@ -1,26 +1,30 @@
 //! The running side of a revision: what all its workers share.
 
+mod joining;
+mod seen;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::endpoint::{Counted, Endpoint};
+use super::endpoint::Endpoint;
 use super::queue::{Grant, Key, Queue, Room};
 use super::repeats::Repeats;
 use super::wakers::Wakers;
-use super::{
-    AcquireError, EndpointState, EndpointStatus, Holding, Limits, Namespace, Share, Supply,
-};
-use crate::demand::{Reading, Shard, Sums, nanoseconds};
+use super::{AcquireError, Holding, Limits, Namespace, Share, Supply};
+use crate::demand::{Reading, Shard};
+use crate::starts::Starts;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, Padded, fence, lock};
+
+pub(super) use self::joining::Joined;
 
 /// The running side of one revision: who holds slots, who waits. One per revision name, shared by
 /// all workers and kept across snapshots.
 #[derive(Debug)]
 pub struct Throttle {
-    me: Weak<Throttle>,
-    namespace: Arc<Namespace>,
+    pub(super) me: Weak<Throttle>,
+    pub(super) namespace: Arc<Namespace>,
     shards: Box<[Shard]>,
     /// Where the shards' time begins: the first gate's clock.
     origin: OnceLock<Instant>,
@@ -34,8 +38,9 @@ pub struct Throttle {
     pub(super) bytes: AtomicU64,
     /// The most; `u64::MAX` = the share of one throttle.
     pub(super) bytes_max: AtomicU64,
-    queue: Mutex<Queue>,
+    pub(super) queue: Mutex<Queue>,
     pub(super) repeats: Repeats,
+    starts: Starts,
 }
 
 /// What gates keep a copy of.
@@ -47,14 +52,6 @@ pub(super) struct Members {
     pub(super) proxied: bool,
 }
 
-/// What joining the queue came to.
-#[derive(Debug)]
-pub(super) enum Joined {
-    /// There was room after all.
-    Granted(Grant),
-    Waits(Key),
-}
-
 impl Throttle {
     /// A throttle without endpoints, for workers `0..workers`, of a revision of that namespace.
     pub fn new(
@@ -63,8 +60,7 @@ impl Throttle {
         namespace: &Arc<Namespace>,
         workers: usize,
     ) -> Arc<Throttle> {
-        namespace.holding().came();
-        Arc::new_cyclic(|me| Throttle {
+        let throttle = Arc::new_cyclic(|me| Throttle {
             me: Weak::clone(me),
             namespace: Arc::clone(namespace),
             shards: (0..workers).map(|_| Shard::new()).collect(),
@@ -76,7 +72,10 @@ impl Throttle {
             bytes_max: AtomicU64::new(limits.queue_bytes.unwrap_or(u64::MAX)),
             queue: Mutex::new(Queue::new(limits, supply, workers)),
             repeats: Repeats::new(),
-        })
+            starts: Starts::default(),
+        });
+        namespace.came(&throttle.me);
+        throttle
     }
 
     /// Changes the limits. A raised one lets waiters in at once; a lowered one cuts nobody, new
@@ -100,7 +99,8 @@ impl Throttle {
     }
 
     /// Declares the whole set of ready endpoints. The same address is the same endpoint with its
-    /// count, also one that was draining; those left out drain. A non-empty set ends a failure.
+    /// count, also one that was draining; those left out drain. A non-empty set ends a failure, and a
+    /// start, of which [`Starts::passed`] should have been told before.
     pub fn set_endpoints(&self, addresses: &[SocketAddr]) {
         let declared: Vec<_> = addresses.iter().map(|address| (*address, None)).collect();
         self.declare(&declared);
@@ -118,6 +118,12 @@ impl Throttle {
         let mut queue = lock(&self.queue);
         if queue.set_endpoints(endpoints) {
             self.publish();
+            self.watch(&mut queue);
+        }
+        // Before those who waited for it can ask.
+        match queue.members.is_empty() {
+            true => self.starts.gone(self.waiting(), queue.members.in_flight()),
+            false => self.starts.came(self.waiting()),
         }
         self.settle(queue, Room::Anywhere);
     }
@@ -135,12 +141,7 @@ impl Throttle {
 
     /// Nobody gets a lent slot from now on. Those that are held stay.
     pub fn lend_no_more(&self) {
-        lock(&self.queue).lending.end();
-    }
-
-    /// Lent slots that are held.
-    pub fn lent(&self) -> u32 {
-        lock(&self.queue).lending.held()
+        lock(&self.queue).members.lending.end();
     }
 
     /// From now on slots are marked, or are not: whether the time requests run is counted here for
@@ -167,34 +168,25 @@ impl Throttle {
         self.demand(now)
     }
 
-    /// Whether requests are marked now.
-    pub fn is_proxied(&self) -> bool {
-        lock(&self.queue).proxied
-    }
-
     /// No new slot at this address until it is declared again.
     pub fn drain(&self, address: SocketAddr) {
         let mut queue = lock(&self.queue);
         if queue.drain(address) {
             self.publish();
+            if queue.members.is_empty() {
+                self.starts.gone(self.waiting(), queue.members.in_flight());
+            }
         }
         self.settle(queue, Room::Anywhere);
     }
 
-    /// Slots held at this address, draining or not; 0 when it is unknown. Once [`Throttle::drain`]
-    /// has returned and this reads 0, no slot is or will be held there.
-    pub fn in_flight_at(&self, address: SocketAddr) -> u32 {
-        let queue = lock(&self.queue);
-        let found = queue.all_endpoints().find(|e| e.address == address);
-        found.map_or(0, |endpoint| endpoint.in_flight())
-    }
-
     /// The scaler says that the revision cannot start: those who wait, and newcomers until an
-    /// endpoint comes or [`Throttle::clear_failure`], get [`AcquireError::StartFailed`]. Says
-    /// nothing while there is an endpoint: then only one more could not start.
-    pub fn fail(&self, why: Arc<str>) {
+    /// endpoint comes or [`Throttle::clear_failure`], get [`AcquireError::StartFailed`]. Whoever
+    /// comes at that time or later may wait, and is told of to the scaler. Says nothing while there
+    /// is an endpoint: then only one more could not start.
+    pub fn fail(&self, why: Arc<str>, until: Instant) {
         let mut queue = lock(&self.queue);
-        queue.fail(why);
+        queue.fail(why, until);
         self.settle(queue, Room::Anywhere);
     }
 
@@ -212,50 +204,9 @@ impl Throttle {
         self.settle(queue, Room::Anywhere);
     }
 
-    /// Demand up to `now`, over all workers.
-    pub fn demand(&self, now: Instant) -> Reading {
-        let sums = match self.origin.get() {
-            Some(origin) => {
-                let since = nanoseconds(*origin, now);
-                let shards = self.shards.iter().map(|shard| shard.read(since));
-                shards.fold(Sums::default(), |sum, shard| sum + shard)
-            }
-            None => Sums::default(),
-        };
-        Reading {
-            at: now,
-            running: sums.running,
-            waiting: sums.waiting,
-            running_integral: sums.running_integral,
-            waiting_integral: sums.waiting_integral,
-            marked: sums.marked,
-            marked_integral: sums.marked_integral,
-            asked: sums.asked,
-        }
-    }
-
-    /// Every endpoint that is declared or still holds slots.
-    pub fn endpoints(&self) -> Vec<EndpointStatus> {
-        let mut queue = lock(&self.queue);
-        queue.purge();
-        queue.all_endpoints().map(|e| status(e)).collect()
-    }
-
-    /// Slots held, draining endpoints included.
-    pub fn in_flight(&self) -> u32 {
-        let queue = lock(&self.queue);
-        let counts = queue.all_endpoints().map(|endpoint| endpoint.in_flight());
-        counts.fold(0, u32::saturating_add)
-    }
-
-    /// Requests that wait for a slot.
-    pub fn waiting(&self) -> u32 {
-        self.waiting.0.load(Ordering::Relaxed)
-    }
-
-    /// Nobody holds a slot or waits for one.
-    pub fn is_idle(&self) -> bool {
-        self.waiting() == 0 && self.in_flight() == 0
+    /// How the revision came up from nothing, and does.
+    pub fn starts(&self) -> &Starts {
+        &self.starts
     }
 
     /// The process-wide bounds it counts against.
@@ -263,9 +214,15 @@ impl Throttle {
         self.namespace.holding()
     }
 
+    /// Room for so many waiters is kept.
+    #[cfg(all(test, not(tidegate_loom)))]
+    pub(super) fn kept(&self) -> usize {
+        lock(&self.queue).kept()
+    }
+
     #[cfg(all(test, not(tidegate_loom)))]
     pub(super) fn may_borrow(&self) -> bool {
-        lock(&self.queue).lending.may_take()
+        lock(&self.queue).members.lending.may_take()
     }
 
     // For gates.
@@ -291,7 +248,7 @@ impl Throttle {
         let queue = lock(&self.queue);
         Members {
             epoch: self.epoch(),
-            endpoints: queue.members().cloned().collect(),
+            endpoints: queue.members.declared().cloned().collect(),
             proxied: queue.proxied,
         }
     }
@@ -326,110 +283,47 @@ impl Throttle {
     pub(super) fn returned(&self, endpoint: &Endpoint) {
         let mut queue = lock(&self.queue);
         endpoint.unmix();
-        queue.lending.returned();
+        queue.members.lending.returned();
         self.settle(queue, Room::Anywhere);
-    }
-
-    /// Joins the queue, unless there is room after all.
-    pub(super) fn join(&self, arrived: Instant, now: Instant) -> Result<Joined, AcquireError> {
-        let mut queue = lock(&self.queue);
-        if queue.end_suspicions(now) {
-            self.settle(queue, Room::Anywhere);
-            queue = lock(&self.queue);
-        }
-        let first = queue.waiting() == 0;
-        if first {
-            self.announce(1);
-            // Pairs with the fence of `freed`: a slot freed before this is found below, one freed
-            // after it finds us.
-            fence(Ordering::SeqCst);
-            if let Some(grant) = queue.room(Room::Anywhere) {
-                self.announce(0);
-                return Ok(Joined::Granted(grant));
-            }
-        }
-        let joined = self.enqueue(&mut queue, arrived);
-        let nudge = match first && joined.is_ok() {
-            true => queue.first_nudge(now),
-            false => None,
-        };
-        self.announce(queue.waiting());
-        drop(queue);
-        if let Some(nudge) = nudge {
-            nudge.nudge();
-        }
-        joined
-    }
-
-    fn enqueue(&self, queue: &mut Queue, arrived: Instant) -> Result<Joined, AcquireError> {
-        if let Some(error) = queue.refusal() {
-            return Err(error);
-        }
-        if queue.waiting() >= queue.limits.queue_depth as usize {
-            return Err(AcquireError::QueueFull);
-        }
-        let place = self.namespace.place().ok_or(AcquireError::Overloaded)?;
-        Ok(Joined::Waits(queue.join(arrived, place)))
     }
 
     pub(super) fn poll(&self, key: Key, waker: &Waker) -> Poll<Result<Grant, AcquireError>> {
         let mut spent = None;
-        let polled = lock(&self.queue).poll(key, waker, &mut spent);
+        let mut queue = lock(&self.queue);
+        if queue.is_granted_in_vain(key) {
+            queue = self.take_back(queue, key);
+        }
+        let polled = queue.poll(key, waker, &mut spent);
+        drop(queue);
         drop(spent);
         polled
     }
 
     /// A waiter goes; a grant it had not taken up passes on.
-    pub(super) fn leave(&self, key: Key) {
+    pub(super) fn leave(&self, key: Key, now: Instant) {
         let mut spent = None;
         let mut queue = lock(&self.queue);
         match queue.leave(key, &mut spent) {
             Some(grant) => {
-                // No worker is needed to free what is counted in the word.
-                grant.endpoint.free(Counted::Word, 0);
-                let mut room = Room::At(&grant.endpoint);
-                if grant.lent {
-                    queue.lending.returned();
-                    room = Room::Anywhere;
-                }
+                queue.members.give_back(&grant);
+                let room = match grant.lent {
+                    true => Room::Anywhere,
+                    false => Room::At(&grant.endpoint),
+                };
                 self.settle(queue, room);
             }
             None => {
                 self.announce(queue.waiting());
+                if queue.waiting() == 0 && queue.members.is_empty() {
+                    self.starts.left(now);
+                }
                 drop(queue);
             }
         }
         drop(spent);
     }
 
-    pub(super) fn suspect(&self, endpoint: &Endpoint, now: Instant) {
-        let mut queue = lock(&self.queue);
-        queue.suspect(endpoint, now);
-        self.watch(&mut queue);
-        let alone = !queue.has_ready();
-        self.settle(queue, Room::Anywhere);
-        if alone {
-            self.nudge();
-        }
-    }
-
-    /// Ends the suspicions that are over.
-    pub(super) fn sweep(&self, now: Instant) {
-        let mut queue = lock(&self.queue);
-        queue.end_suspicions(now);
-        queue.watched = false;
-        self.watch(&mut queue);
-        self.settle(queue, Room::Anywhere);
-    }
-
     // Under the lock.
-
-    fn watch(&self, queue: &mut Queue) {
-        if queue.has_suspects() && !queue.watched {
-            queue.watched = true;
-            self.holding().watch(Weak::clone(&self.me));
-        }
-    }
 
     fn publish(&self) {
         let next = self.epoch.load(Ordering::Relaxed).wrapping_add(1);
@@ -442,7 +336,13 @@ impl Throttle {
     }
 
     /// Lets in whoever can be, a batch per turn of the lock, and wakes each batch after it.
-    fn settle<'a>(&'a self, mut queue: MutexGuard<'a, Queue>, room: Room<'_>) {
+    pub(super) fn settle<'a>(&'a self, mut queue: MutexGuard<'a, Queue>, room: Room<'_>) {
+        if self.starts.current().is_some()
+            && let Some(refusal) = queue.refusal()
+        {
+            // Before those who are refused can ask.
+            self.starts.refused(&refusal);
+        }
         // Ends when nobody waits or nothing has room; each turn but the last serves a full batch.
         loop {
             let mut wakers = Wakers::default();
@@ -457,7 +357,7 @@ impl Throttle {
         }
     }
 
-    fn nudge(&self) {
+    pub(super) fn nudge(&self) {
         let nudge = lock(&self.queue).nudge();
         if let Some(nudge) = nudge {
             nudge.nudge();
@@ -467,27 +367,6 @@ impl Throttle {
 
 impl Drop for Throttle {
     fn drop(&mut self) {
-        self.holding().gone();
-    }
-}
-
-fn status(endpoint: &Endpoint) -> EndpointStatus {
-    let in_flight = endpoint.in_flight();
-    let lingering = endpoint.lingering();
-    let state = if endpoint.is_closed() {
-        EndpointState::Draining
-    } else if endpoint.is_suspect() {
-        EndpointState::Suspect
-    } else if lingering > 0 && lingering >= in_flight {
-        EndpointState::Lingering
-    } else {
-        EndpointState::Ready
-    };
-    EndpointStatus {
-        address: endpoint.address,
-        id: endpoint.id,
-        state,
-        in_flight,
-        lingering,
+        self.namespace.gone(self);
     }
 }

@@ -5,8 +5,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use super::gate::Came;
 use super::queue::{Grant, Key};
-use super::{AcquireError, Gate, HeldBytes, Slot};
+use super::{AcquireError, Gate, Slot};
 use crate::demand::Change;
 
 /// Waits for a slot. It has no deadline of its own: drop it to stop waiting.
@@ -36,7 +37,6 @@ struct Queued {
     counts: bool,
     /// `None` once the queue has forgotten it.
     key: Option<Key>,
-    _held: Option<HeldBytes>,
 }
 
 impl Waiting {
@@ -46,10 +46,12 @@ impl Waiting {
         }
     }
 
-    pub(super) fn new(gate: Rc<Gate>, key: Key, held: Option<HeldBytes>) -> Waiting {
+    /// `again`: it had a slot before.
+    pub(super) fn new(gate: Rc<Gate>, key: Key, again: bool) -> Waiting {
         gate.count(Change {
             waiting: 1,
             asks: true,
+            again,
             ..Change::default()
         });
         Waiting {
@@ -57,7 +59,6 @@ impl Waiting {
                 gate,
                 counts: true,
                 key: Some(key),
-                _held: held,
             }),
         }
     }
@@ -94,7 +95,7 @@ impl Queued {
     /// From waiting to running at one instant: nobody sees the request nowhere.
     fn let_in(mut self, grant: Grant) -> Slot {
         self.counts = false;
-        self.gate.redeem(grant, true)
+        self.gate.redeem(grant, Came::Waited)
     }
 }
 
@@ -107,7 +108,7 @@ impl Drop for Queued {
             });
         }
         if let Some(key) = self.key {
-            self.gate.throttle().leave(key);
+            self.gate.throttle().leave(key, self.gate.now());
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 /// So many waiters are let in or refused per turn of the lock, and woken after it.
-const BATCH: usize = 32;
+pub(super) const BATCH: usize = 32;
 
 #[derive(Debug, Default)]
 pub(super) struct Wakers {

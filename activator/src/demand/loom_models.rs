@@ -52,11 +52,12 @@ fn a_reader_never_sees_half_a_change_of_what_is_marked() {
     });
 }
 
-fn change(running: i32, waiting: i32, marked: i32, asks: bool) -> Change {
+fn change(running: i8, waiting: i8, marked: i8, asks: bool) -> Change {
     Change {
         running,
         waiting,
         marked,
         asks,
+        ..Change::default()
     }
 }

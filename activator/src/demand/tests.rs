@@ -28,12 +28,13 @@ fn event() -> impl Strategy<Value = Event> {
     )
 }
 
-fn change(running: i32, waiting: i32, marked: i32) -> Change {
+fn change(running: i8, waiting: i8, marked: i8) -> Change {
     Change {
         running,
         waiting,
         marked,
         asks: waiting > 0 || marked > 0,
+        ..Change::default()
     }
 }
 
@@ -57,16 +58,7 @@ fn reading(origin: Instant, now: u64, shards: &[Shard]) -> Reading {
         .iter()
         .map(|shard| shard.read(now))
         .fold(Sums::default(), |sum, shard| sum + shard);
-    Reading {
-        at: origin + Duration::from_nanos(now),
-        running: sums.running,
-        waiting: sums.waiting,
-        running_integral: sums.running_integral,
-        waiting_integral: sums.waiting_integral,
-        marked: sums.marked,
-        marked_integral: sums.marked_integral,
-        asked: sums.asked,
-    }
+    sums.reading(origin + Duration::from_nanos(now))
 }
 
 proptest! {
@@ -94,8 +86,8 @@ proptest! {
             let counts = &mut plain[event.shard].counts;
             let idle = counts[1] == 0 && counts[2] == 0;
             let count = &mut counts[event.which];
-            let by = if event.begins || *count == 0 { 1 } else { -1 };
-            *count = count.wrapping_add_signed(by);
+            let by: i8 = if event.begins || *count == 0 { 1 } else { -1 };
+            *count = count.wrapping_add_signed(by.into());
             let mut by_each = [0; 3];
             by_each[event.which] = by;
             let [running, waiting, marked] = by_each;

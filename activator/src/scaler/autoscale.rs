@@ -7,6 +7,11 @@
 //! been over for a stable window. To zero only when the whole window was empty and the grace period
 //! has passed since.
 //!
+//! Streams at rest are nobody's demand, so that they alone keep no endpoint up. But their slots are
+//! taken: once somebody waits for one while they rest, they count like requests that had run all the
+//! time, until nobody has waited for a stable window. So whoever waits need not wait for a window to
+//! fill, and what was started for it does not go as soon as it is served.
+//!
 //! Source: `knative.dev/serving/pkg/autoscaler/scaling/autoscaler.go`. One difference: Knative
 //! rounds the wanted number up before comparing it with the panic threshold, here the average
 //! itself is compared.
@@ -41,6 +46,10 @@ pub struct Observation {
     pub area: f64,
     /// Running + waiting requests at this moment.
     pub load: u32,
+    /// Those of them that wait.
+    pub waiting: u32,
+    /// Requests that hold a slot and rest: no part of the load.
+    pub resting: u32,
     /// Endpoints that can take requests now.
     pub ready: u32,
 }
@@ -49,6 +58,71 @@ pub struct Observation {
 struct Sample {
     at: Instant,
     area: f64,
+}
+
+/// So many endpoints are wanted for some time, whatever the demand. The time begins when they are
+/// ready: what comes up would be called off otherwise where that takes longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Floor {
+    pub endpoints: u32,
+    /// Until then in any case.
+    until: Instant,
+    /// They have not been ready yet.
+    pending: Option<Pending>,
+}
+
+/// The time that begins when endpoints are ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pending {
+    time: Duration,
+    /// They are held on to until then, however long they take.
+    latest: Instant,
+}
+
+impl Floor {
+    /// Wanted from now on, and for `time` from when all are ready; if they are not within `patience`,
+    /// for the longer of the two.
+    #[must_use]
+    pub fn new(endpoints: u32, now: Instant, time: Duration, patience: Duration) -> Floor {
+        let latest = now + patience;
+        Floor {
+            endpoints,
+            until: now + time,
+            pending: Some(Pending { time, latest }),
+        }
+    }
+
+    /// Both of two floors: the higher one, for as long as either.
+    #[must_use]
+    pub fn and(self, other: Option<Floor>) -> Floor {
+        let Some(other) = other else { return self };
+        let pending = match (self.pending, other.pending) {
+            (Some(one), Some(another)) => Some(Pending {
+                time: one.time.max(another.time),
+                latest: one.latest.max(another.latest),
+            }),
+            (one, another) => one.or(another),
+        };
+        Floor {
+            endpoints: self.endpoints.max(other.endpoints),
+            until: self.until.max(other.until),
+            pending,
+        }
+    }
+
+    /// What is left of it when so many are ready, or as many as there may be; `None`: it is over.
+    #[must_use]
+    pub fn left(mut self, ready: u32, most: u32, now: Instant) -> Option<Floor> {
+        if let Some(Pending { time, latest }) = self.pending {
+            if ready >= self.endpoints.min(most) {
+                self.until = self.until.max(now + time);
+                self.pending = None;
+            } else if latest <= now {
+                self.pending = None;
+            }
+        }
+        (self.pending.is_some() || now < self.until).then_some(self)
+    }
 }
 
 /// Decides how many endpoints one revision should have.
@@ -61,6 +135,9 @@ pub struct Autoscaler {
     panic: Option<Panic>,
     /// Since when the average over the window has been zero.
     zero_since: Option<Instant>,
+    /// When somebody was last seen to wait while streams rested.
+    crowded: Option<Instant>,
+    floor: Option<Floor>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +157,8 @@ impl Autoscaler {
             wanted,
             panic: None,
             zero_since: None,
+            crowded: None,
+            floor: None,
         }
     }
 
@@ -112,15 +191,41 @@ impl Autoscaler {
         self.wanted
     }
 
+    /// Somebody expects requests: from now on at least so many are wanted, within the bounds of the
+    /// revision, until the floor is over. Together with a floor that holds still, the higher one holds, for as
+    /// long as either. Afterwards all is as if they had never been wanted.
+    pub fn expect(&mut self, seen: &Observation, floor: Floor) -> u32 {
+        self.heed_floor(seen);
+        self.floor = Some(floor.and(self.floor));
+        if self.wanted == 0 {
+            self.samples.clear();
+            self.record(seen);
+            self.zero_since = None;
+        }
+        self.wanted = self.bounded(self.wanted);
+        self.wanted
+    }
+
+    fn heed_floor(&mut self, seen: &Observation) {
+        let most = match self.scale.max {
+            0 => u32::MAX,
+            max => max,
+        };
+        let left = |floor: Floor| floor.left(seen.ready, most, seen.at);
+        self.floor = self.floor.and_then(left);
+    }
+
     /// The regular decision, once per [`TICK`].
     pub fn decide(&mut self, seen: &Observation) -> u32 {
         self.record(seen);
+        self.heed_floor(seen);
         let stable = self.average(seen, self.scale.window);
         let burst = self.average(seen, panic_window(self.scale.window));
+        let taken = self.taken(seen);
         let ready = seen.ready.max(1);
         let most = whole(UP_RATE * f64::from(ready));
-        let wanted = self.needed(stable).max(ready / DOWN_RATE).min(most);
-        let wanted = self.heed_panic(seen, burst, wanted, most);
+        let wanted = self.needed(stable + taken).max(ready / DOWN_RATE).min(most);
+        let wanted = self.heed_panic(seen, burst + taken, wanted, most);
         let wanted = if seen.ready == 0 {
             // Nothing is served yet, so averages only say how long ago the wait began.
             wanted.max(self.needed(f64::from(seen.load)))
@@ -130,6 +235,21 @@ impl Autoscaler {
         let wanted = self.heed_zero(seen, stable, wanted);
         self.wanted = self.bounded(wanted);
         self.wanted
+    }
+
+    /// How much of what endpoints carry is taken by streams at rest, as long as that is in the way.
+    fn taken(&mut self, seen: &Observation) -> f64 {
+        let window = self.scale.window;
+        // Without an endpoint it is not for them that anybody waits.
+        if seen.waiting > 0 && seen.resting > 0 && seen.ready > 0 {
+            self.crowded = Some(seen.at);
+        }
+        let in_the_way = |last: &Instant| since(*last, seen.at) < window;
+        self.crowded = self.crowded.filter(in_the_way);
+        match self.crowded {
+            Some(_) => f64::from(seen.resting),
+            None => 0.0,
+        }
     }
 
     /// Enters, keeps and leaves panic; in panic the number never falls.
@@ -176,7 +296,8 @@ impl Autoscaler {
     }
 
     fn bounded(&self, wanted: u32) -> u32 {
-        let wanted = wanted.max(self.scale.min);
+        let floor = self.floor.map_or(0, |floor| floor.endpoints);
+        let wanted = wanted.max(self.scale.min).max(floor);
         match self.scale.max {
             0 => wanted,
             max => wanted.min(max),

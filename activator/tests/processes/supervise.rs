@@ -191,17 +191,21 @@ fn an_exit_is_told_with_the_last_lines_of_stderr() {
 fn what_cannot_be_executed_is_refused() {
     let mut supervisor = Supervisor::new();
     supervisor.start(1, &["/no/such/program"]);
-    let why = "cannot execute \"/no/such/program\": No such file or directory (os error 2)";
+    let refused = |id, cause, detail| {
+        let refusal = json!({"cause": cause, "detail": detail});
+        json!({"refused": {"id": id, "refusal": refusal}})
+    };
+    let detail = "cannot execute \"/no/such/program\": No such file or directory (os error 2)";
     assert_eq!(
         supervisor.event(),
-        json!({"refused": {"id": 1, "why": why}})
+        refused(1, "its command was not found", detail)
     );
     let start = json!({"id": 2, "command": ["true"], "env": [], "directory": "/no/dir", "port": 1});
     supervisor.send(&json!({"start": start}));
-    let why = "/no/dir is not a directory";
+    let cause = "the directory of its command does not exist";
     assert_eq!(
         supervisor.event(),
-        json!({"refused": {"id": 2, "why": why}})
+        refused(2, cause, "/no/dir is not a directory")
     );
     // It has not lost count of its children by that.
     supervisor.shell(3, "exit 4");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::report::Path;
-use super::{DOMAIN, State, check, gateway, revision, route};
+use super::{DOMAIN, State, check, gateway, revision, route, shift};
 use crate::fragment::Fragment;
 use crate::merge::{Item, Touched, Written, report_for};
 use crate::problem::Problem;
@@ -12,7 +12,7 @@ use crate::revision::{Key, Revision, RevisionId};
 use crate::route::{Claimant, Edit, claims_of};
 use crate::snapshot::{Known, Route, RouteId};
 
-pub(super) struct Batch {
+pub(super) struct Batch<'w> {
     pub(super) state: State,
     pub(super) problems: Vec<Problem>,
     touched: Touched,
@@ -21,20 +21,18 @@ pub(super) struct Batch {
     /// By how much the uses of a revision change.
     uses: HashMap<Key, i64>,
     edits: BTreeMap<String, Edit>,
+    /// Whether a revision can take requests now.
+    warm: &'w dyn Fn(&Key) -> bool,
 }
 
-impl Batch {
+impl<'w> Batch<'w> {
     /// Works everything out on `state`, a clone.
-    pub(super) fn of(state: State, changes: Vec<Fragment>) -> Batch {
-        let mut batch = Batch {
-            state,
-            problems: Vec::new(),
-            touched: Touched::default(),
-            changed_revisions: Vec::new(),
-            removed_revisions: BTreeSet::new(),
-            uses: HashMap::new(),
-            edits: BTreeMap::new(),
-        };
+    pub(super) fn of(
+        state: State,
+        changes: Vec<Fragment>,
+        warm: &'w dyn Fn(&Key) -> bool,
+    ) -> Batch<'w> {
+        let mut batch = Batch::new(state, warm);
         batch.touched = batch.state.merged.take_in(changes, &mut batch.problems);
         batch.domain();
         batch.settings();
@@ -43,6 +41,33 @@ impl Batch {
         batch.hosts();
         batch.drop_revisions();
         batch
+    }
+
+    /// Compiles these routes once more, because revisions have become warm.
+    pub(super) fn again(
+        state: State,
+        routes: Vec<Key>,
+        warm: &'w dyn Fn(&Key) -> bool,
+    ) -> Batch<'w> {
+        let mut batch = Batch::new(state, warm);
+        batch.touched.routes.extend(routes);
+        batch.routes();
+        batch.hosts();
+        batch.drop_revisions();
+        batch
+    }
+
+    fn new(state: State, warm: &'w dyn Fn(&Key) -> bool) -> Batch<'w> {
+        Batch {
+            state,
+            problems: Vec::new(),
+            touched: Touched::default(),
+            changed_revisions: Vec::new(),
+            removed_revisions: BTreeSet::new(),
+            uses: HashMap::new(),
+            edits: BTreeMap::new(),
+            warm,
+        }
     }
 
     /// The new state, keys of revisions added or changed, and of those removed.
@@ -102,6 +127,9 @@ impl Batch {
             let Some(written) = written else {
                 if known.is_some() {
                     self.removed_revisions.insert(key);
+                    // Its share may be kept by a route that names it no longer.
+                    let shifting = self.state.shifting.iter().cloned();
+                    self.touched.routes.extend(shifting);
                 }
                 continue;
             };
@@ -146,7 +174,7 @@ impl Batch {
                     Some(old) => old.id,
                     None => RouteId(self.state.snapshot.routes.reserve()),
                 };
-                self.compile_route(&key, &item, id)
+                self.compile_route(&key, &item, id, old.as_deref())
             });
             if old.is_some() && old.as_deref() == new.as_ref() {
                 // It may stand elsewhere now, which decides between rules of equal precedence.
@@ -159,14 +187,25 @@ impl Batch {
                 }
                 continue;
             }
+            let shifts = new
+                .as_ref()
+                .is_some_and(|new| new.warming().next().is_some());
+            self.note_shift(&key, shifts);
             self.replace_route(old, new.map(Arc::new));
         }
         for item in std::mem::take(&mut self.touched.surplus_routes) {
-            self.compile_route(item.key(), &item, RouteId(0));
+            self.compile_route(item.key(), &item, RouteId(0), None);
         }
     }
 
-    fn compile_route(&mut self, key: &Key, item: &Item, id: RouteId) -> Option<Route> {
+    /// `old`: the version in force.
+    fn compile_route(
+        &mut self,
+        key: &Key,
+        item: &Item,
+        id: RouteId,
+        old: Option<&Route>,
+    ) -> Option<Route> {
         let State {
             snapshot, domain, ..
         } = &self.state;
@@ -190,14 +229,18 @@ impl Batch {
         let list = Path::Root.key("routes");
         let path = list.item(item.index());
         let mut report = report_for(&item.said.origin, &mut self.problems);
-        Some(route::compile(
-            &mut report,
-            &path,
-            &written,
-            &context,
-            key.clone(),
-            id,
-        ))
+        let key = key.clone();
+        let mut route = route::compile(&mut report, &path, &written, &context, key, id);
+        if route.warm_before_shift
+            && let Some(old) = old
+        {
+            let terms = shift::Terms {
+                warm: self.warm,
+                there: &|key| (context.known)(key).is_some(),
+            };
+            shift::hold(&mut route, old, &terms);
+        }
+        Some(route)
     }
 
     /// Notes what follows from a route's change for hosts and revisions, and enters it.
@@ -233,6 +276,17 @@ impl Batch {
                 snapshot.routes_by_key.remove(old.key.hash(), is);
             }
             (None, None) => {}
+        }
+    }
+
+    /// Notes whether some of its targets wait until they are warm.
+    fn note_shift(&mut self, key: &Key, shifts: bool) {
+        if self.state.shifting.contains(key) != shifts {
+            let shifting = Arc::make_mut(&mut self.state.shifting);
+            match shifts {
+                true => shifting.insert(key.clone()),
+                false => shifting.remove(key),
+            };
         }
     }
 

@@ -1,5 +1,6 @@
 //! Checks of single values. Each reports what is wrong and hands back something usable.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -334,6 +335,22 @@ pub(super) fn integer<T: TryFrom<i64>>(
             report.add(path, at.mark, at.value, "the number is out of range", hint);
             default
         }
+    }
+}
+
+/// Of `whole` so many are allowed to one: a bound above `most`, that of all, has no effect. `bound`
+/// was read from `at`; 0 is none.
+pub(super) fn part_of<T: Ord + Default + Display>(
+    report: &mut Report<'_>,
+    path: &Path<'_>,
+    (key, at): (&str, Option<&At<i64>>),
+    bound: &T,
+    (whole, most): (&str, &T),
+) {
+    if let Some(at) = at.filter(|_| bound > most) {
+        let problem = format!("`{key}` is greater than `{whole}`");
+        let hint = format!("it has no effect: write at most {whole} ({most}), or raise {whole}");
+        report.add(&path.key(key), at.mark, at.value, problem, hint);
     }
 }
 

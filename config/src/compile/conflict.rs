@@ -16,7 +16,7 @@ struct Written {
     value: String,
 }
 
-impl Batch {
+impl Batch<'_> {
     pub(super) fn report_conflict(&mut self, host: &str, conflict: &Conflict) {
         match conflict {
             Conflict::Taken(claimants) => self.report_taken(host, claimants),

@@ -49,6 +49,9 @@ pub(super) fn compile(
             );
         }
     }
+    let token = written.admin_token_file.as_ref();
+    settings.admin_token = token.map(|at| tls::file(report, &path.key("adminTokenFile"), at));
+    settings.server_timing = written.server_timing.unwrap_or(settings.server_timing);
     let workers = written.workers.as_ref();
     settings.workers = check::integer(report, &path.key("workers"), workers, 0..=WORKERS_MAX, 0);
     if let Some(drain) = &written.drain {
@@ -266,10 +269,12 @@ fn limits(report: &mut Report<'_>, path: &Path<'_>, written: &document::Limits) 
     let per_address = written.connections_per_address.as_ref();
     let per_address_path = &path.key("connectionsPerAddress");
     counted.connections_per_address = bound(report, per_address_path, per_address);
-    let per_namespace = written.held_per_namespace.as_ref();
-    let per_namespace_path = &path.key("heldPerNamespace");
     counted.memory = memory(report, &path.key("memory"), written.memory.as_ref());
-    counted.held_per_namespace = bound(report, per_namespace_path, per_namespace);
+    let per_namespace = written.held_per_namespace.as_ref();
+    counted.held_per_namespace = bound(report, &path.key("heldPerNamespace"), per_namespace);
+    let per_address = written.held_per_address.as_ref();
+    counted.held_per_address = bound(report, &path.key("heldPerAddress"), per_address);
+    held_parts(report, path, written, &counted);
     if counted.target_bytes > counted.head_bytes {
         let (name, at) = match (&written.target_bytes, &written.head_bytes) {
             (Some(at), _) => ("targetBytes", at),
@@ -283,6 +288,35 @@ fn limits(report: &mut Report<'_>, path: &Path<'_>, written: &document::Limits) 
     counted.dot_segments = written.dot_segments.unwrap_or(counted.dot_segments);
     counted.underscores = written.underscores.unwrap_or(counted.underscores);
     counted
+}
+
+/// Bounds of parts of what is held at once lie within that of the whole.
+fn held_parts(
+    report: &mut Report<'_>,
+    path: &Path<'_>,
+    written: &document::Limits,
+    limits: &Limits,
+) {
+    let per_address = limits
+        .held_per_address
+        .and_then(|most| usize::try_from(most).ok());
+    for (key, at, bound) in [
+        (
+            "heldPerNamespace",
+            &written.held_per_namespace,
+            limits.held_per_namespace,
+        ),
+        ("heldPerAddress", &written.held_per_address, per_address),
+    ] {
+        let bound = &bound.unwrap_or_default();
+        check::part_of(
+            report,
+            path,
+            (key, at.as_ref()),
+            bound,
+            ("held", &limits.held),
+        );
+    }
 }
 
 fn counts(

@@ -8,11 +8,14 @@ mod batch;
 mod check;
 mod conflict;
 mod gateway;
+mod queue;
 pub(crate) mod report;
 mod revision;
 mod route;
+mod shift;
 mod tls;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use self::batch::Batch;
@@ -21,7 +24,7 @@ use crate::merge::Merged;
 use crate::problem::Problem;
 use crate::revision::Key;
 use crate::settings::Settings;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Route, Snapshot};
 
 const DOMAIN: &str = "example.com";
 
@@ -41,6 +44,8 @@ struct State {
     /// What holds where nothing is written.
     defaults: Arc<Settings>,
     settings: Arc<Settings>,
+    /// Routes of which some target waits until it is warm.
+    shifting: Arc<BTreeSet<Key>>,
 }
 
 impl Default for State {
@@ -51,6 +56,7 @@ impl Default for State {
             domain: DOMAIN.into(),
             defaults: Arc::default(),
             settings: Arc::default(),
+            shifting: Arc::default(),
         }
     }
 }
@@ -88,7 +94,21 @@ impl Compiler {
     ///
     /// Every problem found, in the order of files and lines; then nothing has changed.
     pub fn apply(&mut self, changes: Vec<Fragment>) -> Result<Compiled, Vec<Problem>> {
-        let batch = Batch::of(self.state.clone(), changes);
+        self.apply_once_warm(changes, &|_| true)
+    }
+
+    /// The same, where revisions that are not warm get no share of a route that would warm them
+    /// before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Compiler::apply`].
+    pub fn apply_once_warm(
+        &mut self,
+        changes: Vec<Fragment>,
+        warm: &dyn Fn(&Key) -> bool,
+    ) -> Result<Compiled, Vec<Problem>> {
+        let batch = Batch::of(self.state.clone(), changes, warm);
         let said = batch.says_settings();
         let (state, changed_revisions, removed_revisions) = batch.finish()?;
         let settings_changed = state.settings != self.state.settings
@@ -101,6 +121,25 @@ impl Compiler {
             settings: Settings::clone(&self.state.settings),
             settings_changed,
         })
+    }
+
+    /// Routes of which some target waits until it is warm, each with those it waits for.
+    pub fn shifting(&self) -> impl Iterator<Item = &Arc<Route>> {
+        let routes = self.state.shifting.iter();
+        routes.filter_map(|key| self.state.snapshot.route_by_key(key))
+    }
+
+    /// Gives those of them their shares that are warm by now. `None`: nobody was waiting for that.
+    pub fn shift(&mut self, warm: &dyn Fn(&Key) -> bool) -> Option<&Snapshot> {
+        let due = self.shifting().filter(|route| route.warming().any(warm));
+        let due: Vec<Key> = due.map(|route| route.key.clone()).collect();
+        if due.is_empty() {
+            return None;
+        }
+        // What was without a problem before is so again.
+        let (state, _, _) = Batch::again(self.state.clone(), due, warm).finish().ok()?;
+        self.state = state;
+        Some(&self.state.snapshot)
     }
 
     /// The tables as of the last batch that was taken in.

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::gateway::BYTES_MAX;
 use super::report::{MAPPING, Path, Report};
-use super::{check, tls};
+use super::{check, queue, tls};
 use crate::at::At;
-use crate::document::{self, Protocol, Text, beside};
+use crate::document::{self, DurationText, Protocol, Text, beside};
 use crate::revision::{
     Address, Backend, Health, Key, Process, Readiness, Revision, RevisionId, Scale,
 };
@@ -15,12 +14,10 @@ const ENDPOINTS_MAX: usize = 4096;
 const ARGUMENTS_MAX: usize = 1024;
 const VARIABLES_MAX: usize = 1024;
 /// Beyond any real limit; keeps sums within 32 bits.
-const REQUESTS_MAX: i64 = 1_000_000;
+pub(super) const REQUESTS_MAX: i64 = 1_000_000;
 const PROCESSES_MAX: i64 = 10_000;
 
 const TIMEOUT: Duration = Duration::from_secs(300);
-const QUEUE_WAIT: Duration = Duration::from_secs(300);
-const QUEUE_DEPTH: u32 = 1000;
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 const SCALE_MAX: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(60);
@@ -48,15 +45,23 @@ pub(super) fn compile(
         0..=REQUESTS_MAX,
         0,
     );
-    let mut bound = |name, at: &Option<_>, default| {
-        let zero = Duration::ZERO;
-        let duration = check::duration(report, &path.key(name), at.as_ref(), zero, default);
-        (!duration.is_zero()).then_some(duration)
-    };
+    let mut bound =
+        |name, at: &Option<_>, default| unless_zero(report, &path.key(name), at.as_ref(), default);
     let timeout = bound("timeout", &written.timeout, TIMEOUT);
     let max_duration = bound("maxDuration", &written.max_duration, Duration::ZERO);
     let idle = bound("idle", &written.idle, Duration::ZERO);
-    let queue = queue(report, &path.key("queue"), written.queue.as_ref());
+    let queue = queue::queue(report, &path.key("queue"), written.queue.as_deref());
+    let scale = written.scale.as_ref().map(|at| &at.value);
+    let ramp_up = scale.and_then(|scale| scale.ramp_up.as_deref());
+    let ramp_up = queue::ramp_up(report, &path.key("scale").key("rampUp"), ramp_up);
+    let idle_stream = scale.and_then(|scale| scale.idle_stream.as_ref());
+    let scale = &path.key("scale");
+    let idle_stream = unless_zero(
+        report,
+        &scale.key("idleStream"),
+        idle_stream,
+        Duration::ZERO,
+    );
     tls::unprobed(report, path, written);
     let tls = written.tls.as_ref();
     let tls = tls.map(|at| Box::new(tls::endpoint(report, &path.key("tls"), &at.value)));
@@ -70,9 +75,9 @@ pub(super) fn compile(
         timeout,
         max_duration,
         idle,
-        queue_depth: queue.depth,
-        queue_bytes: queue.bytes,
-        queue_wait: queue.wait,
+        queue,
+        ramp_up,
+        idle_stream,
         backend: backend(report, path, written, concurrency),
     }
 }
@@ -82,23 +87,15 @@ fn protocol(written: &document::Revision) -> Protocol {
     written.map_or(Protocol::Http1, |at| at.value)
 }
 
-struct Queue {
-    depth: u32,
-    bytes: Option<u64>,
-    wait: Duration,
-}
-
-fn queue(report: &mut Report<'_>, path: &Path<'_>, queue: Option<&document::Queue>) -> Queue {
-    let depth = queue.and_then(|queue| queue.depth.as_ref());
-    let bytes = queue.and_then(|queue| queue.bytes.as_ref());
-    let wait = queue.and_then(|queue| queue.wait.as_ref());
-    let most = 0..=REQUESTS_MAX;
-    let of_bytes = check::integer(report, &path.key("bytes"), bytes, 0..=BYTES_MAX, 0);
-    Queue {
-        depth: check::integer(report, &path.key("depth"), depth, most, QUEUE_DEPTH),
-        bytes: bytes.map(|_| of_bytes),
-        wait: check::duration(report, &path.key("wait"), wait, SOME, QUEUE_WAIT),
-    }
+/// A duration of which zero means that there is none.
+fn unless_zero(
+    report: &mut Report<'_>,
+    path: &Path<'_>,
+    at: Option<&At<DurationText>>,
+    default: Duration,
+) -> Option<Duration> {
+    let duration = check::duration(report, path, at, Duration::ZERO, default);
+    (!duration.is_zero()).then_some(duration)
 }
 
 fn backend(
@@ -113,9 +110,7 @@ fn backend(
         report.add(&path.key("process"), process.mark, MAPPING, problem, hint);
     }
     if let (Some(scale), None) = (&written.scale, &written.process) {
-        let problem = "`scale` without `process`";
-        let hint = "only processes are scaled: add `process`, or remove `scale`";
-        report.add(&path.key("scale"), scale.mark, MAPPING, problem, hint);
+        unscaled(report, &path.key("scale"), &scale.value);
     }
     if let (Some(health), None) = (&written.health, &written.endpoints) {
         let problem = "`health` without `endpoints`";
@@ -149,6 +144,27 @@ fn backend(
             endpoints: endpoints.into(),
             health,
         },
+    }
+}
+
+/// Only processes are scaled by us.
+fn unscaled(report: &mut Report<'_>, path: &Path<'_>, written: &document::Scale) {
+    let number = |at: &At<i64>| (at.mark, at.value.to_string());
+    let duration = |at: &At<DurationText>| (at.mark, at.value.0.to_string());
+    let target = |at: &At<f64>| (at.mark, at.value.to_string());
+    let keys = [
+        ("min", written.min.as_ref().map(number)),
+        ("max", written.max.as_ref().map(number)),
+        ("target", written.target.as_ref().map(target)),
+        ("window", written.window.as_ref().map(duration)),
+        ("grace", written.grace.as_ref().map(duration)),
+    ];
+    for (key, written) in keys {
+        if let Some((mark, value)) = written {
+            let problem = format!("`{key}` without `process`");
+            let hint = format!("only processes are scaled: add `process`, or remove `{key}`");
+            report.add(&path.key(key), mark, value, problem, hint);
+        }
     }
 }
 

@@ -180,7 +180,7 @@ pub(super) fn unprobed(report: &mut Report<'_>, path: &Path<'_>, written: &docum
 }
 
 /// A file that is read by whoever needs what it holds.
-fn file(report: &mut Report<'_>, path: &Path<'_>, at: &At<Text>) -> FileRef {
+pub(super) fn file(report: &mut Report<'_>, path: &Path<'_>, at: &At<Text>) -> FileRef {
     if at.value.is_empty() || at.value.contains('\0') {
         let hint = "write the path of a file";
         report.add(

@@ -13,6 +13,10 @@ pub struct Gateway {
     pub listeners: Option<At<Vec<At<Listener>>>>,
     /// Address of the admin interface (`127.0.0.1:9901`).
     pub admin: Option<At<Text>>,
+    /// File with the token that `POST` requests to the admin interface must bring
+    /// (`authorization: Bearer TOKEN`); read again at each of them, relative to this file (none: the
+    /// admin interface changes nothing).
+    pub admin_token_file: Option<At<Text>>,
     /// Worker threads; 0 = one per core (0).
     pub workers: Option<At<i64>>,
     /// How the process ends.
@@ -21,6 +25,9 @@ pub struct Gateway {
     pub trusted_proxies: Option<Vec<At<Text>>>,
     /// What is logged about requests.
     pub access_log: Option<AccessLog>,
+    /// Whether answers say in `Server-Timing` how long their requests waited, why, how long the start
+    /// took that they waited for, and how long the endpoint (`false`).
+    pub server_timing: Option<bool>,
     /// Bounds.
     pub limits: Option<Limits>,
 }
@@ -223,10 +230,15 @@ pub struct Limits {
     pub connections_per_address: Option<At<i64>>,
     /// Requests held at once over all revisions (10000).
     pub held: Option<At<i64>>,
-    /// Of these, requests of one namespace; 0 = half of `held` while more than one namespace has
-    /// revisions, else all (0).
+    /// Of these, requests of one namespace, at most `held`; 0 = half of `held` while more than one
+    /// namespace has revisions, else all (0).
     pub held_per_namespace: Option<At<i64>>,
-    /// Bytes of bodies read ahead for held requests, over all revisions (268435456).
+    /// The same of one client address, or of one /64 network of IPv6, at most `held`; 0 = no bound
+    /// (0). Requests of which only an address of `gateway.trustedProxies` is known do not count.
+    pub held_per_address: Option<At<i64>>,
+    /// Bytes kept for held requests, over all revisions: bodies, each charged 64 KiB at most, and of
+    /// each head what goes beyond 2 KiB. A request that needs more than there may be is refused
+    /// (268435456).
     pub held_bytes: Option<At<i64>>,
     /// Concurrent requests of an HTTP/2 connection, 1 to 1000 (100).
     pub http2_streams: Option<At<i64>>,

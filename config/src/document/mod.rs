@@ -2,6 +2,7 @@
 //! meaning yet. The comments of these types are the user's reference (`docs/configuration.md`).
 
 mod gateway;
+mod queue;
 
 use std::borrow::Cow;
 
@@ -14,6 +15,7 @@ pub use gateway::{
     AccessLog, AccessLogMode, Audience, Certificate, ClientAuth, DotSegments, Drain, Gateway,
     Limits, Listener, LogFormat, ProxyProtocol, Tls, Underscores, UnknownName,
 };
+pub use queue::{Deadline, Priority, Queue, RampUp, WaitText};
 
 pub(crate) type Text = Box<str>;
 
@@ -64,9 +66,20 @@ pub struct Route {
     /// headers, then named methods, then the order of the file. Without rules there is one that
     /// matches everything and uses `traffic`.
     pub rules: Option<Vec<At<Rule>>>,
+    /// Which of its requests go first where requests wait (`queue.priority` of the revision).
+    pub priority: Option<Box<At<Priority>>>,
+    /// How long clients wait, as they say themselves (`grpc-timeout` of gRPC requests alone).
+    pub deadline: Option<Box<At<Deadline>>>,
+    /// A target whose percent rises from 0 gets its share once it has a ready endpoint, and is asked
+    /// for one meanwhile; until then the others, as they were, have it (`false`).
+    pub warm_before_shift: Option<At<bool>>,
     /// What `K-Network-Hash: override` stands for. A request that has it beside `K-Network-Probe:
     /// probe` is answered with this value once every target has an endpoint, and with 503 before.
     pub network_hash: Option<At<Text>>,
+    /// Of each rule, its place among all rules that its hosts have in routes of the same source, whose
+    /// order decides between paths of equal length (number of headers). Files cannot say it.
+    #[serde(skip)]
+    pub order: Option<Box<[u32]>>,
 }
 
 /// Who may reach a route.
@@ -140,6 +153,10 @@ pub struct Rule {
     pub reroute: Option<Box<At<Reroute>>>,
     /// Slot to response head; takes the place of the targets' `timeout`.
     pub timeout: Option<At<DurationText>>,
+    /// Takes the place of the route's.
+    pub priority: Option<Box<At<Priority>>>,
+    /// Takes the place of the route's.
+    pub deadline: Option<Box<At<Deadline>>>,
     /// Requests that come to a public listener by plain HTTP are sent to `https` on its standard port
     /// (`false`).
     pub https_only: Option<bool>,
@@ -201,7 +218,7 @@ pub struct Revision {
     /// No byte either way after the response head; `0s` = no bound (`0s`).
     pub idle: Option<At<DurationText>>,
     /// Requests that wait for a slot.
-    pub queue: Option<Queue>,
+    pub queue: Option<Box<Queue>>,
     /// Fixed addresses: `10.0.0.5:8080`, `[::1]:8080`, `svc.internal:8080`. Names are resolved
     /// again as their TTL ends.
     pub endpoints: Option<At<Vec<At<Text>>>>,
@@ -209,7 +226,7 @@ pub struct Revision {
     pub health: Option<Box<At<Health>>>,
     /// Started and stopped on demand on this machine.
     pub process: Option<Box<At<Process>>>,
-    /// How many processes there are.
+    /// How many processes there are, and what new endpoints get.
     pub scale: Option<Box<At<Scale>>>,
     /// Its endpoints come from the source that says it, apart from the document. Not for files.
     #[serde(skip)]
@@ -253,19 +270,6 @@ pub struct ClientCertificate {
     pub key: At<Text>,
 }
 
-/// How many requests may wait, and how long.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Queue {
-    /// Most waiting requests (1000).
-    pub depth: Option<At<i64>>,
-    /// Bytes of bodies read ahead for them (half of `limits.heldBytes` while there are several
-    /// revisions, else all).
-    pub bytes: Option<At<i64>>,
-    /// From arrival to slot (`300s`).
-    pub wait: Option<At<DurationText>>,
-}
-
 /// `GET path` must answer 2xx or 3xx. Asked in the revision's `protocol` and in clear; a revision
 /// with `tls` cannot have it.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -301,7 +305,7 @@ pub struct Readiness {
     pub path: At<Text>,
 }
 
-/// Scaling of `process`.
+/// Scaling. `rampUp` and `idleStream` are for every revision, the others for those with `process`.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Scale {
@@ -317,6 +321,11 @@ pub struct Scale {
     pub window: Option<At<DurationText>>,
     /// To zero when the average over the window is zero and this has passed since (`30s`).
     pub grace: Option<At<DurationText>>,
+    /// An endpoint that just appeared gets few requests at first.
+    pub ramp_up: Option<Box<RampUp>>,
+    /// An answer or upgraded connection without a byte either way for this long does not keep the
+    /// revision up; `0s` = it always does (`0s`).
+    pub idle_stream: Option<At<DurationText>>,
 }
 
 /// A number and a unit: `500ms`, `10s`, `5m`, `1h`, `1m30s`. `0` needs no unit.

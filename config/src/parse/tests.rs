@@ -31,7 +31,8 @@ fn an_unknown_key_that_begins_its_mapping_is_told_apart_from_the_mapping() {
     assert_eq!(place, "3:5 routes[1].bogus bogus");
     assert_eq!(
         hint,
-        "one of: name, namespace, hosts, defaultHost, visibility, traffic, sticky, rules, networkHash"
+        "one of: name, namespace, hosts, defaultHost, visibility, traffic, sticky, rules, priority, \
+         deadline, warmBeforeShift, networkHash"
     );
 }
 
@@ -59,6 +60,41 @@ fn a_number_that_is_none_is_shown() {
     let (place, problem, _) = first(text);
     assert_eq!(place, "4:32 routes[0].traffic[0].percent 70%");
     assert_eq!(problem, "this is not an integer");
+}
+
+#[test]
+fn what_is_neither_true_nor_false_is_told_wherever_one_of_them_belongs() {
+    for (before, after, path) in [
+        ("gateway: { serverTiming: ", " }", "gateway.serverTiming"),
+        (
+            "routes: [{ name: a, rules: [{ httpsOnly: ",
+            " }] }]",
+            "routes[0].rules[0].httpsOnly",
+        ),
+        (
+            "routes: [{ name: a, defaultHost: ",
+            " }]",
+            "routes[0].defaultHost",
+        ),
+        (
+            "routes: [{ name: a, warmBeforeShift: ",
+            " }]",
+            "routes[0].warmBeforeShift",
+        ),
+    ] {
+        for value in ["1", "0", "maybe", "1.5", "\"\""] {
+            let text = format!("{before}{value}{after}");
+            let (place, problem, hint) = first(&text);
+            let value = value.trim_matches('"');
+            assert!(place.ends_with(&format!(" {path} {value}")), "{place}");
+            assert_eq!(problem, "this is neither true nor false", "{text}");
+            assert_eq!(hint, "write true or false", "{text}");
+        }
+        for value in ["true", "false"] {
+            let text = format!("{before}{value}{after}");
+            assert_eq!(problems(&text), [], "{text}");
+        }
+    }
 }
 
 #[test]

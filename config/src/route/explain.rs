@@ -30,7 +30,10 @@ pub struct Explanation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ExplainedTarget {
     pub revision: String,
+    /// What it gets.
     pub percent: u8,
+    /// What is written: another number while a target waits until it is warm.
+    pub asked: u8,
     pub tag: Option<String>,
 }
 
@@ -45,10 +48,13 @@ impl std::fmt::Display for Explanation {
         }
         for target in &self.targets {
             write!(f, "target {} {}%", target.revision, target.percent)?;
-            match &target.tag {
-                Some(tag) => writeln!(f, " {tag}")?,
-                None => writeln!(f)?,
+            if let Some(tag) = &target.tag {
+                write!(f, " {tag}")?;
             }
+            if target.asked != target.percent {
+                write!(f, " ({}% once all are warm)", target.asked)?;
+            }
+            writeln!(f)?;
         }
         if let Some(host) = &self.host {
             writeln!(f, "host {host}")?;
@@ -180,6 +186,7 @@ fn explain_targets(
     let shown = |target: &Target| ExplainedTarget {
         revision: target.revision_key.name.to_string(),
         percent: target.percent,
+        asked: target.asked,
         tag: target.tag.as_deref().map(str::to_owned),
     };
     match &rule.action {

@@ -315,18 +315,22 @@ impl Host {
 /// What makes two rules the same.
 type Sameness<'a> = (&'a PathMatch, &'a [Box<str>], &'a [HeaderMatch]);
 
-/// The first rule of those that mean the same requests as an earlier one, with that.
+/// The first rule of those that mean the same requests as an earlier one, with that. Where both are
+/// in order, it is plain which goes first.
 pub(crate) fn same_rules<'r>(rules: impl Iterator<Item = &'r Rule>) -> Vec<(usize, usize)> {
-    let mut seen = std::collections::HashMap::<Sameness<'r>, usize>::new();
+    let mut seen = std::collections::HashMap::<Sameness<'r>, (usize, bool)>::new();
     let mut same = Vec::new();
     for (position, rule) in rules.enumerate() {
         let sameness = (&rule.path, &*rule.methods, &*rule.headers);
         match seen.entry(sameness) {
             std::collections::hash_map::Entry::Occupied(first) => {
-                same.push((*first.get(), position))
+                let (first, in_order) = *first.get();
+                if !(in_order && rule.in_order) {
+                    same.push((first, position));
+                }
             }
             std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(position);
+                place.insert((position, rule.in_order));
             }
         }
     }

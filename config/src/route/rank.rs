@@ -1,7 +1,8 @@
 //! Which of several rules goes first, and which matches.
 //!
 //! Order of precedence: the longest path; at equal length an exact path, then more headers, then
-//! named methods, then the order of the file. Up to [`SCAN_MAX`] rules are tried one by one in that
+//! named methods, then the order of the file. Among rules that a source has put in order, that is
+//! what decides at equal length. Up to [`SCAN_MAX`] rules are tried one by one in that
 //! order. Beyond it a [`PathIndex`] goes by path: a binary search for the last path that is not
 //! beyond the request's, then up the chain of its prefixes, so that the cost grows with the
 //! logarithm of the paths and with how deeply prefixes nest, not with the number of rules. Rules
@@ -18,15 +19,19 @@ const NO_PARENT: u32 = u32::MAX;
 
 /// `Less` goes first. Rules that are `Equal` go in the order of the file.
 pub(crate) fn precedence(a: &Rule, b: &Rule) -> Ordering {
-    let rank = |rule: &Rule| {
+    let by_path = |rule: &Rule| {
         (
             Reverse(rule.path.text().len()),
             matches!(rule.path, PathMatch::Prefix(_)),
-            Reverse(rule.headers.len()),
-            rule.methods.is_empty(),
+            // Rules of a file, and only then those of a cluster.
+            rule.in_order,
         )
     };
-    rank(a).cmp(&rank(b))
+    let by_conditions = |rule: &Rule| (Reverse(rule.headers.len()), rule.methods.is_empty());
+    by_path(a).cmp(&by_path(b)).then_with(|| match a.in_order {
+        true => a.number.cmp(&b.number),
+        false => by_conditions(a).cmp(&by_conditions(b)),
+    })
 }
 
 /// Why a rule does not match.

@@ -392,6 +392,7 @@ fn split_of(shares: &[(&str, u8)]) -> Split {
             name: (*name).into(),
         },
         percent: *percent,
+        asked: *percent,
         tag: None,
         set_headers: thin_vec::ThinVec::new(),
     };

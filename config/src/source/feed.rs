@@ -1,6 +1,7 @@
 //! What sources bring apart from fragments: endpoints, which change far more often than routes and
 //! touch one revision and no table, and certificates, which are no text.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Debug};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,6 +19,9 @@ pub struct Addresses {
     pub unready: Vec<SocketAddr>,
     /// Of Knative's revisions: an activator is in the path of requests, and that is us.
     pub proxied: bool,
+    /// Of Knative's revisions: why it cannot start, in words that clients may read, if that is known
+    /// and no pod is ready.
+    pub failure: Option<Arc<str>>,
 }
 
 /// A certificate for names that routes answer on.
@@ -61,4 +65,8 @@ pub trait Feed: Send + Sync + Debug {
     /// # Errors
     /// What is wrong with one of them, for people; then nothing has changed.
     fn certificates(&self, origin: &Origin, now: &[Certificate]) -> Result<(), String>;
+
+    /// Origins that were accepted before, and whose fragments have had to give way to a file since
+    /// this was asked last.
+    fn take_overruled(&self) -> BTreeSet<Origin>;
 }

@@ -1,12 +1,19 @@
 //! The JSON that the admin address speaks; nothing else sees these shapes.
 
+use std::time::{Duration, SystemTime};
+
+use activator::starts::{self, Outcome};
 use serde::Serialize;
 
-use crate::observe::world::{Explanation, Readiness, RevisionView, RouteView, TargetView};
+use crate::observe::averages;
+use crate::observe::cold::ColdStart;
+use crate::observe::world::{
+    Explanation, Prewarmed, Readiness, RevisionView, RouteView, TargetView,
+};
 
 #[derive(Serialize)]
-struct Problem {
-    problem: &'static str,
+struct Problem<'a> {
+    problem: &'a str,
 }
 
 #[derive(Serialize)]
@@ -17,7 +24,34 @@ struct Ready<'a> {
     incomplete: bool,
     version: u64,
     problems: &'a [serde_json::Value],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warming: Vec<Warming<'a>>,
     memory: Memory,
+}
+
+/// A target that gets its share once it is warm.
+#[derive(Serialize)]
+struct Warming<'a> {
+    route: &'a str,
+    revision: &'a str,
+    /// Null unless it is known that it cannot start.
+    why: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Warmed {
+    ready: bool,
+    revisions: Vec<WarmedRevision>,
+}
+
+#[derive(Serialize)]
+struct WarmedRevision {
+    namespace: String,
+    name: String,
+    scaler: &'static str,
+    endpoints: u32,
+    ready: u32,
+    why: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -47,6 +81,11 @@ struct Rule {
 struct Target {
     revision: String,
     percent: u8,
+    /// While a target waits until it is warm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asked: Option<u8>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    warming: bool,
     tag: Option<String>,
 }
 
@@ -57,8 +96,12 @@ struct Revision {
     name: String,
     limit: u32,
     in_flight: u64,
+    idle: u64,
     waiting: u64,
+    /// Seconds.
+    queue_wait: f64,
     average: Average,
+    average_waiting: Average,
     endpoints: Vec<Endpoint>,
     cold_starts: u64,
     last_start: Option<Start>,
@@ -80,16 +123,19 @@ struct Endpoint {
     address: String,
     state: &'static str,
     in_flight: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window: Option<u32>,
 }
 
 #[derive(Serialize)]
 struct Start {
     /// RFC 3339.
     at: String,
+    /// Seconds, each from the end of the one before.
     phases: Phases,
 }
 
-/// Seconds; null for a step its scaler does not tell.
+/// Null for a step that nobody told of.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Phases {
@@ -99,6 +145,22 @@ struct Phases {
     probe: Option<f64>,
     wire: Option<f64>,
     first_byte: Option<f64>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LastStart<'a> {
+    namespace: &'a str,
+    revision: &'a str,
+    /// RFC 3339.
+    at: String,
+    /// Null while it is under way.
+    outcome: Option<&'static str>,
+    cause: Option<&'a str>,
+    /// Milliseconds from the beginning to the end of each.
+    phases: Phases,
+    held: u32,
+    trigger: &'static str,
 }
 
 #[derive(Serialize)]
@@ -118,7 +180,7 @@ enum Explained<'a> {
     },
 }
 
-pub(super) fn problem(problem: &'static str) -> String {
+pub(super) fn problem(problem: &str) -> String {
     text(&Problem { problem })
 }
 
@@ -129,11 +191,36 @@ pub(super) fn readiness(readiness: &Readiness) -> String {
         incomplete: readiness.incomplete,
         version: readiness.version,
         problems: &readiness.problems,
+        warming: readiness
+            .warming
+            .iter()
+            .map(|one| Warming {
+                route: &one.route,
+                revision: &one.revision,
+                why: one.why.as_deref(),
+            })
+            .collect(),
         memory: Memory {
             bytes: readiness.memory.used,
             limit: readiness.memory.limit,
             level: readiness.memory.level.word(),
         },
+    })
+}
+
+pub(super) fn prewarmed(prewarmed: Vec<Prewarmed>) -> String {
+    let ready = prewarmed.iter().all(Prewarmed::is_ready);
+    let revisions = prewarmed.into_iter().map(|one| WarmedRevision {
+        namespace: one.namespace,
+        name: one.name,
+        scaler: one.scaler,
+        endpoints: one.endpoints,
+        ready: one.ready,
+        why: one.why,
+    });
+    text(&Warmed {
+        ready,
+        revisions: revisions.collect(),
     })
 }
 
@@ -147,6 +234,11 @@ pub(super) fn routes(mut views: Vec<RouteView>) -> String {
 pub(super) fn revisions(mut views: Vec<RevisionView>) -> String {
     views.sort_unstable_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     text(&views.into_iter().map(Revision::from).collect::<Vec<_>>())
+}
+
+/// In the order given.
+pub(super) fn cold_starts(starts: &[ColdStart]) -> String {
+    text(&starts.iter().map(LastStart::from).collect::<Vec<_>>())
 }
 
 pub(super) fn explanation(explanation: &Explanation) -> String {
@@ -206,7 +298,19 @@ impl From<TargetView> for Target {
         Target {
             revision: view.revision,
             percent: view.percent,
+            asked: (view.asked != view.percent).then_some(view.asked),
+            warming: view.percent == 0 && view.asked > 0,
             tag: view.tag,
+        }
+    }
+}
+
+impl From<averages::Average> for Average {
+    fn from(average: averages::Average) -> Average {
+        Average {
+            one: average.one,
+            six: average.six,
+            sixty: average.sixty,
         }
     }
 }
@@ -218,12 +322,11 @@ impl From<RevisionView> for Revision {
             name: view.name,
             limit: view.limit,
             in_flight: view.in_flight,
+            idle: view.idle,
             waiting: view.waiting,
-            average: Average {
-                one: view.average.one,
-                six: view.average.six,
-                sixty: view.average.sixty,
-            },
+            queue_wait: view.queue_wait.as_secs_f64(),
+            average: view.average.into(),
+            average_waiting: view.average_waiting.into(),
             endpoints: view
                 .endpoints
                 .into_iter()
@@ -231,6 +334,7 @@ impl From<RevisionView> for Revision {
                     address: endpoint.address.to_string(),
                     state: endpoint.state.word(),
                     in_flight: endpoint.in_flight,
+                    window: endpoint.window,
                 })
                 .collect(),
             cold_starts: view.cold_starts,
@@ -241,20 +345,43 @@ impl From<RevisionView> for Revision {
 
 impl From<crate::observe::facts::Start> for Start {
     fn from(start: crate::observe::facts::Start) -> Start {
-        let [nudge, act, endpoint, probe, wire, first_byte] = start
-            .phases
-            .named()
-            .map(|(_, length)| length.map(|length| length.as_secs_f64()));
         Start {
-            at: humantime::format_rfc3339_millis(start.at.max(std::time::UNIX_EPOCH)).to_string(),
-            phases: Phases {
-                nudge,
-                act,
-                endpoint,
-                probe,
-                wire,
-                first_byte,
-            },
+            at: time(start.at),
+            phases: phases(&start.phases, |length| length.as_secs_f64()),
         }
+    }
+}
+
+impl<'a> From<&'a ColdStart> for LastStart<'a> {
+    fn from(cold: &'a ColdStart) -> LastStart<'a> {
+        let start = &cold.start;
+        LastStart {
+            namespace: &cold.revision.namespace,
+            revision: &cold.revision.name,
+            at: time(start.at),
+            outcome: start.outcome.map(Outcome::word),
+            cause: start.cause.as_deref(),
+            phases: phases(&start.phases().offsets(), |end| end.as_secs_f64() * 1e3),
+            held: start.held,
+            trigger: start.trigger.word(),
+        }
+    }
+}
+
+fn time(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at.max(SystemTime::UNIX_EPOCH)).to_string()
+}
+
+fn phases(phases: &starts::Phases, number: impl Fn(Duration) -> f64) -> Phases {
+    let named = phases.named();
+    let [nudge, act, endpoint, probe, wire, first_byte] =
+        named.map(|(_, length)| length.map(&number));
+    Phases {
+        nudge,
+        act,
+        endpoint,
+        probe,
+        wire,
+        first_byte,
     }
 }

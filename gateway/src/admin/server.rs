@@ -1,13 +1,16 @@
 //! The HTTP server of the admin address.
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -17,8 +20,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::observe::metrics::{Registry, lock};
-use crate::observe::world::World;
+use crate::observe::world::{NotPrewarmed, Prewarmed, World};
 
+use super::prewarm::{self, Question, Refused};
 use super::{explain, json};
 
 /// Open connections. A further one takes the place of the one that has been idle for longest, so
@@ -39,6 +43,12 @@ const LAST: Duration = Duration::from_secs(30);
 /// Renderings at once; each may take as much memory as all metrics have.
 const RENDERS: usize = 2;
 
+/// Requests that wait until something is ready: they must not take all the connections.
+const WAITS: usize = 16;
+
+/// How often it is looked whether it is.
+const LOOKS: Duration = Duration::from_millis(20);
+
 /// Pause after `accept` failed, which is for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -58,21 +68,35 @@ struct Admin {
     world: Arc<dyn World>,
     registry: Arc<Registry>,
     renders: Arc<Semaphore>,
+    /// Holds the token of requests that change something.
+    token: Option<Box<Path>>,
+    waits: Semaphore,
+}
+
+/// What the admin address is served with.
+#[derive(Debug)]
+pub struct Desk {
+    pub listener: TcpListener,
+    /// Holds the token of requests that change something; `None`: there are none.
+    pub token: Option<Box<Path>>,
 }
 
 /// Serves the admin address until it is told to leave, or for as long as the future lives. Leaving,
 /// it closes the socket and ends every connection with its request, so that the next one finds who
 /// serves the address from then on; dropping it closes every connection at once.
 pub async fn serve(
-    listener: TcpListener,
+    desk: Desk,
     world: Arc<dyn World>,
     registry: Arc<Registry>,
     mut leaving: watch::Receiver<bool>,
 ) {
+    let Desk { listener, token } = desk;
     let admin = Arc::new(Admin {
         world,
         registry,
         renders: Arc::new(Semaphore::new(RENDERS)),
+        token,
+        waits: Semaphore::new(WAITS),
     });
     let mut places = Places::default();
     loop {
@@ -156,7 +180,7 @@ async fn connection(
         let (admin, idle) = (Arc::clone(&admin), Arc::clone(&idle));
         async move {
             idle.set(None);
-            let answer = admin.answer(&request).await;
+            let answer = admin.answer(request).await;
             idle.set(Some(Instant::now()));
             Ok::<_, Infallible>(answer)
         }
@@ -178,13 +202,15 @@ async fn connection(
 }
 
 impl Admin {
-    async fn answer(&self, request: &Request<Incoming>) -> Answer {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        if request.uri().path() == "/api/prewarm" {
+            return match *request.method() {
+                Method::POST => self.prewarm(request).await,
+                _ => not_allowed("POST"),
+            };
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut answer = answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, "read only\n");
-            answer
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return answer;
+            return not_allowed("GET, HEAD");
         }
         match request.uri().path() {
             "/livez" => answer(StatusCode::OK, TEXT, "ok"),
@@ -202,6 +228,12 @@ impl Admin {
                 let render = |world: &dyn World, _: &Registry| json::revisions(world.revisions());
                 self.render(JSON, render).await
             }
+            "/api/cold-starts" => {
+                let render = |_: &dyn World, registry: &Registry| {
+                    json::cold_starts(&registry.last_starts().list())
+                };
+                self.render(JSON, render).await
+            }
             "/api/explain" => match explain::parse(request.uri().query().unwrap_or_default()) {
                 Ok(question) => {
                     let render = move |world: &dyn World, _: &Registry| {
@@ -216,6 +248,88 @@ impl Admin {
             "/page.css" => page(STYLE, include_str!("page/page.css")),
             _ => answer(StatusCode::NOT_FOUND, TEXT, "not found\n"),
         }
+    }
+
+    async fn prewarm(&self, request: Request<Incoming>) -> Answer {
+        match self.try_prewarm(request).await {
+            Ok(answer) => answer,
+            Err(Refused(status, why)) => {
+                let mut answer = answer(status, JSON, json::problem(&why));
+                if status == StatusCode::UNAUTHORIZED {
+                    let scheme = HeaderValue::from_static("Bearer");
+                    answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+                }
+                answer
+            }
+        }
+    }
+
+    async fn try_prewarm(&self, request: Request<Incoming>) -> Result<Answer, Refused> {
+        prewarm::authorise(self.token.as_deref(), request.headers()).await?;
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let body = Limited::new(request.into_body(), prewarm::BODY_MAX);
+        let body = tokio::time::timeout(HEAD, body.collect()).await;
+        let body = match body {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(_)) => {
+                return Err(Refused(
+                    StatusCode::BAD_REQUEST,
+                    "the body is too long, or broken".to_owned(),
+                ));
+            }
+            Err(_) => {
+                return Err(Refused(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "the body took too long".to_owned(),
+                ));
+            }
+        };
+        let Question { prewarm, wait } = prewarm::parse(&query, &body)?;
+        let prewarmed = self.world.prewarm(&prewarm);
+        let mut prewarmed = prewarmed.map_err(|why| match why {
+            NotPrewarmed::Unknown(why) => Refused(StatusCode::NOT_FOUND, why),
+            NotPrewarmed::NoScaler(revision) => {
+                let why = format!("nobody brings endpoints of {revision}: it has neither `endpoints` nor `process`");
+                Refused(StatusCode::CONFLICT, why)
+            }
+        })?;
+        if let Some(wait) = wait {
+            self.until_ready(&mut prewarmed, wait).await?;
+        }
+        let is_ready = prewarmed.iter().all(Prewarmed::is_ready);
+        let status = match wait {
+            _ if is_ready => StatusCode::OK,
+            None => StatusCode::ACCEPTED,
+            Some(_) if prewarmed.iter().any(Prewarmed::has_failed) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Some(_) => StatusCode::GATEWAY_TIMEOUT,
+        };
+        Ok(answer(status, JSON, json::prewarmed(prewarmed)))
+    }
+
+    /// Waits until all are there, some cannot be, or the time is over.
+    async fn until_ready(
+        &self,
+        prewarmed: &mut [Prewarmed],
+        wait: Duration,
+    ) -> Result<(), Refused> {
+        let Ok(_place) = self.waits.try_acquire() else {
+            let why = format!("{WAITS} others wait already; what you asked for is under way");
+            return Err(Refused(StatusCode::SERVICE_UNAVAILABLE, why));
+        };
+        let deadline = tokio::time::Instant::now() + wait;
+        let mut looks = tokio::time::interval(LOOKS);
+        while tokio::time::Instant::now() < deadline {
+            looks.tick().await;
+            self.world.look_at(prewarmed);
+            if prewarmed.iter().all(Prewarmed::is_ready)
+                || prewarmed.iter().any(Prewarmed::has_failed)
+            {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn readyz(&self) -> Answer {
@@ -249,6 +363,14 @@ impl Admin {
             }
         }
     }
+}
+
+fn not_allowed(methods: &'static str) -> Answer {
+    let text = format!("the methods here are {methods}\n");
+    let mut answer = answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, text);
+    let allow = HeaderValue::from_static(methods);
+    answer.headers_mut().insert(ALLOW, allow);
+    answer
 }
 
 fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {

@@ -1,9 +1,12 @@
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
+use activator::starts::{Outcome, Trigger};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use config::revision::Key;
+use http_body_util::{BodyExt, Empty, Full};
 use hyper::{Request, StatusCode, header::HeaderMap};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -13,16 +16,17 @@ use tokio::sync::watch;
 
 use crate::memory::Level;
 use crate::observe::averages::Average;
+use crate::observe::cold::example::start;
 use crate::observe::facts::{Phases, Start};
 use crate::observe::metrics::Registry;
 use crate::observe::world::{self};
 use crate::observe::world::{
-    EndpointState, EndpointView, Explanation, MemoryView, Readiness, RevisionView, RouteView,
-    RuleView, TargetView, World,
+    EndpointState, EndpointView, Explanation, MemoryView, NotPrewarmed, Prewarmed, Readiness,
+    RevisionView, RouteView, RuleView, TargetView, Wanted, World,
 };
 use crate::refusal::Reason;
 
-use super::serve;
+use super::{Desk, serve};
 
 /// A world that says what it is told to.
 #[derive(Default)]
@@ -58,6 +62,26 @@ impl World for Told {
         self.readiness.lock().unwrap().clone()
     }
 
+    fn prewarm(&self, asked: &world::Prewarm) -> Result<Vec<Prewarmed>, NotPrewarmed> {
+        let Wanted::Revision { name, .. } = &asked.wanted else {
+            return Err(NotPrewarmed::Unknown("no such route".to_owned()));
+        };
+        match &**name {
+            "nobody" => Err(NotPrewarmed::NoScaler("default/nobody".to_owned())),
+            _ => Ok(vec![prewarmed(name, asked.endpoints)]),
+        }
+    }
+
+    fn look_at(&self, prewarmed: &mut [Prewarmed]) {
+        for one in prewarmed {
+            match &*one.name {
+                "quick" => one.ready = one.endpoints,
+                "broken" => one.why = Some("it exited".to_owned()),
+                _ => {}
+            }
+        }
+    }
+
     fn explain(&self, request: &world::Request) -> Explanation {
         assert_ne!(
             request.host, "panic.example.com",
@@ -81,10 +105,22 @@ impl World for Told {
     }
 }
 
+fn prewarmed(name: &str, endpoints: u32) -> Prewarmed {
+    Prewarmed {
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+        scaler: "process",
+        endpoints,
+        ready: 0,
+        why: None,
+    }
+}
+
 fn targets() -> Vec<TargetView> {
     let target = |revision: &str, percent, tag: Option<&str>| TargetView {
         revision: revision.to_owned(),
         percent,
+        asked: percent,
         tag: tag.map(str::to_owned),
     };
     vec![
@@ -104,16 +140,24 @@ fn revision(name: &str) -> RevisionView {
         name: name.to_owned(),
         limit: 10,
         in_flight: 3,
+        idle: 1,
         waiting: 2,
+        queue_wait: Duration::from_secs(10),
         average: Average {
             one: 4.5,
             six: 1.0,
             sixty: 0.25,
         },
+        average_waiting: Average {
+            one: 1.5,
+            six: 0.5,
+            sixty: 0.125,
+        },
         endpoints: vec![EndpointView {
             address: ([127, 0, 0, 1], 9001).into(),
             state: EndpointState::Suspect,
             in_flight: 3,
+            window: Some(9),
         }],
         cold_starts: 1,
         last_start: Some(Start {
@@ -134,12 +178,24 @@ impl Told {
 }
 
 async fn admin(world: Arc<Told>) -> SocketAddr {
+    admin_of(world, one_registry(), None).await
+}
+
+fn one_registry() -> Arc<Registry> {
+    Registry::new(1, vec!["public".to_owned()])
+}
+
+async fn admin_of(
+    world: Arc<Told>,
+    registry: Arc<Registry>,
+    token: Option<Box<Path>>,
+) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let registry = Registry::new(1, vec!["public".to_owned()]);
     let (stay, leaving) = watch::channel(false);
     tokio::spawn(async move {
-        serve(listener, world, registry, leaving).await;
+        let desk = Desk { listener, token };
+        serve(desk, world, registry, leaving).await;
         drop(stay);
     });
     address
@@ -216,6 +272,7 @@ async fn readyz_follows_the_first_snapshot_draining_and_rejected_changes() {
                 limit: 1000,
                 level: Level::Shrinking,
             },
+            warming: Vec::new(),
         };
         let got = get(address, "/readyz").await;
         assert_eq!(got.status.as_u16(), status);
@@ -259,9 +316,10 @@ async fn revisions_have_the_documented_shape_and_are_sorted() {
     let address = admin(Told::ready()).await;
     let got = get(address, "/api/revisions").await.json();
     let expected = json!({
-        "namespace": "default", "name": "coffee-00001", "limit": 10, "inFlight": 3, "waiting": 2,
+        "namespace": "default", "name": "coffee-00001", "limit": 10, "inFlight": 3, "idle": 1, "waiting": 2, "queueWait": 10.0,
         "average": {"1s": 4.5, "6s": 1.0, "60s": 0.25},
-        "endpoints": [{"address": "127.0.0.1:9001", "state": "suspect", "inFlight": 3}],
+        "averageWaiting": {"1s": 1.5, "6s": 0.5, "60s": 0.125},
+        "endpoints": [{"address": "127.0.0.1:9001", "state": "suspect", "inFlight": 3, "window": 9}],
         "coldStarts": 1,
         "lastStart": {"at": "1970-01-01T00:00:01.250Z", "phases": {
             "nudge": 0.0003, "act": null, "endpoint": null, "probe": null, "wire": null,
@@ -270,6 +328,43 @@ async fn revisions_have_the_documented_shape_and_are_sorted() {
     });
     assert_eq!(got[0], expected);
     assert_eq!(got[1]["name"], "coffee-00002");
+}
+
+#[tokio::test]
+async fn cold_starts_have_the_documented_shape_and_the_newest_comes_first() {
+    let registry = Registry::new(1, Vec::new());
+    let address = admin_of(Told::ready(), registry.clone(), None).await;
+    assert_eq!(get(address, "/api/cold-starts").await.json(), json!([]));
+    let key = |name: &str| Key {
+        namespace: "default".into(),
+        name: name.into(),
+    };
+    let mut failed = start();
+    failed.at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_250);
+    failed.outcome = Some(Outcome::Failed);
+    failed.cause = Some("exited with status 3".into());
+    failed.trigger = Trigger::Request;
+    failed.held = 7;
+    registry.last_starts().note(&key("old"), &start());
+    registry.last_starts().note(&key("new"), &failed);
+    let got = get(address, "/api/cold-starts").await.json();
+    let expected = json!({
+        "namespace": "default", "revision": "new", "at": "1970-01-01T00:00:01.250Z",
+        "outcome": "failed", "cause": "exited with status 3",
+        "phases": {"nudge": 0.3, "act": null, "endpoint": null, "probe": 1500.0, "wire": null,
+                   "firstByte": null},
+        "held": 7, "trigger": "request",
+    });
+    assert_eq!(got[0], expected);
+    let old = &got[1];
+    assert_eq!(
+        (&old["revision"], &old["trigger"]),
+        (&json!("old"), &json!("prewarm"))
+    );
+    assert_eq!(
+        (&old["outcome"], &old["cause"]),
+        (&json!("ok"), &json!(null))
+    );
 }
 
 #[tokio::test]
@@ -438,4 +533,109 @@ async fn a_connection_without_a_whole_head_is_closed() {
         let took = began.elapsed();
         assert!(took <= Duration::from_secs(11), "{took:?}");
     }
+}
+
+/// Asks with the token `abc`, which is the right one.
+async fn prewarm(address: SocketAddr, query: &str, body: &'static str) -> (u16, Value) {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let request = Request::post(format!("/api/prewarm{query}"))
+        .header("host", "admin")
+        .header("authorization", "Bearer abc")
+        .body(Full::new(Bytes::from(body)))
+        .unwrap();
+    let (head, body) = client.send_request(request).await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    (head.status.as_u16(), serde_json::from_slice(&body).unwrap())
+}
+
+#[tokio::test]
+async fn prewarming_says_what_it_set_in_motion_and_how_far_it_came() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    std::fs::write(&file, "abc\n").unwrap();
+    let address = admin_of(Told::ready(), one_registry(), Some(file.into())).await;
+    let said = |name: &str, ready: u32, why: Option<&str>| {
+        json!({"ready": ready == 2, "revisions": [{"namespace": "default", "name": name,
+               "scaler": "process", "endpoints": 2, "ready": ready, "why": why}]})
+    };
+    for (query, status, expected) in [
+        ("?revision=slow&endpoints=2", 202, said("slow", 0, None)),
+        (
+            "?revision=quick&endpoints=2&wait=30s",
+            200,
+            said("quick", 2, None),
+        ),
+        (
+            "?revision=broken&endpoints=2&wait=30s",
+            503,
+            said("broken", 0, Some("it exited")),
+        ),
+        (
+            "?revision=slow&endpoints=2&wait=50ms",
+            504,
+            said("slow", 0, None),
+        ),
+    ] {
+        assert_eq!(
+            prewarm(address, query, "").await,
+            (status, expected),
+            "{query}"
+        );
+    }
+    let body = r#"{"revision": "slow", "endpoints": 2, "for": "5m"}"#;
+    assert_eq!(
+        prewarm(address, "", body).await,
+        (202, said("slow", 0, None))
+    );
+    for (query, status) in [
+        ("?route=a.test/", 404),
+        ("?revision=nobody", 409),
+        ("", 400),
+    ] {
+        let (got, problem) = prewarm(address, query, "").await;
+        assert_eq!(got, status, "{query}");
+        assert!(problem["problem"].is_string(), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_nothing_can_be_changed() {
+    let address = admin(Told::ready()).await;
+    let got = send(address, "POST", "/api/prewarm?revision=a").await;
+    assert_eq!(got.status.as_u16(), 403);
+    let problem = got.json()["problem"].to_string();
+    assert!(problem.contains("gateway.adminTokenFile"), "{problem}");
+    let got = get(address, "/api/prewarm").await;
+    assert_eq!(
+        (got.status.as_u16(), &got.headers["allow"]),
+        (405, &"POST".parse().unwrap())
+    );
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    std::fs::write(&file, "abc").unwrap();
+    let address = admin_of(Told::ready(), one_registry(), Some(file.into())).await;
+    let got = send(address, "POST", "/api/prewarm?revision=a").await;
+    assert_eq!(got.status.as_u16(), 401);
+    assert_eq!(got.headers["www-authenticate"], "Bearer");
+}
+
+#[tokio::test]
+async fn readyz_names_targets_that_are_warmed_and_is_no_less_ready() {
+    let world = Told::ready();
+    let address = admin(Arc::clone(&world)).await;
+    world.readiness.lock().unwrap().warming = vec![world::WarmingView {
+        route: "default/coffee".to_owned(),
+        revision: "default/coffee-00002".to_owned(),
+        why: Some("it exited".to_owned()),
+    }];
+    let got = get(address, "/readyz").await;
+    assert_eq!(got.status, StatusCode::OK);
+    let expected = json!([{"route": "default/coffee", "revision": "default/coffee-00002",
+                           "why": "it exited"}]);
+    assert_eq!(got.json()["warming"], expected);
 }

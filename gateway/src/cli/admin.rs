@@ -6,14 +6,15 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::header::HOST;
+use hyper::header::{AUTHORIZATION, HOST};
+use hyper::http::request::Builder;
 use hyper::http::uri::Authority;
-use hyper::{Request, StatusCode, Uri};
+use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 /// From connecting to the last byte.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of the largest answer: 100 000 revisions with an endpoint each.
 const ANSWER_MAX: usize = 64 << 20;
@@ -52,19 +53,43 @@ impl Admin {
     ///
     /// Cancel safe: dropped, it closes the connection.
     pub(super) async fn get(&self, path_and_query: &str) -> anyhow::Result<(StatusCode, Bytes)> {
-        let asked = tokio::time::timeout(TIMEOUT, self.ask(path_and_query)).await;
-        let answer = asked.unwrap_or_else(|_| anyhow::bail!("no answer within {TIMEOUT:?}"));
+        let request = self.request(Method::GET, path_and_query);
+        self.ask(request, TIMEOUT).await
+    }
+
+    /// Posts nothing there, with a token, on a connection of its own. `within`: from connecting to the
+    /// last byte.
+    ///
+    /// Cancel safe: dropped, it closes the connection; what was asked for may be under way.
+    pub(super) async fn post(
+        &self,
+        path_and_query: &str,
+        token: &str,
+        within: Duration,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let request = self.request(Method::POST, path_and_query);
+        let request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        self.ask(request, within).await
+    }
+
+    fn request(&self, method: Method, path_and_query: &str) -> Builder {
+        let uri = format!("{}{path_and_query}", self.base);
+        let request = Request::builder().method(method).uri(uri);
+        request.header(HOST, self.authority.as_str())
+    }
+
+    async fn ask(&self, request: Builder, within: Duration) -> anyhow::Result<(StatusCode, Bytes)> {
+        let asked = tokio::time::timeout(within, self.exchange(request)).await;
+        let answer = asked.unwrap_or_else(|_| anyhow::bail!("no answer within {within:?}"));
         answer.with_context(|| format!("cannot ask http://{}{}", self.authority, self.base))
     }
 
-    async fn ask(&self, path_and_query: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+    async fn exchange(&self, request: Builder) -> anyhow::Result<(StatusCode, Bytes)> {
         let port = self.authority.port_u16().unwrap_or(80);
         let stream = TcpStream::connect(format!("{}:{port}", self.authority.host())).await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let request = Request::get(format!("{}{path_and_query}", self.base))
-            .header(HOST, self.authority.as_str())
-            .body(Empty::<Bytes>::new())?;
+        let request = request.body(Empty::<Bytes>::new())?;
         let exchange = async {
             let response = sender.send_request(request).await?;
             let status = response.status();

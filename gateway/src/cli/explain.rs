@@ -12,10 +12,11 @@ use config::problem::render_for_people;
 use config::route::{self, FieldList, Query};
 use hyper::Method;
 
-use self::question::{Field, Place, Question};
+use self::question::{Field, Question};
 use super::admin::Admin;
 use super::load::{counted, load};
 use super::{print, tell};
+use crate::admin::place::Place;
 use crate::refusal::Reason;
 
 const EXAMPLES: &str = "\

@@ -8,6 +8,7 @@ mod demo;
 mod demo_service;
 mod explain;
 mod load;
+mod prewarm;
 mod run;
 mod validate;
 
@@ -49,6 +50,8 @@ enum Command {
     Validate(validate::ValidateArgs),
     /// Say where a request would go, and why.
     Explain(explain::ExplainArgs),
+    /// Ask a running gateway for endpoints before requests come.
+    Prewarm(prewarm::PrewarmArgs),
     /// Show scaling from zero and back with two revisions of a tiny service.
     Demo(demo::DemoArgs),
     /// Print the JSON Schema of the configuration file.
@@ -126,6 +129,7 @@ impl Command {
             Command::Run(args) => run::run(args),
             Command::Validate(args) => validate::validate(args),
             Command::Explain(args) => explain::explain(args),
+            Command::Prewarm(args) => prewarm::prewarm(&args),
             Command::Demo(args) => demo::demo(&args),
             Command::Schema => {
                 print(&format!("{:#}\n", config::schema()))?;
@@ -157,7 +161,11 @@ impl Cli {
                 args.settle(is_flag(given, "files"), is_flag(given, "admin"))
                     .map_err(|problem| usage("explain", problem))?;
             }
-            Command::Demo(_) | Command::Schema | Command::Supervise | Command::DemoService(_) => {}
+            Command::Prewarm(_)
+            | Command::Demo(_)
+            | Command::Schema
+            | Command::Supervise
+            | Command::DemoService(_) => {}
         }
         Ok(cli)
     }

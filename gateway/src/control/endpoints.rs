@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use activator::admission::Throttle;
 use activator::scaler::ask;
+use activator::scaler::patience::RoundTrips;
 use config::revision::{Address, Health, Key};
 use hickory_resolver::TokioResolver;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use crate::serve::tls::endpoint::Hosts;
 
@@ -26,8 +28,9 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// back.
 const FAILURES: u32 = 2;
 
-/// Longest time one check may take.
-const CHECK_MAX: Duration = Duration::from_secs(5);
+/// What a check may take before it is known how long the endpoint takes, unless the interval is
+/// shorter.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who asks.
 const AGENT: &str = "tidegate-health";
@@ -51,9 +54,26 @@ impl Outlet {
     fn say(&self, addresses: &[SocketAddr]) {
         let throttle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(throttle) = &*throttle {
-            throttle.set_endpoints(addresses);
+            declare(throttle, addresses);
         }
     }
+
+    fn trust(&self, address: SocketAddr) {
+        let throttle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(throttle) = &*throttle {
+            throttle.trust(address);
+        }
+    }
+}
+
+/// Declares endpoints that nobody starts: they are there once they are known.
+pub fn declare(throttle: &Throttle, addresses: &[SocketAddr]) {
+    if !addresses.is_empty() {
+        let now = Instant::now();
+        throttle.starts().seen(now);
+        throttle.starts().passed(now);
+    }
+    throttle.set_endpoints(addresses);
 }
 
 /// Keeps a throttle's endpoints until it is aborted. `hosts` is told what addresses stand for.
@@ -72,12 +92,16 @@ pub async fn keep(
         key,
         outlet,
         resolved: BTreeSet::new(),
-        failures: BTreeMap::new(),
+        seen: BTreeMap::new(),
+        checks: JoinSet::new(),
     };
     let mut next_lookup = Some(Instant::now());
     let mut retry = RETRY_FIRST;
     let interval = health.as_ref().map(|health| health.interval);
-    let mut checks = interval.map(tokio::time::interval);
+    let mut ticks = interval.map(tokio::time::interval);
+    if let Some(ticks) = &mut ticks {
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
     loop {
         tokio::select! {
             () = until(next_lookup) => {
@@ -99,9 +123,14 @@ pub async fn keep(
                     }
                 }
             }
-            () = tick(checks.as_mut()) => {
+            () = tick(ticks.as_mut()) => {
                 if let Some(health) = &health {
-                    kept.check(health).await;
+                    kept.check(health);
+                }
+            }
+            Some(checked) = kept.checks.join_next() => {
+                if let Ok(checked) = checked {
+                    kept.checked(checked);
                 }
             }
         }
@@ -191,59 +220,102 @@ struct Kept {
     key: Key,
     outlet: Arc<Outlet>,
     resolved: BTreeSet<SocketAddr>,
-    /// Failures in a row of those that failed last time.
-    failures: BTreeMap<SocketAddr, u32>,
+    /// What checks have shown of each.
+    seen: BTreeMap<SocketAddr, Seen>,
+    /// At most one of each endpoint.
+    checks: JoinSet<Checked>,
+}
+
+/// What checks have shown of an endpoint.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// In a row, the last check included.
+    failures: u32,
+    trips: RoundTrips,
+    is_asked: bool,
+}
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug)]
+struct Checked {
+    address: SocketAddr,
+    healthy: bool,
+    /// `None`: it did not end in time.
+    took: Option<Duration>,
+}
+
+impl Seen {
+    fn is_out(&self) -> bool {
+        self.failures >= FAILURES
+    }
 }
 
 impl Kept {
     fn publish(&mut self) {
-        self.failures
+        self.seen
             .retain(|address, _| self.resolved.contains(address));
-        let down = |address: &SocketAddr| {
-            self.failures
-                .get(address)
-                .is_some_and(|failures| *failures >= FAILURES)
-        };
-        let up: Vec<_> = self
-            .resolved
-            .iter()
-            .filter(|address| !down(address))
-            .copied()
-            .collect();
-        self.outlet.say(&up);
+        let out = |address: &SocketAddr| self.seen.get(address).is_some_and(Seen::is_out);
+        let up = self.resolved.iter().filter(|address| !out(address));
+        self.outlet.say(&up.copied().collect::<Vec<_>>());
     }
 
-    async fn check(&mut self, health: &Health) {
-        let mut checks = JoinSet::new();
-        let limit = health.interval.min(CHECK_MAX);
+    /// Asks everybody who is not being asked: who is slow to answer keeps no other waiting.
+    fn check(&mut self, health: &Health) {
         for address in self.resolved.iter().copied() {
+            let seen = self.seen.entry(address).or_default();
+            if std::mem::replace(&mut seen.is_asked, true) {
+                continue;
+            }
+            let within = seen.trips.patience(health.interval.min(PATIENCE));
             let health = health.clone();
-            checks.spawn(async move {
-                let answers = tokio::time::timeout(limit, answers(address, health)).await;
-                (address, answers.unwrap_or(false))
+            self.checks.spawn(async move {
+                let asked = tokio::time::Instant::now();
+                let answered = tokio::time::timeout(within, answers(address, health)).await;
+                Checked {
+                    address,
+                    healthy: answered == Ok(true),
+                    took: answered.is_ok().then(|| asked.elapsed()),
+                }
             });
         }
-        while let Some(checked) = checks.join_next().await {
-            let Ok((address, healthy)) = checked else {
-                continue;
-            };
-            if healthy {
-                if self
-                    .failures
-                    .remove(&address)
-                    .is_some_and(|failures| failures >= FAILURES)
-                {
-                    tracing::info!(revision = %self.key, %address, "endpoint answers its check again");
-                }
-            } else {
-                let failures = self.failures.entry(address).or_default();
-                *failures = failures.saturating_add(1);
-                if *failures == FAILURES {
-                    tracing::warn!(revision = %self.key, %address, "endpoint fails its check");
-                }
-            }
+    }
+
+    fn checked(&mut self, checked: Checked) {
+        let Checked {
+            address,
+            healthy,
+            took,
+        } = checked;
+        // It may have gone meanwhile.
+        let Some(seen) = self.seen.get_mut(&address) else {
+            return;
+        };
+        seen.is_asked = false;
+        match took {
+            Some(took) => seen.trips.measured(took),
+            None => seen.trips.timed_out(),
         }
-        self.publish();
+        let was_out = seen.is_out();
+        seen.failures = match healthy {
+            true => 0,
+            false => seen.failures.saturating_add(1),
+        };
+        let is_out = seen.is_out();
+        match (was_out, is_out) {
+            (true, false) => {
+                tracing::info!(revision = %self.key, %address, "endpoint answers its check again");
+            }
+            (false, true) => {
+                tracing::warn!(revision = %self.key, %address, "endpoint fails its check");
+            }
+            _ => {}
+        }
+        if was_out != is_out {
+            self.publish();
+        }
+        if healthy {
+            self.outlet.trust(address);
+        }
     }
 }
 

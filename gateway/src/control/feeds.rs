@@ -1,7 +1,7 @@
 //! What sources bring apart from fragments, on its way: endpoints to whoever runs the revision,
 //! certificates to where handshakes find them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +11,7 @@ use config::revision::{Key, Revision};
 use config::source::Origin;
 use config::source::feed::{Addresses, Certificate, Feed};
 
+use super::endpoints::declare;
 use crate::serve::tls::store::Store;
 
 /// What is fed, and to whom. Addresses may come before their revision does, and the other way round.
@@ -19,6 +20,7 @@ pub struct Feeds {
     knative: Option<Arc<Knative>>,
     certificates: Arc<Store>,
     known: Mutex<HashMap<Key, Fed>>,
+    overruled: Mutex<BTreeSet<Origin>>,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +47,12 @@ impl Feeds {
             knative,
             certificates,
             known: Mutex::default(),
+            overruled: Mutex::default(),
         })
+    }
+
+    pub(super) fn knative(&self) -> Option<&Arc<Knative>> {
+        self.knative.as_ref()
     }
 
     pub(super) fn store(&self) -> &Arc<Store> {
@@ -68,6 +75,15 @@ impl Feeds {
         }
     }
 
+    /// These have given way to a file.
+    pub(super) fn overrule(&self, origins: BTreeSet<Origin>) {
+        let mut overruled = self
+            .overruled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        overruled.extend(origins);
+    }
+
     /// Brings nothing more.
     pub(super) fn release(&self, key: &Key) {
         let mut known = self.lock();
@@ -88,7 +104,7 @@ impl Feeds {
         match &outlet {
             Outlet::Throttle(throttle) => {
                 let addresses = fed.addresses.as_ref();
-                throttle.set_endpoints(addresses.map_or(&[], |known| &known.ready));
+                declare(throttle, addresses.map_or(&[], |known| &known.ready));
             }
             Outlet::Knative(knative) => {
                 // It keeps them from here on.
@@ -113,7 +129,7 @@ impl Feed for Feeds {
         match &fed.outlet {
             Some(Outlet::Knative(knative)) => knative.addresses(revision, now),
             Some(Outlet::Throttle(throttle)) => {
-                throttle.set_endpoints(&now.ready);
+                declare(throttle, &now.ready);
                 fed.addresses = Some(now);
             }
             None => fed.addresses = Some(now),
@@ -128,6 +144,14 @@ impl Feed for Feeds {
 
     fn certificates(&self, origin: &Origin, now: &[Certificate]) -> Result<(), String> {
         self.certificates.replace(origin, now)
+    }
+
+    fn take_overruled(&self) -> BTreeSet<Origin> {
+        let mut overruled = self
+            .overruled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *overruled)
     }
 
     fn forget(&self, revision: &Key) {

@@ -4,16 +4,20 @@
 pub mod credentials;
 pub mod endpoints;
 pub mod feeds;
+mod prewarm;
 pub mod reconcile;
+mod shift;
+pub mod starts;
 pub mod world;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use config::problem::Problem;
-use config::source::{Fragment, Offer, Origin, Verdict};
+use config::source::{Content, Fragment, Offer, Origin, Verdict};
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 
 use self::reconcile::Reconciler;
 use self::world::Status;
@@ -21,6 +25,9 @@ use crate::live::{Live, Published};
 
 /// How often a version that nobody needs any more is looked for.
 const RETIREMENT: Duration = Duration::from_millis(100);
+
+/// How often it is looked whether targets are warm by now.
+const SHIFTS: Duration = Duration::from_millis(20);
 
 /// Offers taken up together at most.
 const BATCH_MAX: usize = 64;
@@ -54,6 +61,8 @@ impl Control {
     /// not published.
     pub async fn run(mut self, mut offers: mpsc::Receiver<Offer>) {
         let mut retirement = tokio::time::interval(RETIREMENT);
+        let mut shifts = tokio::time::interval(SHIFTS);
+        shifts.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 offer = offers.recv() => {
@@ -65,6 +74,7 @@ impl Control {
                     self.take_in(batch).await;
                 }
                 _ = retirement.tick(), if !self.retired.is_empty() => self.retire(),
+                _ = shifts.tick(), if self.is_shifting() => self.shift().await,
             }
         }
     }
@@ -88,7 +98,7 @@ impl Control {
         }
         for offer in batch {
             let kinds = kinds(&offer.fragments);
-            let verdict = match self.apply(offer.fragments).await {
+            let verdict = match self.apply_over_others(offer.fragments).await {
                 Ok(()) => {
                     self.status.accepted();
                     Verdict::Accepted {
@@ -104,8 +114,64 @@ impl Control {
         }
     }
 
-    /// Compiles and reconciles on a blocking thread: a nudge or `/livez` never waits behind it.
+    /// Files win over other sources: where ingresses stand against what files say, and nothing else
+    /// does, they give way, and hear of it.
+    async fn apply_over_others(&mut self, fragments: Vec<Fragment>) -> Result<(), Vec<Problem>> {
+        let of_file = |fragment: &Fragment| matches!(fragment.origin, Origin::File(_));
+        let again = fragments.iter().all(of_file).then(|| fragments.clone());
+        let Err(problems) = self.apply(fragments).await else {
+            return Ok(());
+        };
+        let others = problems.iter().map(|problem| problem.file.as_str());
+        let others = others.filter(|file| file.starts_with("ingress "));
+        let others: BTreeSet<Origin> = others.map(|one| Origin::Kubernetes(one.into())).collect();
+        let Some(mut fragments) = again.filter(|_| !others.is_empty()) else {
+            return Err(problems);
+        };
+        fragments.extend(others.iter().map(|origin| Fragment {
+            origin: origin.clone(),
+            content: Content::Gone,
+        }));
+        if self.apply(fragments).await.is_err() {
+            return Err(problems);
+        }
+        if let Some(reconciler) = &self.reconciler {
+            reconciler.feeds().overrule(others);
+        }
+        Ok(())
+    }
+
+    fn is_shifting(&self) -> bool {
+        self.reconciler
+            .as_ref()
+            .is_some_and(Reconciler::is_shifting)
+    }
+
+    /// Gives targets their shares that are warm by now, and keeps those up that are not.
+    async fn shift(&mut self) {
+        let Some(reconciler) = &mut self.reconciler else {
+            return;
+        };
+        if !reconciler.may_shift() {
+            reconciler.keep_warming(Instant::now());
+            self.status.warming(reconciler.warming());
+            return;
+        }
+        // Nothing is said that could be wrong.
+        if self.publish(Vec::new()).await.is_ok() {
+            self.status.shifted(self.published.version());
+        }
+    }
+
+    /// Takes in what a source says.
     async fn apply(&mut self, fragments: Vec<Fragment>) -> Result<(), Vec<Problem>> {
+        self.publish(fragments).await?;
+        self.status.swapped(self.published.version());
+        Ok(())
+    }
+
+    /// Compiles and reconciles on a blocking thread: a nudge or `/livez` never waits behind it.
+    async fn publish(&mut self, fragments: Vec<Fragment>) -> Result<(), Vec<Problem>> {
         let Some(mut reconciler) = self.reconciler.take() else {
             return Err(vec![broken()]);
         };
@@ -126,13 +192,15 @@ impl Control {
             }
         };
         let next = result?;
-        let version = next.live.version;
+        if let Some(reconciler) = &self.reconciler {
+            // Told of once it is in force.
+            self.status.warming(reconciler.warming());
+        }
         let old = self.published.swap(next.live);
         if let Some(reconciler) = &mut self.reconciler {
             reconciler.retire(&next.removed);
         }
         self.retired.push(old);
-        self.status.swapped(version);
         Ok(())
     }
 

@@ -4,12 +4,14 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use activator::admission::{Holding, Limits, Supply, Throttle};
 use activator::scaler::local::Local;
 use config::problem::Problem;
 use config::revision::{Address, Backend, Key, Revision};
 use config::settings::{Listener, Settings};
+use config::snapshot::Route;
 use config::source::Fragment;
 use config::{Compiled, Compiler};
 use tokio::runtime::Handle;
@@ -18,8 +20,14 @@ use tokio::task::JoinHandle;
 use super::credentials;
 use super::endpoints::{self, Outlet};
 use super::feeds::Feeds;
+use super::shift::{self, Warming};
+use super::starts::Reporter;
 use crate::live::{Credentials, Live};
+use crate::observe::metrics::Registry;
 use crate::serve::tls::endpoint::Hosts;
+
+/// Targets that are warmed are asked for so often, so that they stay until their shares are theirs.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// What revisions run on.
 #[derive(Debug)]
@@ -28,6 +36,8 @@ pub struct Means {
     pub workers: usize,
     pub local: Arc<Local>,
     pub feeds: Arc<Feeds>,
+    /// Where starts are counted.
+    pub registry: Arc<Registry>,
     /// For tasks that keep endpoints.
     pub runtime: Handle,
 }
@@ -42,6 +52,8 @@ pub struct Reconciler {
     retired: HashMap<Key, Weak<Throttle>>,
     /// What the process was started with.
     settings: Option<Settings>,
+    /// When targets that are warmed were last asked for.
+    asked: Option<Instant>,
     /// Listeners of the files that run; `None` if others do.
     listeners: Option<Vec<Listener>>,
 }
@@ -88,8 +100,14 @@ impl Reconciler {
             running: HashMap::new(),
             retired: HashMap::new(),
             settings: None,
+            asked: None,
             listeners,
         }
+    }
+
+    /// The way of what changes too often for fragments.
+    pub(super) fn feeds(&self) -> &Feeds {
+        &self.means.feeds
     }
 
     /// Makes the next version out of what has changed. Blocks; takes long for large changes. Once
@@ -99,7 +117,10 @@ impl Reconciler {
     /// The problems; then nothing has changed.
     pub fn apply(&mut self, fragments: Vec<Fragment>, old: &Live) -> Result<Next, Vec<Problem>> {
         let before = self.compiler.clone();
-        let compiled = self.compiler.apply(fragments)?;
+        let running = &self.running;
+        let compiled = self
+            .compiler
+            .apply_once_warm(fragments, &|key| is_warm(running, key))?;
         let (listeners, store) = (self.listeners.as_deref(), self.means.feeds.store());
         match credentials::read(&compiled, listeners, store, old) {
             Ok(credentials) => Ok(self.bring_in_line(compiled, credentials, old)),
@@ -142,18 +163,74 @@ impl Reconciler {
                 live.throttles.set(revision.id, Some(throttle));
             }
         }
+        // What is new may have been there before, or need no start.
+        let running = &self.running;
+        if let Some(shifted) = self.compiler.shift(&|key| is_warm(running, key)) {
+            live.snapshot = shifted.clone();
+        }
+        self.asked = None;
+        self.keep_warming(Instant::now());
         Next {
             live,
             removed: compiled.removed_revisions,
         }
     }
 
+    /// Whether some target waits until it is warm.
+    #[must_use]
+    pub fn is_shifting(&self) -> bool {
+        self.compiler.shifting().next().is_some()
+    }
+
+    /// Whether some target that waited is warm: applying nothing gives it its share.
+    #[must_use]
+    pub fn may_shift(&self) -> bool {
+        let mut routes = self.compiler.shifting();
+        routes.any(|route| route.warming().any(|key| is_warm(&self.running, key)))
+    }
+
+    /// Asks for what is to be warmed, once more if it was long ago.
+    pub fn keep_warming(&mut self, now: Instant) {
+        let recent = |asked: Instant| now.saturating_duration_since(asked) < ASK_AGAIN;
+        if self.asked.is_some_and(recent) {
+            return;
+        }
+        self.asked = Some(now);
+        let Means { local, feeds, .. } = &self.means;
+        for route in self.compiler.shifting() {
+            for key in route.warming() {
+                if let Some(revision) = self.compiler.snapshot().revision_by_key(key) {
+                    shift::expect(local, feeds.knative(), revision, shift::floor(now));
+                }
+            }
+        }
+    }
+
+    /// Every target that waits until it is warm.
+    #[must_use]
+    pub fn warming(&self) -> Vec<Warming> {
+        let of = |route: &Arc<Route>| {
+            let waiting = route.warming().map(|key| {
+                let running = self.running.get(key);
+                Warming::new(&route.key, key, running.map(|running| &running.throttle))
+            });
+            let mut waiting: Vec<_> = waiting.collect();
+            // Under several rules, perhaps.
+            waiting.sort_by(|one, other| one.revision.cmp(&other.revision));
+            waiting.dedup();
+            waiting
+        };
+        self.compiler.shifting().flat_map(of).collect()
+    }
+
     /// `hosts`: where to say which addresses have a host name, if anybody must know.
     fn run(&mut self, revision: &Arc<Revision>, hosts: Option<Arc<Hosts>>) -> Arc<Throttle> {
         let limits = Limits {
             concurrency: revision.concurrency,
-            queue_depth: revision.queue_depth,
-            queue_bytes: revision.queue_bytes,
+            queue_depth: revision.queue.depth,
+            queue_bytes: revision.queue.bytes,
+            per_client: revision.queue.per_client,
+            ramp_up: revision.ramp_up,
         };
         let known = self.running.remove(&revision.key);
         let throttle = known.as_ref().map(|running| running.throttle.clone());
@@ -165,7 +242,11 @@ impl Reconciler {
             }
             None => {
                 let namespace = self.means.holding.namespace(&revision.key.namespace);
-                Throttle::new(limits, Supply::None, &namespace, self.means.workers)
+                let throttle = Throttle::new(limits, Supply::None, &namespace, self.means.workers);
+                let registry = Arc::clone(&self.means.registry);
+                let reporter = Reporter::new(revision.key.clone(), registry);
+                throttle.starts().set_witness(reporter);
+                throttle
             }
         };
         let same = known
@@ -208,7 +289,7 @@ impl Reconciler {
             Backend::Fixed { endpoints, health } => {
                 throttle.set_supply(Supply::Fixed);
                 match literal(endpoints) {
-                    Some(addresses) if health.is_none() => throttle.set_endpoints(&addresses),
+                    Some(addresses) if health.is_none() => endpoints::declare(throttle, &addresses),
                     _ => {
                         let outlet = Outlet::new(throttle.clone());
                         let keep = endpoints::keep(
@@ -279,6 +360,12 @@ impl Reconciler {
             self.release(&running.backend, key);
         }
     }
+}
+
+/// Whether it has an endpoint that can serve.
+fn is_warm(running: &HashMap<Key, Running>, key: &Key) -> bool {
+    let running = running.get(key);
+    running.is_some_and(|running| running.throttle.ready() > 0)
 }
 
 /// Who brings endpoints, if they are not written down.

@@ -6,26 +6,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use activator::admission::{EndpointState as State, Holding, Throttle};
-use activator::scaler::knative::{self, Knative};
-use activator::scaler::local::{self, Local};
+use activator::scaler::knative::Knative;
+use activator::scaler::local::Local;
 use config::problem::Problem;
 use config::revision::{Backend, Key, Revision};
 use config::route::Fields;
-use config::snapshot::{PathMatch, Route, Target, Visibility};
+use config::snapshot::{PathMatch, Route, Snapshot, Target, Visibility};
 
+use super::shift::{self, Warming};
 use crate::live::{Live, Published};
 use crate::observe::averages::Averages;
-use crate::observe::cold::FirstAnswers;
-use crate::observe::facts::{Names, Phases, Start};
+use crate::observe::facts::Names;
 use crate::observe::metrics::Registry;
 use crate::observe::world as view;
 use crate::refusal::Reason;
 
 /// How often demand is read for averages.
 const SAMPLE: Duration = Duration::from_secs(1);
-
-/// How long the record of a cold start waits for its first answer.
-const FIRST_ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 /// How often suspicions are ended.
 const SWEEP: Duration = Duration::from_millis(100);
@@ -40,6 +37,8 @@ pub struct Status {
     complete: AtomicBool,
     /// Of the last change, if it was rejected.
     problems: Mutex<Vec<serde_json::Value>>,
+    /// Targets that get their shares once they are warm.
+    warming: Mutex<Vec<Warming>>,
 }
 
 impl Status {
@@ -52,6 +51,7 @@ impl Status {
             draining,
             complete: AtomicBool::new(false),
             problems: Mutex::default(),
+            warming: Mutex::default(),
         })
     }
 
@@ -72,11 +72,39 @@ impl Status {
         *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = shown.collect();
     }
 
+    /// What a source said is in force.
     pub fn swapped(&self, version: u64) {
+        self.shifted(version);
+        self.accepted();
+    }
+
+    /// There is a new version, though no source said anything new.
+    pub fn shifted(&self, version: u64) {
         self.registry.set_version(version);
         let live = self.published.load();
         self.registry.retire(|names| is_gone(&live, names));
-        self.accepted();
+    }
+
+    /// Targets that get their shares once they are warm, of what is published or is about to be.
+    pub fn warming(&self, now: Vec<Warming>) {
+        let mut known = self.warming.lock().unwrap_or_else(PoisonError::into_inner);
+        shift::log(&known, &now);
+        *known = now;
+    }
+
+    /// Those of a version.
+    fn warming_views(&self, of: &Snapshot) -> Vec<view::WarmingView> {
+        let warming = self.warming.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = |one: &&Warming| {
+            let route = of.route_by_key(&one.route);
+            route.is_some_and(|route| route.warming().any(|key| *key == one.revision))
+        };
+        let views = warming.iter().filter(waits).map(|one| view::WarmingView {
+            route: one.route.to_string(),
+            revision: one.revision.to_string(),
+            why: one.why.as_deref().map(str::to_owned),
+        });
+        views.collect()
     }
 
     /// From now on nothing is missing that some source knew at the start.
@@ -110,17 +138,17 @@ pub struct Running {
     pub published: Arc<Published>,
     pub status: Arc<Status>,
     pub averages: Averages,
+    /// Of waiting requests alone.
+    pub averages_waiting: Averages,
     pub registry: Arc<Registry>,
     pub local: Arc<Local>,
     /// Who looks after revisions of Knative, if there may be any.
     pub knative: Option<Arc<Knative>>,
     pub holding: Arc<Holding>,
-    pub first_answers: Arc<FirstAnswers>,
-    pub noting: Mutex<()>,
 }
 
 impl Running {
-    /// Ends suspicions, reads demand, notes cold starts; for ever.
+    /// Ends suspicions, reads demand; for ever.
     pub async fn observe(self: Arc<Self>) {
         let mut sweeps = tokio::time::interval(SWEEP);
         let mut samples = tokio::time::interval(SAMPLE);
@@ -146,96 +174,20 @@ impl Running {
             .revisions()
             .filter_map(|revision| {
                 let throttle = live.throttles.get(revision.id)?;
-                self.note_starts(revision);
-                Some((&revision.key, request_seconds(throttle, now)))
+                let demand = throttle.demand(now);
+                let waiting = seconds(demand.waiting_integral);
+                Some((&revision.key, seconds(demand.running_integral), waiting))
             })
             .collect();
-        self.averages.sample(now, readings);
-        self.first_answers
-            .retain(|key| live.snapshot.revision_by_key(key).is_some());
-    }
-
-    /// The scaler counts cold starts; the registry keeps them for scrapes.
-    fn note_starts(&self, revision: &Revision) {
-        let Some((count, start)) = self.told_start(&revision.key) else {
-            return;
-        };
-        let Key { namespace, name } = &revision.key;
-        // The sampler and every scrape come here: each start is told once.
-        let _one_at_a_time = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
-        let (noted, _) = self.registry.starts(namespace, name);
-        if noted >= count {
-            return;
-        }
-        // The first request may still be under way: the count waits for it a little.
-        let first = self.first_answers.take(&revision.key, Instant::now());
-        let age = start.at.elapsed().unwrap_or_default();
-        let steps = start.phases.named().into_iter();
-        let length: Duration = steps.filter_map(|(_, length)| length).sum();
-        if first.is_none() && age < length + FIRST_ANSWER_WAIT {
-            return;
-        }
-        for _ in noted..count {
-            let phases = Phases {
-                wire: first.map(|first| first.wire),
-                first_byte: first.map(|first| first.first_byte),
-                ..start.phases
-            };
-            self.registry.cold_start(namespace, name, start.at, phases);
-        }
-    }
-
-    /// How many cold starts the revision's scaler has seen, and what it knows of the last.
-    fn told_start(&self, key: &Key) -> Option<(u64, Start)> {
-        let local = self.local.status(key).and_then(|status| {
-            let last = status.last_start?;
-            let local::Phases {
-                nudge,
-                act,
-                endpoint,
-                probe,
-            } = last.phases;
-            let phases = Phases {
-                nudge: Some(nudge),
-                act: Some(act),
-                endpoint: Some(endpoint),
-                probe: Some(probe),
-                ..Phases::default()
-            };
-            Some((
-                status.cold_starts,
-                Start {
-                    at: last.at,
-                    phases,
-                },
-            ))
-        });
-        local.or_else(|| {
-            let told = self.knative.as_ref()?.cold_starts(key);
-            let last = told.last?;
-            let knative::Phases {
-                nudge,
-                endpoint,
-                probe,
-            } = last.phases;
-            let phases = Phases {
-                nudge,
-                endpoint: Some(endpoint),
-                probe: Some(probe),
-                ..Phases::default()
-            };
-            Some((
-                told.count,
-                Start {
-                    at: last.at,
-                    phases,
-                },
-            ))
-        })
+        let of_all = readings
+            .iter()
+            .map(|(key, running, waiting)| (*key, running + waiting));
+        self.averages.sample(now, of_all);
+        let of_waiting = readings.iter().map(|(key, _, waiting)| (*key, *waiting));
+        self.averages_waiting.sample(now, of_waiting);
     }
 
     fn revision_view(&self, revision: &Revision, throttle: &Throttle) -> view::RevisionView {
-        self.note_starts(revision);
         let Key { namespace, name } = &revision.key;
         let mut endpoints: Vec<_> = throttle
             .endpoints()
@@ -249,6 +201,7 @@ impl Running {
                     State::Draining => view::EndpointState::Draining,
                 },
                 in_flight: endpoint.in_flight.into(),
+                window: endpoint.window,
             })
             .collect();
         let starting = self
@@ -263,8 +216,11 @@ impl Running {
             name: name.to_string(),
             limit: revision.concurrency,
             in_flight: throttle.in_flight().into(),
+            idle: reading.resting.into(),
             waiting: throttle.waiting().into(),
+            queue_wait: throttle.starts().wait(revision, revision.timeout),
             average: self.averages.of(&revision.key),
+            average_waiting: self.averages_waiting.of(&revision.key),
             endpoints,
             cold_starts,
             last_start,
@@ -290,18 +246,13 @@ fn starting_view(address: SocketAddr) -> view::EndpointView {
         address,
         state: view::EndpointState::Starting,
         in_flight: 0,
+        window: None,
     }
 }
 
 /// Seconds of an integral in nanoseconds.
 fn seconds(nanos: u64) -> f64 {
     Duration::from_nanos(nanos).as_secs_f64()
-}
-
-/// Running and waiting requests, added up over time.
-fn request_seconds(throttle: &Throttle, now: Instant) -> f64 {
-    let reading = throttle.demand(now);
-    seconds(reading.running_integral) + seconds(reading.waiting_integral)
 }
 
 fn knative_view(revision: &Revision) -> Option<view::KnativeView> {
@@ -347,8 +298,9 @@ impl view::World for Running {
     }
 
     fn readiness(&self) -> view::Readiness {
+        let live = self.published.load();
         view::Readiness {
-            version: self.published.version(),
+            version: live.version,
             draining: self.status.draining.load(Ordering::Acquire),
             incomplete: !self.status.complete.load(Ordering::Acquire),
             problems: self
@@ -358,7 +310,16 @@ impl view::World for Running {
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone(),
             memory: self.registry.memory(),
+            warming: self.status.warming_views(&live.snapshot),
         }
+    }
+
+    fn prewarm(&self, asked: &view::Prewarm) -> Result<Vec<view::Prewarmed>, view::NotPrewarmed> {
+        self.set_in_motion(asked)
+    }
+
+    fn look_at(&self, prewarmed: &mut [view::Prewarmed]) {
+        self.bring_up_to_date(prewarmed);
     }
 
     fn explain(&self, request: &view::Request) -> view::Explanation {
@@ -392,6 +353,7 @@ impl view::World for Running {
                 .map(|target| view::TargetView {
                     revision: target.revision,
                     percent: target.percent,
+                    asked: target.asked,
                     tag: target.tag,
                 })
                 .collect(),
@@ -405,6 +367,7 @@ fn route_view(route: &Route) -> view::RouteView {
     let target = |target: &Target| view::TargetView {
         revision: target.revision_key.name.to_string(),
         percent: target.percent,
+        asked: target.asked,
         tag: target.tag.as_deref().map(str::to_owned),
     };
     let rules = route.rules.iter().map(|rule| view::RuleView {
@@ -436,5 +399,51 @@ impl Fields for Asked<'_> {
             .iter()
             .find(|(other, _)| other.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.trim().as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use config::{Compiler, Fragment, Origin};
+
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        Key {
+            namespace: "default".into(),
+            name: name.into(),
+        }
+    }
+
+    #[test]
+    fn only_what_waits_in_the_version_in_force_is_told_to_be_warming() {
+        let mut compiler = Compiler::default();
+        let mut version = |traffic: &str| {
+            let text = format!(
+                "revisions: [{{name: old}}, {{name: new}}]
+routes: [{{name: shop, warmBeforeShift: true, traffic: [{traffic}]}}]"
+            );
+            let content = config::parse("f.yaml", &text);
+            let origin = Origin::File("f.yaml".into());
+            let fragments = vec![Fragment { origin, content }];
+            let compiled = compiler.apply_once_warm(fragments, &|_| false);
+            compiled.unwrap().snapshot
+        };
+        let before = version("{revision: old}");
+        let shifts = version("{revision: old, percent: 50}, {revision: new, percent: 50}");
+        let after = version("{revision: old}");
+
+        let status = Status::new(Registry::new(1, Vec::new()), Arc::default());
+        status.warming(vec![Warming::new(&key("shop"), &key("new"), None)]);
+        assert_eq!(status.warming_views(&before), []);
+        assert_eq!(status.warming_views(&after), []);
+        let told = status.warming_views(&shifts);
+        let [one] = &told[..] else {
+            panic!("{told:?}");
+        };
+        assert_eq!(
+            (&*one.route, &*one.revision),
+            ("default/shop", "default/new")
+        );
     }
 }

@@ -94,10 +94,18 @@ impl Exchange<'_> {
 
     async fn refuse<D: Downstream>(&mut self, reason: Reason, down: &mut D) -> Reason {
         let worker = self.worker;
-        let answer = worker.date(|date| match self.activator_says(reason) {
+        let said = self.activator_says(reason);
+        let grpc = said.is_none() && self.request.is_grpc();
+        let mut answer = worker.date(|date| match said {
             Some(text) => Answer::saying(reason, text, date),
-            None => Answer::refusal(reason, Some(self.request), date),
+            None => Answer::refusal(reason, self.cause.as_deref(), Some(self.request), date),
         });
+        if let Some(seconds) = self.retry_after(reason) {
+            answer.retry_after(seconds, grpc);
+        }
+        if let Some(timing) = self.timing() {
+            timing.write(&mut answer.lines);
+        }
         if reason.closes() {
             down.closes();
         }

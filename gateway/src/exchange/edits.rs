@@ -2,7 +2,7 @@
 //! rewrites.
 
 use std::io::Write as _;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use config::settings::Underscores;
 use config::snapshot::{Action, PathMatch, Redirect, Sticky};
@@ -44,6 +44,14 @@ impl Edits {
     pub(super) fn capacity(&self) -> usize {
         let ours = self.lines.capacity() + self.target.capacity() + self.host.capacity();
         ours + self.response.capacity()
+    }
+
+    /// Gives back the memory it has for more than what is there.
+    pub(super) fn fit(&mut self) {
+        self.lines.shrink_to_fit();
+        self.target.shrink_to_fit();
+        self.host.shrink_to_fit();
+        self.response.shrink_to_fit();
     }
 
     pub(super) fn request(&self) -> RequestEdits<'_> {
@@ -229,7 +237,7 @@ impl Exchange<'_> {
                 lines.extend_from_slice(b", ");
             }
         }
-        address(lines, self.client.address.ip());
+        lines.extend_from_slice(self.client.address_text.as_bytes());
         lines.extend_from_slice(b"\r\n");
         head.drop_all(Name::XForwardedFor);
         if !trusted || head.first(Name::XForwardedProto).is_none() {
@@ -247,7 +255,7 @@ impl Exchange<'_> {
         if !trusted {
             head.drop_all(Name::Forwarded);
         } else if head.has(Name::Forwarded) {
-            element(lines, &self.client, host.of(&head.bytes));
+            element(lines, self.client, host.of(&head.bytes));
         }
         if !trusted || head.first(Name::XRequestId).is_none_or(<[u8]>::is_empty) {
             head.drop_all(Name::XRequestId);
@@ -279,12 +287,12 @@ pub(super) fn underscores(head: &mut Head, policy: Underscores) -> Result<(), Re
 fn element(lines: &mut Vec<u8>, client: &Client, host: &[u8]) {
     lines.extend_from_slice(b"forwarded: for=");
     // A colon stands in quoted strings only (§6).
-    let from = client.address.ip();
-    match from {
-        IpAddr::V4(_) => address(lines, from),
-        IpAddr::V6(_) => {
+    let from = client.address_text.as_bytes();
+    match client.address {
+        SocketAddr::V4(_) => lines.extend_from_slice(from),
+        SocketAddr::V6(_) => {
             lines.extend_from_slice(b"\"[");
-            address(lines, from);
+            lines.extend_from_slice(from);
             lines.extend_from_slice(b"]\"");
         }
     }
@@ -297,24 +305,6 @@ fn element(lines: &mut Vec<u8>, client: &Client, host: &[u8]) {
     lines.extend_from_slice(b";proto=");
     lines.extend_from_slice(client.scheme().as_bytes());
     lines.extend_from_slice(b"\r\n");
-}
-
-/// Appends an address. IPv4 by hand: formatting costs ten times as much.
-fn address(out: &mut Vec<u8>, address: IpAddr) {
-    match address {
-        IpAddr::V4(address) => {
-            for (at, octet) in address.octets().into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b'.');
-                }
-                encode::decimal(out, u64::from(octet));
-            }
-        }
-        IpAddr::V6(address) => {
-            // Writing to a vector cannot fail.
-            let _infallible = write!(out, "{address}");
-        }
-    }
 }
 
 /// Decides everything that changes in the response's head.

@@ -6,10 +6,10 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Instant;
 
-use activator::admission::Slot;
+use activator::admission::{Fault, Slot};
 use config::revision::Backend;
 
-use super::relay::{Relay, Woken, upload};
+use super::relay::{Relay, upload};
 use super::repeat::{Broken, Failed, How};
 use super::upstream::{Connected, Unconnected, until};
 use super::watch::{Progress, Watch};
@@ -55,36 +55,25 @@ impl Exchange<'_> {
         self.seen.attempts += 1;
         self.seen.address = Some(slot.address());
         self.mark(&slot);
-        let mut up = match self.connection(revision, &slot, down).await {
+        let mut up = match self.connection(revision, &slot, begun, down).await {
             Ok(up) => up,
-            Err(Unconnected::Over(end)) => return Attempt::Over(end),
-            Err(Unconnected::Failed(StreamError::Io(error))) if is_out_of_descriptors(&error) => {
-                // Not the endpoint's fault, and no other would be better.
-                self.worker.shared.census.run_dry();
-                return Attempt::Over(End::Refused(Reason::Overloaded));
-            }
-            Err(Unconnected::Failed(error)) => {
-                tracing::debug!(endpoint = %slot.address(), %error, "connect failed");
-                slot.suspect();
-                return Attempt::Again(Failed {
-                    cause: Reason::ConnectFailed,
-                    how: How::Failed,
-                });
-            }
+            Err(unconnected) => return self.unconnected(unconnected, &slot),
         };
         if self.request.expects_continue && !self.say_continue(down).await {
             return Attempt::Over(End::Cut(Reason::ClientGone));
         }
         let whole = down.keep_body(self.pace);
         let pace = Pace::new(&self.worker.clock);
+        let progress = Progress::new(&slot, revision, begun, whole, self.repeat.take());
         let stop = match &mut up {
-            Connected::Http1(up) => self.forward(revision, whole, begun, down, up, &pace).await,
+            Connected::Http1(up) => self.forward(revision, &progress, down, up, &pace).await,
             Connected::Http2(up) => {
                 let up = up.as_mut();
-                self.forward(revision, whole, begun, down, up, &pace).await
+                self.forward(revision, &progress, down, up, &pace).await
             }
         };
         let ended = self.worker.clock.now();
+        self.seen.rested += progress.rest.rested(ended);
         self.seen.endpoint += ended.saturating_duration_since(begun);
         self.seen.answer_bytes = pace.body_bytes();
         self.timer.set(None);
@@ -94,8 +83,11 @@ impl Exchange<'_> {
                 Attempt::Over(End::Answered)
             }
             Stop::Upgraded => Attempt::Over(match &mut up {
-                Connected::Http1(up) => self.tunnel(revision, down, up, &pace).await,
-                Connected::Http2(up) => self.tunnel(revision, down, up.as_mut(), &pace).await,
+                Connected::Http1(up) => self.tunnel(revision, &slot, down, up, &pace).await,
+                Connected::Http2(up) => {
+                    let up = up.as_mut();
+                    self.tunnel(revision, &slot, down, up, &pace).await
+                }
             }),
             Stop::Endpoint(error) if pace.bytes_read() == 0 && self.seen.code == 0 => {
                 tracing::debug!(endpoint = %slot.address(), %error, "closed before an answer");
@@ -118,6 +110,36 @@ impl Exchange<'_> {
         }
     }
 
+    /// There is no connection to the endpoint.
+    fn unconnected(&self, why: Unconnected, slot: &Slot) -> Attempt {
+        match why {
+            Unconnected::Over(end) => Attempt::Over(end),
+            Unconnected::Late => {
+                // A client may be in any hurry: that says nothing of the endpoint.
+                if self.deadline.is_none() {
+                    slot.suspect();
+                }
+                Attempt::Over(End::Refused(Reason::ResponseTimeout))
+            }
+            Unconnected::Failed(StreamError::Io(error)) if is_out_of_descriptors(&error) => {
+                // Not the endpoint's fault, and no other would be better.
+                self.worker.shared.census.run_dry();
+                Attempt::Over(End::Refused(Reason::Overloaded))
+            }
+            Unconnected::Failed(error) => {
+                tracing::debug!(endpoint = %slot.address(), %error, "connect failed");
+                Attempt::Again(Failed {
+                    cause: Reason::ConnectFailed,
+                    how: match slot.suspect() {
+                        Fault::Crowding => How::Crowded,
+                        Fault::Endpoint => How::Failed,
+                    },
+                    touched: false,
+                })
+            }
+        }
+    }
+
     /// After a connection that ended before the first byte of an answer.
     fn unanswered<D: Downstream>(
         &self,
@@ -128,18 +150,28 @@ impl Exchange<'_> {
         broken: Broken,
         down: &mut D,
     ) -> Attempt {
-        if !self.is_usual(error, up, revision) {
-            slot.suspect();
-        }
+        // A stream that is turned away tells as much as a connection that is.
+        let fresh = up.exchanges() <= 1 || matches!(error, StreamError::Refused);
+        let fault = match self.is_usual(error, up, revision) {
+            true => Fault::Endpoint,
+            false if fresh => slot.suspect(),
+            false => slot.doubt(),
+        };
         self.worker.pool.forget(slot.endpoint());
         let cause = Reason::UpstreamClosed;
         if broken.is_harmless() && down.rewind_body() {
             let how = match error {
+                _ if fault == Fault::Crowding => How::Crowded,
                 _ if up.exchanges() <= 1 => How::Failed,
                 StreamError::GoingAway => How::Left,
                 _ => How::Ended,
             };
-            return Attempt::Again(Failed { cause, how });
+            let touched = !broken.is_untouched();
+            return Attempt::Again(Failed {
+                cause,
+                how,
+                touched,
+            });
         }
         Attempt::Over(End::Refused(cause))
     }
@@ -201,26 +233,24 @@ impl Exchange<'_> {
     async fn forward<D: Downstream, U: Upstream>(
         &mut self,
         revision: &LocalRevision,
-        whole: bool,
-        begun: Instant,
+        progress: &Progress<'_>,
         down: &mut D,
         up: &mut U,
         up_pace: &Pace,
     ) -> Stop {
-        let progress = Progress::new(begun, whole, self.repeat.take());
         let request = &self.request;
         let watch = Watch {
             talk: request.length == Length::Chunked && request.is_grpc(),
             worker: self.worker,
             revision,
-            progress: &progress,
+            progress,
             arrived: self.arrived,
             deadline: self.deadline,
             timeout: self.timeout(revision),
             down: self.pace,
             up: up_pace,
         };
-        let stop = self.both_ways(down, up, up_pace, &progress, &watch).await;
+        let stop = self.both_ways(down, up, up_pace, progress, &watch).await;
         self.pace.read_rests();
         if progress.relayed.get() {
             self.seen.code = self.response.status;
@@ -233,7 +263,7 @@ impl Exchange<'_> {
         down: &mut D,
         up: &mut U,
         up_pace: &Pace,
-        progress: &Progress,
+        progress: &Progress<'_>,
         watch: &Watch<'_>,
     ) -> Stop {
         let timer = self.timer;
@@ -246,7 +276,6 @@ impl Exchange<'_> {
             client,
             pace,
             seen,
-            arrived,
             ..
         } = self;
         let Some(routed) = routed else {
@@ -259,6 +288,10 @@ impl Exchange<'_> {
             Err(StreamError::Malformed(_)) => return Stop::BadBody(Reason::BadRequest),
             Err(error) => return Stop::Endpoint(error),
         }
+        if let Some(start) = seen.start {
+            let starts = watch.revision.gate.throttle().starts();
+            starts.written(start, worker.tick());
+        }
         let mut upload = pin!(upload(&mut down_source, &mut up_sink, progress));
         let relay = Relay {
             worker,
@@ -266,11 +299,7 @@ impl Exchange<'_> {
             request,
             routed,
             revision: watch.revision,
-            woken: seen.woken.take().map(|granted| Woken {
-                arrived: *arrived,
-                granted,
-                written: worker.tick(),
-            }),
+            seen,
             progress,
             edits: &mut edits.response,
         };

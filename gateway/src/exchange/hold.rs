@@ -1,15 +1,15 @@
-//! Waiting for a slot: what ends it, and what it may pin meanwhile.
+//! Taking a slot, and waiting for one: what ends it, and what it may pin meanwhile.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::Poll;
 
 use activator::admission::{AcquireError, Slot, Waiting};
-use config::revision::Backend;
+use activator::starts::StartId;
 
 use super::Exchange;
-use super::knative::is_knative;
-use crate::http::message::{Departure, Downstream, Length, RequestHead, Source};
+use crate::http::message::{Departure, Downstream, Length, RequestHead, ResponseHead, Source};
 use crate::live::LocalRevision;
 use crate::memory::Level;
 use crate::refusal::Reason;
@@ -22,6 +22,10 @@ pub(super) const READ_AHEAD: usize = 16 * 1024;
 /// Most bytes a held body is charged: what we read ahead and what the kernel buffers for it.
 const CHARGE_MAX: u64 = 64 * 1024;
 
+/// So much of a held request's head is among what every held request costs. What it keeps beyond it is
+/// charged like its body.
+pub(super) const HEAD_FREE: usize = 2 * 1024;
+
 /// A client that expects 100 has not begun to send, and nothing is read until it may.
 pub(super) fn read_ahead(request: &RequestHead) -> usize {
     if request.expects_continue {
@@ -32,17 +36,40 @@ pub(super) fn read_ahead(request: &RequestHead) -> usize {
 }
 
 /// Why a request got no slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
     Refused(Reason),
+    /// Its revision cannot start, for this reason.
+    Failed(Arc<str>),
     /// Its revision is no more.
     Removed,
     Departed(Departure),
 }
 
 impl Exchange<'_> {
+    /// A slot, at once if there is one.
+    pub(super) async fn acquire<D: Downstream>(
+        &mut self,
+        revision: &LocalRevision,
+        down: &mut D,
+    ) -> Result<Slot, Denied> {
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "any 32 of the bits will do"
+        )]
+        let random = self.worker.random() as u32;
+        let slot = match self.seen.attempts {
+            0 => revision.gate.try_acquire(random),
+            _ => revision.gate.try_acquire_again(random),
+        };
+        match slot {
+            Some(slot) => Ok(slot),
+            None => self.hold(revision, down).await,
+        }
+    }
+
     /// Holds the request until there is a slot, the deadline is over, or somebody gives up.
-    pub(super) async fn hold<D: Downstream>(
+    async fn hold<D: Downstream>(
         &mut self,
         revision: &LocalRevision,
         down: &mut D,
@@ -52,27 +79,19 @@ impl Exchange<'_> {
         }
         let begun = self.worker.clock.now();
         let deadline = self.wait_deadline(revision);
-        let charge = match (down.body_here(self.pace), self.request.length) {
+        let body = match (down.body_here(self.pace), self.request.length) {
             (Some(length), _) | (None, Length::Exactly(length)) => length.min(CHARGE_MAX),
             (None, Length::None) => 0,
             (None, Length::Chunked | Length::UntilClose) => CHARGE_MAX,
         };
-        let held = match charge {
-            0 => None,
-            bytes => {
-                let held = revision.gate.throttle().reserve(bytes);
-                Some(held.map_err(|error| denied(&error))?)
-            }
-        };
-        // Before we wait: waiting is what wakes it.
-        let process = matches!(revision.revision.backend, Backend::Process(_));
-        let started = process || is_knative(&revision.revision);
-        let cold = started && revision.gate.throttle().endpoints().is_empty();
-        let waiting = revision
-            .gate
-            .wait(self.arrived, held)
-            .map_err(|error| denied(&error))?;
+        let charge = body + self.head_charge();
+        let shortage = revision.gate.throttle().shortage();
+        let claim = self.claim(&revision.revision, charge);
+        let waiting = revision.gate.wait(claim);
+        let waiting = waiting.map_err(|error| denied(&error))?;
+        let start = revision.gate.throttle().starts().current();
         self.seen.held = true;
+        self.seen.wait_reason.get_or_insert(shortage.into());
         self.timer.set(Some(deadline));
         down.rest();
         let result = self.wait(waiting, charge, down).await;
@@ -80,15 +99,48 @@ impl Exchange<'_> {
         self.timer.set(None);
         let granted = self.worker.clock.now();
         self.seen.waited += granted.saturating_duration_since(begun);
-        self.seen.woken = (cold && result.is_ok()).then_some(granted);
+        if let Some(start) = start {
+            self.end_start(revision, start, &result);
+        }
         result
     }
 
+    /// Bytes that its head keeps beyond what is free.
+    fn head_charge(&mut self) -> u64 {
+        let kept = |it: &Self| it.request.head.capacity() + it.edits.capacity();
+        let answer = self.response.head.capacity();
+        if kept(self) + answer > HEAD_FREE {
+            // Memory that was of use to others before is not what this one asks for.
+            self.request.head.fit();
+            self.edits.fit();
+            *self.response = ResponseHead::default();
+        }
+        kept(self).saturating_sub(HEAD_FREE) as u64
+    }
+
+    /// A request has waited for a start.
+    fn end_start(
+        &mut self,
+        revision: &LocalRevision,
+        start: StartId,
+        result: &Result<Slot, Denied>,
+    ) {
+        let starts = revision.gate.throttle().starts();
+        match result {
+            Ok(_slot) => self.seen.start = Some(start),
+            Err(Denied::Refused(reason)) => starts.gave_up(start, reason.word()),
+            Err(Denied::Departed(_)) => starts.gave_up(start, Reason::ClientGone.word()),
+            // That is told by the throttle.
+            Err(Denied::Failed(_) | Denied::Removed) => {}
+        }
+    }
+
     pub(super) fn wait_deadline(&self, revision: &LocalRevision) -> tokio::time::Instant {
-        let revision = &revision.revision;
-        let wait = match revision.max_duration {
-            Some(whole) => revision.queue_wait.min(whole),
-            None => revision.queue_wait,
+        let starts = revision.gate.throttle().starts();
+        let wait = starts.wait(&revision.revision, self.timeout(revision));
+        let wait = match revision.revision.max_duration {
+            Some(whole) => wait.min(whole),
+            None => wait,
         };
         let end = self.arrived + wait;
         let end = self.deadline.map_or(end, |deadline| deadline.min(end));
@@ -133,11 +185,10 @@ impl Exchange<'_> {
 }
 
 fn denied(error: &AcquireError) -> Denied {
-    Denied::Refused(match error {
-        AcquireError::QueueFull => Reason::QueueFull,
-        AcquireError::Overloaded => Reason::Overloaded,
-        AcquireError::StartFailed(_) => Reason::StartFailed,
-        AcquireError::NoScaler => Reason::NoScaler,
-        AcquireError::Removed => return Denied::Removed,
-    })
+    match error {
+        AcquireError::QueueFull => Denied::Refused(Reason::QueueFull),
+        AcquireError::StartFailed(cause) => Denied::Failed(Arc::clone(cause)),
+        AcquireError::NoScaler => Denied::Refused(Reason::NoScaler),
+        AcquireError::Removed => Denied::Removed,
+    }
 }

@@ -25,6 +25,15 @@ const PROXY_REQUEST: &str = "k-proxy-request";
 /// What asks for the hash instead of bringing one.
 const OVERRIDE: &[u8] = b"override";
 
+/// Whom a queue-proxy takes for somebody who looks after its pod, whatever is asked: it answers in
+/// place of the service, and 400 to who brings no `K-Network-Probe` (knative.dev/pkg,
+/// `network/handlers/drain.go`).
+const PROBERS: [&[u8]; 3] = [
+    b"kube-probe/",
+    b"Knative-Activator-Probe",
+    b"Knative-Autoscaling-Probe",
+];
+
 /// Most bytes of a probe's value that an answer repeats.
 const QUOTED_MAX: usize = 256;
 
@@ -183,6 +192,22 @@ impl Exchange<'_> {
             Reason::ResponseTimeout => "activator request timeout".to_owned(),
             _ => return None,
         })
+    }
+
+    /// Keeps a queue-proxy from taking the request for a probe of its pod: those do not come by way of
+    /// us, and whoever calls itself so is served as everybody is.
+    pub(super) fn unlike_probe(&mut self, revision: &Revision) {
+        if !is_knative(revision) {
+            return;
+        }
+        let head = &mut self.request.head;
+        let agent = head.first(Name::UserAgent).unwrap_or_default();
+        if PROBERS.iter().any(|prober| agent.starts_with(prober)) {
+            head.drop_all(Name::UserAgent);
+        }
+        if head.has(Name::Control) {
+            head.drop_named(KUBELET_PROBE.as_bytes());
+        }
     }
 
     /// Tells the queue-proxy of this endpoint who counts the request, and keeps the host for it.

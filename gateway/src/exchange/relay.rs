@@ -3,17 +3,16 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::Instant;
 
 use super::forward::Stop;
 use super::hold::READ_AHEAD;
+use super::timing::Timing;
 use super::watch::Progress;
-use super::{Client, edits};
+use super::{Client, Seen, edits};
 use crate::http::message::{
     Filled, RequestHead, Responder, ResponseHead, Responses, Sink, Source, StreamError,
 };
 use crate::live::LocalRevision;
-use crate::observe::cold::FirstAnswer;
 use crate::serve::worker::Worker;
 
 /// Most interim answers (RFC 9110 §15.2) to one request.
@@ -98,7 +97,7 @@ pub(super) async fn pump<S: Source, K: Sink>(source: &mut S, sink: &mut K) -> Re
 pub(super) async fn upload<S: Source, K: Sink>(
     source: &mut S,
     sink: &mut K,
-    progress: &Progress,
+    progress: &Progress<'_>,
 ) -> StreamError {
     match send_body(source, sink, progress.whole).await {
         Ok(()) => {}
@@ -128,14 +127,6 @@ async fn send_body<S: Source, K: Sink>(
     pump(source, sink).await
 }
 
-/// Steps of a request that came when its revision had no endpoint.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Woken {
-    pub(super) arrived: Instant,
-    pub(super) granted: Instant,
-    pub(super) written: Instant,
-}
-
 /// The way of the answer to the client.
 pub(super) struct Relay<'a> {
     pub(super) worker: &'a Worker,
@@ -143,9 +134,8 @@ pub(super) struct Relay<'a> {
     pub(super) request: &'a RequestHead,
     pub(super) routed: &'a crate::live::Routed,
     pub(super) revision: &'a LocalRevision,
-    /// If the request woke its revision.
-    pub(super) woken: Option<Woken>,
-    pub(super) progress: &'a Progress,
+    pub(super) seen: &'a Seen,
+    pub(super) progress: &'a Progress<'a>,
     pub(super) edits: &'a mut Vec<u8>,
 }
 
@@ -155,14 +145,11 @@ impl Relay<'_> {
         self.progress.answered.set(Some(now));
         drop(self.progress.repeat.take());
         // Before the client can know that it was answered, and ask how long the start took.
-        if let Some(woken) = self.woken {
-            let answer = FirstAnswer {
-                wire: woken.written.saturating_duration_since(woken.granted),
-                first_byte: now.saturating_duration_since(woken.written),
-            };
-            let first_answers = &self.worker.shared.first_answers;
-            first_answers.note(&self.revision.revision.key, woken.arrived, answer);
+        if let Some(start) = self.seen.start {
+            let starts = self.revision.gate.throttle().starts();
+            starts.answered(start, now);
         }
+        self.progress.slot.answered();
     }
 
     pub(super) async fn download<S: Responses, K: Responder>(
@@ -195,6 +182,12 @@ impl Relay<'_> {
         }
         self.answered();
         edits::response(self.edits, response, self.routed);
+        if self.worker.shared.settings.server_timing {
+            let now = self.worker.clock.now();
+            let attempt = now.saturating_duration_since(self.progress.begun);
+            let timing = Timing::so_far(self.seen, Some(self.revision)).and(attempt);
+            timing.write(self.edits);
+        }
         self.progress.relayed.set(true);
         if response.status == 101 {
             sink.interim(response, self.edits);

@@ -23,6 +23,14 @@ const PAUSE: std::ops::RangeInclusive<u64> = 5..=25;
 /// endpoint's share of the requests takes, shorter than a client that has to hear of an outage waits.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// So many attempts of a request are not counted because its endpoint had too many at the time. More
+/// are not a matter of chance: then the request itself may be the reason.
+const SPARED_MAX: u32 = 5;
+
+/// So often a request for a scaler's endpoints is sent to one that ends without an answer, those not
+/// counted that had too many. More, and it may be what ends them: it must not end all that are started.
+const UNANSWERED_MAX: u32 = 3;
+
 /// What is known of an attempt that failed before the first byte of an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Broken {
@@ -54,7 +62,12 @@ impl Broken {
 
     /// Whether nothing of the request can have been done, or doing it twice is no different.
     pub(super) fn is_harmless(self) -> bool {
-        self.unprocessed || !self.written || (self.idempotent && self.whole)
+        self.is_untouched() || (self.idempotent && self.whole)
+    }
+
+    /// Whether the endpoint cannot have begun with it.
+    pub(super) fn is_untouched(self) -> bool {
+        self.unprocessed || !self.written
     }
 }
 
@@ -64,6 +77,8 @@ pub(super) struct Failed {
     /// What the client is told if it is not.
     pub(super) cause: Reason,
     pub(super) how: How,
+    /// The endpoint may have begun with it.
+    pub(super) touched: bool,
 }
 
 /// What a failure says of the attempt after it.
@@ -73,6 +88,8 @@ pub(super) enum How {
     Left,
     /// A connection that had been in use ended: nothing says that a new one would.
     Ended,
+    /// It was given more requests than it bears, and gets fewer from now on: the fault is ours.
+    Crowded,
     /// It cannot be reached, or ended a new connection.
     Failed,
 }
@@ -82,6 +99,10 @@ pub(super) enum How {
 pub(super) struct Failure {
     cause: Reason,
     how: How,
+    /// Attempts that failed because the endpoint had too many requests.
+    spared: u32,
+    /// Other attempts that an endpoint may have begun with.
+    unanswered: u32,
     /// Since when it could have been made again, but for others that are.
     denied: Option<Instant>,
 }
@@ -93,14 +114,32 @@ impl Exchange<'_> {
         &mut self,
         revision: &LocalRevision,
         failed: Failed,
+        failure: Option<Failure>,
         down: &mut D,
     ) -> Result<Failure, End> {
         self.repeat = None;
-        let most = self.worker.shared.settings.limits.attempts;
-        if is_fixed(revision) && self.seen.attempts >= most {
-            return Err(End::Refused(failed.cause));
+        let Failed {
+            cause,
+            mut how,
+            touched,
+        } = failed;
+        let mut spared = failure.map_or(0, |failure| failure.spared);
+        let mut unanswered = failure.map_or(0, |failure| failure.unanswered);
+        if how == How::Crowded {
+            match spared < SPARED_MAX {
+                true => spared += 1,
+                false => how = How::Failed,
+            }
         }
-        let Failed { cause, mut how } = failed;
+        unanswered += u32::from(touched && how != How::Crowded);
+        let most = self.worker.shared.settings.limits.attempts;
+        let is_enough = match is_fixed(revision) {
+            true => self.seen.attempts.saturating_sub(spared) >= most,
+            false => unanswered >= UNANSWERED_MAX,
+        };
+        if is_enough {
+            return Err(End::Refused(cause));
+        }
         let before = self.seen.attempts > 1;
         if before && Instant::now() >= self.wait_deadline(revision) {
             return Err(End::Refused(cause));
@@ -109,11 +148,16 @@ impl Exchange<'_> {
             // Whoever says so again and again is no better than one that fails.
             how = How::Ended;
         }
-        if how == How::Failed || before {
+        if matches!(how, How::Failed | How::Crowded) || before {
             self.pause(revision, down).await?;
         }
-        let denied = None;
-        Ok(Failure { cause, how, denied })
+        Ok(Failure {
+            cause,
+            how,
+            spared,
+            unanswered,
+            denied: None,
+        })
     }
 
     /// Whether a request that has a slot again may use it, as few repeats are under way. `None`: not
@@ -125,10 +169,12 @@ impl Exchange<'_> {
         failure: &mut Failure,
         down: &mut D,
     ) -> Result<Option<Slot>, End> {
-        if failure.how != How::Left {
+        // A window bounds what a crowded endpoint gets, whatever of that is a repeat.
+        let free = matches!(failure.how, How::Left | How::Crowded);
+        if !free {
             self.repeat = revision.gate.throttle().repeat();
         }
-        if self.repeat.is_some() || failure.how == How::Left {
+        if self.repeat.is_some() || free {
             return Ok(Some(slot));
         }
         drop(slot);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use activator::admission::Slot;
 use config::revision::Protocol;
@@ -34,6 +34,8 @@ use crate::serve::worker::Worker;
 #[derive(Debug)]
 pub(super) enum Unconnected {
     Failed(StreamError),
+    /// The time of the request is over.
+    Late,
     /// Nobody waits for one any more.
     Over(End),
 }
@@ -57,11 +59,12 @@ impl Connected {
 }
 
 impl Exchange<'_> {
-    /// A connection to the slot's endpoint: one there is, else a new one.
+    /// A connection to the slot's endpoint, for an attempt that began then: one there is, else a new one.
     pub(super) async fn connection<D: Downstream>(
         &mut self,
         revision: &LocalRevision,
         slot: &Slot,
+        begun: Instant,
         down: &mut D,
     ) -> Result<Connected, Unconnected> {
         let worker = self.worker;
@@ -70,14 +73,14 @@ impl Exchange<'_> {
             let lease = match worker.pool.lease(slot.endpoint(), dialer) {
                 Some(lease) => lease,
                 // Boxed: see `connect`.
-                None => Box::pin(self.open(revision, slot, down)).await?,
+                None => Box::pin(self.open(revision, slot, begun, down)).await?,
             };
             return Ok(Connected::Http2(Box::new(Call::new(lease))));
         }
         let limits = &worker.shared.settings.limits;
         let mut connection = match worker.pool.take(slot.endpoint(), dialer) {
             Some(connection) => connection,
-            None => self.connect(revision, slot, down).await?,
+            None => self.connect(revision, slot, begun, down).await?,
         };
         connection.wake();
         connection.exchanges += 1;
@@ -96,13 +99,13 @@ impl Exchange<'_> {
         &mut self,
         revision: &LocalRevision,
         slot: &Slot,
+        begun: Instant,
         down: &mut D,
     ) -> Result<Box<Connection>, Unconnected> {
         let worker = self.worker;
         // Boxed: connecting is rare, and its state would make every idle connection's task larger.
-        let io = self
-            .while_there(down, Box::pin(dial(worker, revision, slot.address())))
-            .await?;
+        let dialing = Box::pin(dial(worker, revision, slot.address()));
+        let io = self.while_there(revision, begun, down, dialing).await?;
         Ok(Box::new(Connection::new(io, &worker.buffers)))
     }
 
@@ -111,15 +114,15 @@ impl Exchange<'_> {
         &mut self,
         revision: &LocalRevision,
         slot: &Slot,
+        begun: Instant,
         down: &mut D,
     ) -> Result<Lease, Unconnected> {
         let worker = self.worker;
         loop {
             match worker.pool.open_or_wait(slot.endpoint()) {
                 Turn::Open(opener) => {
-                    let opened = self
-                        .while_there(down, link(worker, revision, slot.address()))
-                        .await;
+                    let linking = link(worker, revision, slot.address());
+                    let opened = self.while_there(revision, begun, down, linking).await;
                     let leased = opened.and_then(|link| {
                         // One that takes no streams at all is no better than none.
                         let none = Unconnected::Failed(StreamError::Refused);
@@ -142,7 +145,7 @@ impl Exchange<'_> {
                             Ok(())
                         }
                     };
-                    self.while_there(down, ended).await?;
+                    self.while_there(revision, begun, down, ended).await?;
                 }
             }
             if let Some(lease) = worker.pool.lease(slot.endpoint(), revision.dialer.as_ref()) {
@@ -151,15 +154,22 @@ impl Exchange<'_> {
         }
     }
 
-    /// The future's result, unless the client leaves first or it takes too long to connect.
+    /// The future's result, unless the client leaves first, it takes too long to connect, or the time
+    /// of the whole request is over.
     async fn while_there<D: Downstream, T>(
         &mut self,
+        revision: &LocalRevision,
+        begun: Instant,
         down: &mut D,
         connecting: impl Future<Output = Result<T, StreamError>>,
     ) -> Result<T, Unconnected> {
         let (worker, timer) = (self.worker, self.timer);
         let limit = worker.shared.settings.limits.connect;
-        timer.set(Some(tokio::time::Instant::now() + limit));
+        let limit = tokio::time::Instant::now() + limit;
+        let ends = self.ends_by(revision, begun);
+        let ends = ends.map(tokio::time::Instant::from_std);
+        let over = ends.filter(|ends| *ends <= limit);
+        timer.set(Some(over.unwrap_or(limit)));
         let (mut source, _sink) = down.split(self.pace);
         let mut connecting = pin!(connecting);
         let mut departed = Box::pin(source.departed(read_ahead(self.request)));
@@ -173,7 +183,10 @@ impl Exchange<'_> {
             if worker.phase.get() == Phase::Ended {
                 return Poll::Ready(Err(Unconnected::Over(End::Refused(Reason::ShuttingDown))));
             }
-            let late = || Unconnected::Failed(io::Error::from(io::ErrorKind::TimedOut).into());
+            let late = || match over.is_some() {
+                true => Unconnected::Late,
+                false => Unconnected::Failed(io::Error::from(io::ErrorKind::TimedOut).into()),
+            };
             timer.poll_fired(cx).map(|()| Err(late()))
         })
         .await;

@@ -4,9 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use activator::admission::Repeat;
+use activator::admission::{Repeat, Slot};
 
 use super::Exchange;
+use super::rest::Rest;
 use crate::http::message::Version;
 use crate::http::pace::{BEHIND_MAX, Pace, SEND_RATE};
 use crate::live::LocalRevision;
@@ -20,7 +21,10 @@ const RATE_GRACE: Duration = Duration::from_secs(5);
 
 /// How far an attempt has come; shared by both directions and the watch over them.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct Progress<'a> {
+    /// Hears that an answer has begun.
+    pub(super) slot: &'a Slot,
+    pub(super) rest: Rest<'a>,
     pub(super) begun: Instant,
     /// The request's body is all here and kept.
     pub(super) whole: bool,
@@ -35,9 +39,17 @@ pub(super) struct Progress {
     pub(super) repeat: RefCell<Option<Repeat>>,
 }
 
-impl Progress {
-    pub(super) fn new(begun: Instant, whole: bool, repeat: Option<Repeat>) -> Progress {
+impl<'a> Progress<'a> {
+    pub(super) fn new(
+        slot: &'a Slot,
+        revision: &LocalRevision,
+        begun: Instant,
+        whole: bool,
+        repeat: Option<Repeat>,
+    ) -> Progress<'a> {
         Progress {
+            slot,
+            rest: Rest::new(slot, revision),
             begun,
             whole,
             uploaded: Cell::new(false),
@@ -63,6 +75,16 @@ impl Exchange<'_> {
             });
         rule.or(revision.revision.timeout)
     }
+
+    /// When an attempt that began then must have an answer, whatever it is doing.
+    pub(super) fn ends_by(&self, revision: &LocalRevision, begun: Instant) -> Option<Instant> {
+        let whole = revision
+            .revision
+            .max_duration
+            .map(|most| self.arrived + most);
+        let head = self.timeout(revision).map(|timeout| begun + timeout);
+        [whole, head, self.deadline].into_iter().flatten().min()
+    }
 }
 
 /// Whether there is no memory for what an exchange pins: in our buffers, and in the kernel's for a
@@ -81,7 +103,7 @@ pub(super) fn must_go(worker: &Worker, down: &Pace, up: &Pace) -> bool {
 pub(super) struct Watch<'a> {
     pub(super) worker: &'a Worker,
     pub(super) revision: &'a LocalRevision,
-    pub(super) progress: &'a Progress,
+    pub(super) progress: &'a Progress<'a>,
     pub(super) arrived: Instant,
     /// When the client itself stops waiting.
     pub(super) deadline: Option<Instant>,
@@ -102,7 +124,17 @@ impl Watch<'_> {
         if must_go(self.worker, self.down, self.up) {
             return Poll::Ready(Reason::Overloaded);
         }
-        let Some((at, reason)) = self.nearest() else {
+        let nearest = self.nearest();
+        if let Some(at) = self.rests_at()
+            && nearest.is_none_or(|(limit, _)| at < limit)
+        {
+            timer.set(Some(tokio::time::Instant::from_std(at)));
+            if timer.poll_fired(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.progress.rest.look(self.last(), self.worker.tick());
+        }
+        let Some((at, reason)) = nearest else {
             timer.set(None);
             // Not for the time, which never comes, but to be woken when the drain is over.
             return timer.poll_fired(cx).map(|()| Reason::Internal);
@@ -114,6 +146,19 @@ impl Watch<'_> {
         }
         timer.set(Some(tokio::time::Instant::from_std(at)));
         timer.poll_fired(cx).map(|()| reason)
+    }
+
+    /// When the stream will rest, if it has begun and nothing moves until then.
+    fn rests_at(&self) -> Option<Instant> {
+        self.progress.answered.get()?;
+        self.progress
+            .rest
+            .look(self.last(), self.worker.clock.now())
+    }
+
+    /// When the last byte moved.
+    fn last(&self) -> Instant {
+        self.down.last().max(self.up.last())
     }
 
     fn nearest(&self) -> Option<(Instant, Reason)> {
@@ -134,7 +179,7 @@ impl Watch<'_> {
         );
         // Once the head is out, whoever hears of it says `StreamTimeout`.
         consider(self.deadline, Reason::ResponseTimeout);
-        let last = self.down.last().max(self.up.last());
+        let last = self.last();
         if !self.progress.uploaded.get() {
             let (at, reason) = self.body_deadline(answered, last);
             consider(at, reason);

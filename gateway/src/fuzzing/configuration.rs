@@ -27,6 +27,11 @@ pub(super) fn configuration(bytes: &[u8]) {
     }
 }
 
+/// Objects of a cluster, as JSON, a line each.
+pub(super) fn ingress(bytes: &[u8]) {
+    config::source::kubernetes::fuzzing::objects(bytes);
+}
+
 pub(super) fn compiled(compiler: &mut Compiler, text: &str) -> Result<Compiled, Vec<Problem>> {
     let content = match text {
         "" => Content::Gone,

@@ -38,9 +38,11 @@ pub const TARGETS: &[Target] = &[
     ("h2_endpoint", hostile::h2_endpoint),
     ("h2_frames", http2::frames),
     ("h2_heads", http2::heads),
+    ("ingress", configuration::ingress),
     ("path", paths::path),
     ("proxy_header", wire::proxy_header),
     ("request_head", heads::request),
+    ("request_log", logs::request_log),
     ("response_head", heads::response),
     ("routes", routes::routes),
 ];

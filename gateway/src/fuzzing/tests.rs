@@ -74,9 +74,11 @@ replays!(
     h2_endpoint,
     h2_frames,
     h2_heads,
+    ingress,
     path,
     proxy_header,
     request_head,
+    request_log,
     response_head,
     routes,
 );

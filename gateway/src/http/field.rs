@@ -243,6 +243,12 @@ impl Head {
         self.bytes.capacity() + self.fields.capacity() * size_of::<Field>()
     }
 
+    /// Gives back the memory it has for more than what is there.
+    pub fn fit(&mut self) {
+        self.bytes.shrink_to_fit();
+        self.fields.shrink_to_fit();
+    }
+
     #[must_use]
     pub fn fields(&self) -> &[Field] {
         &self.fields

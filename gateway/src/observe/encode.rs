@@ -218,8 +218,10 @@ impl Scrape<'_> {
             families::REQUEST_BYTES => counted(|t| t.request_bytes),
             families::RESPONSE_BYTES => counted(|t| t.response_bytes),
             families::INFLIGHT => live(|v| v.in_flight as f64),
+            families::IDLE_STREAMS => live(|v| v.idle as f64),
             families::WAITING => live(|v| v.waiting as f64),
             families::CONCURRENCY_AVERAGE => live(|v| v.average.one),
+            families::WAITING_AVERAGE => live(|v| v.average_waiting.one),
             families::CONCURRENCY_SECONDS => live(|v| v.concurrency_seconds),
             _ => Vec::new(),
         }

@@ -3,6 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use activator::admission::Shortage;
+pub use activator::starts::Phases;
+
 use crate::http::field::Head;
 use crate::refusal::Reason;
 
@@ -84,6 +87,51 @@ impl Method {
     }
 }
 
+/// Why a request had to wait for a slot: a closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitReason {
+    /// There was no endpoint.
+    Cold,
+    /// Every endpoint had as many requests as it may have, or others waited already.
+    Full,
+    /// The same, but one that came or failed a moment ago will have more soon.
+    Paced,
+    /// Every endpoint had failed a request a moment ago.
+    Suspect,
+}
+
+impl WaitReason {
+    /// In the order of declaration.
+    pub const ALL: [WaitReason; 4] = [
+        WaitReason::Cold,
+        WaitReason::Full,
+        WaitReason::Paced,
+        WaitReason::Suspect,
+    ];
+
+    /// The word of the access log and of `Server-Timing`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            WaitReason::Cold => "cold",
+            WaitReason::Full => "full",
+            WaitReason::Paced => "paced",
+            WaitReason::Suspect => "suspect",
+        }
+    }
+}
+
+impl From<Shortage> for WaitReason {
+    fn from(shortage: Shortage) -> WaitReason {
+        match shortage {
+            Shortage::NoEndpoint => WaitReason::Cold,
+            Shortage::AllBusy => WaitReason::Full,
+            Shortage::Paced => WaitReason::Paced,
+            Shortage::AllSuspect => WaitReason::Suspect,
+        }
+    }
+}
+
 /// One finished exchange, as its end saw it. Bytes are as received: any length, any content.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
@@ -96,8 +144,12 @@ pub struct Facts<'a> {
     pub waited: Duration,
     /// Owned by the endpoint: neither waiting nor ours.
     pub endpoint: Duration,
+    /// Of that, how long it was no demand because nothing moved.
+    pub rested: Duration,
     /// Whether it waited for a slot at all.
     pub held: bool,
+    /// Why, if it did.
+    pub wait_reason: Option<WaitReason>,
     /// Status sent to the client; 499 when the client left before; 0 when there is none.
     pub code: u16,
     /// `None` when the endpoint answered and its answer ended well.
@@ -143,39 +195,6 @@ impl Facts<'_> {
     }
 }
 
-/// How long the steps of one cold start took, each from the end of the one before; `None` for a
-/// step its scaler does not tell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Phases {
-    /// First arrival → the scaler heard.
-    pub nudge: Option<Duration>,
-    /// → it acted.
-    pub act: Option<Duration>,
-    /// → an endpoint exists.
-    pub endpoint: Option<Duration>,
-    /// → it passed its readiness check.
-    pub probe: Option<Duration>,
-    /// → the first held request was written to it.
-    pub wire: Option<Duration>,
-    /// → the first byte of its answer.
-    pub first_byte: Option<Duration>,
-}
-
-impl Phases {
-    /// In order, under the words that metrics and the admin API use.
-    #[must_use]
-    pub const fn named(&self) -> [(&'static str, Option<Duration>); 6] {
-        [
-            ("nudge", self.nudge),
-            ("act", self.act),
-            ("endpoint", self.endpoint),
-            ("probe", self.probe),
-            ("wire", self.wire),
-            ("firstByte", self.first_byte),
-        ]
-    }
-}
-
 /// The last time a revision came up from zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
@@ -217,7 +236,9 @@ pub(crate) mod example {
             total: Duration::from_micros(57_250),
             waited: Duration::from_millis(12),
             endpoint: Duration::from_millis(45),
+            rested: Duration::from_millis(5),
             held: true,
+            wait_reason: Some(WaitReason::Cold),
             code: 200,
             reason: None,
             attempts: 1,

@@ -90,12 +90,16 @@ families! {
         "The gateway's own share of a request: neither waiting nor endpoint.";
     INFLIGHT Gauge "tidegate_inflight" REVISION,
         "Requests at endpoints now.";
+    IDLE_STREAMS Gauge "tidegate_idle_streams" REVISION,
+        "Of those at endpoints: streams on which nothing moves and that are no demand.";
     WAITING Gauge "tidegate_waiting" REVISION,
         "Requests in the queue now.";
     QUEUE_WAIT Histogram "tidegate_queue_wait_seconds" REVISION,
         "Time in the queue, of the requests that had to wait.";
     CONCURRENCY_AVERAGE Gauge "tidegate_concurrency_average" REVISION,
         "Running and waiting requests, averaged over the last second.";
+    WAITING_AVERAGE Gauge "tidegate_waiting_average" REVISION,
+        "Of these the waiting ones, averaged over the last second.";
     COLD_STARTS Counter "tidegate_cold_starts_total" REVISION,
         "Times the revision came up from zero.";
     COLD_START Histogram "tidegate_cold_start_seconds" &["namespace", "revision", "phase"],

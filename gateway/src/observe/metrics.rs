@@ -16,6 +16,7 @@ use hashbrown::HashMap;
 use crate::http::h2::budget::Abuse;
 use crate::refusal::{Reason, TurnedAway};
 
+use super::cold::LastStarts;
 use super::facts::{Facts, Method, Names, Phases, Start, is_answer};
 use super::histogram::{Counter, Totals, WAIT};
 use super::world::{AutoscalerView, MemoryView};
@@ -36,6 +37,7 @@ pub struct Registry {
     pub(super) version: AtomicU64,
     pub(super) rejected: Mutex<BTreeMap<String, u64>>,
     pub(super) starts: Mutex<BTreeMap<(String, String), Starts>>,
+    last_starts: LastStarts,
     pub(super) unwritten: AtomicU64,
     memory: Mutex<MemoryView>,
     autoscaler: Mutex<Option<AutoscalerView>>,
@@ -98,6 +100,7 @@ impl Registry {
             version: AtomicU64::new(0),
             rejected: Mutex::new(BTreeMap::from([("file".to_owned(), 0)])),
             starts: Mutex::default(),
+            last_starts: LastStarts::default(),
             unwritten: AtomicU64::new(0),
             memory: Mutex::default(),
             autoscaler: Mutex::default(),
@@ -157,7 +160,7 @@ impl Registry {
         *lock(&self.rejected).entry(source.to_owned()).or_default() += 1;
     }
 
-    /// Counts a cold start whose first request arrived at `at`.
+    /// Counts a cold start that began at `at` and has its endpoint.
     pub fn cold_start(&self, namespace: &str, revision: &str, at: SystemTime, phases: Phases) {
         let key = (namespace.to_owned(), revision.to_owned());
         let last = Start { at, phases };
@@ -174,6 +177,34 @@ impl Registry {
                 totals.observe(length);
             }
         }
+    }
+
+    /// More has become known of the last cold start, if that is the one that began then.
+    pub fn cold_start_goes_on(
+        &self,
+        namespace: &str,
+        revision: &str,
+        at: SystemTime,
+        phases: Phases,
+    ) {
+        let key = (namespace.to_owned(), revision.to_owned());
+        let mut starts = lock(&self.starts);
+        let Some(entry) = starts.get_mut(&key).filter(|entry| entry.last.at == at) else {
+            return;
+        };
+        let before = std::mem::replace(&mut entry.last.phases, phases);
+        let named = before.named().into_iter().zip(phases.named());
+        for (totals, ((_, before), (_, now))) in entry.phases.iter_mut().zip(named) {
+            if let (None, Some(length)) = (before, now) {
+                totals.observe(length);
+            }
+        }
+    }
+
+    /// The last starts of all revisions.
+    #[must_use]
+    pub fn last_starts(&self) -> &LastStarts {
+        &self.last_starts
     }
 
     /// Cold starts so far, and the last one.

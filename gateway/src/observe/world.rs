@@ -4,6 +4,7 @@
 //! knows a throttle or a snapshot.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::memory::Level;
 use crate::refusal::Reason;
@@ -25,6 +26,15 @@ pub trait World: Send + Sync + 'static {
 
     /// What would happen to this request. Called on blocking threads only.
     fn explain(&self, request: &Request) -> Explanation;
+
+    /// Asks whoever brings them for endpoints, and says how far they are. Cheap and without waiting.
+    ///
+    /// # Errors
+    /// Why there is nobody to ask; then nobody was asked.
+    fn prewarm(&self, asked: &Prewarm) -> Result<Vec<Prewarmed>, NotPrewarmed>;
+
+    /// Brings up to date how far they are. Cheap and without waiting.
+    fn look_at(&self, prewarmed: &mut [Prewarmed]);
 }
 
 /// One revision and its throttle.
@@ -35,9 +45,15 @@ pub struct RevisionView {
     /// Most requests in flight per endpoint; 0 = no limit.
     pub limit: u32,
     pub in_flight: u64,
+    /// Of those: streams at rest.
+    pub idle: u64,
     pub waiting: u64,
+    /// How long its requests may wait, where no rule says otherwise.
+    pub queue_wait: Duration,
     /// Running and waiting requests.
     pub average: Average,
+    /// Of these, the waiting ones.
+    pub average_waiting: Average,
     pub endpoints: Vec<EndpointView>,
     pub cold_starts: u64,
     pub last_start: Option<Start>,
@@ -68,6 +84,8 @@ pub struct EndpointView {
     pub address: SocketAddr,
     pub state: EndpointState,
     pub in_flight: u64,
+    /// Most in flight for the time being, where it has not proved yet that it bears more.
+    pub window: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +143,10 @@ pub struct RuleView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetView {
     pub revision: String,
+    /// What it gets.
     pub percent: u8,
+    /// What is written: another number while a target waits until it is warm.
+    pub asked: u8,
     pub tag: Option<String>,
 }
 
@@ -151,6 +172,19 @@ pub struct Readiness {
     /// Of the last change, when it was rejected; each as `validate --format json` prints it.
     pub problems: Vec<serde_json::Value>,
     pub memory: MemoryView,
+    /// Targets that get their shares once they are warm; they do not make us unready.
+    pub warming: Vec<WarmingView>,
+}
+
+/// A target that gets its share of a route once it is warm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WarmingView {
+    /// `NAMESPACE/NAME`.
+    pub route: String,
+    /// `NAMESPACE/NAME`.
+    pub revision: String,
+    /// Why it cannot start, if that is known.
+    pub why: Option<String>,
 }
 
 impl Readiness {
@@ -173,6 +207,66 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// On an internal listener.
     pub internal: bool,
+}
+
+/// Endpoints that somebody wants to have before requests come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prewarm {
+    pub wanted: Wanted,
+    /// Of each revision that is meant.
+    pub endpoints: u32,
+    /// For how long they are to stay, or are to be asked for.
+    pub time: Duration,
+}
+
+/// Whose endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    Revision {
+        namespace: String,
+        name: String,
+    },
+    /// Every target of the rule that a GET of this falls under.
+    Route {
+        host: String,
+        path: String,
+    },
+}
+
+/// How far the endpoints of a revision are that somebody wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prewarmed {
+    pub namespace: String,
+    pub name: String,
+    /// Who brings them: `process`, `knative` or `fixed`.
+    pub scaler: &'static str,
+    /// What was asked for, within the bounds of the revision.
+    pub endpoints: u32,
+    pub ready: u32,
+    /// Why it cannot start, if that is known.
+    pub why: Option<String>,
+}
+
+impl Prewarmed {
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready >= self.endpoints
+    }
+
+    /// It has none, and there is a reason why it gets none.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.ready == 0 && self.why.is_some()
+    }
+}
+
+/// Why there is nothing to prewarm. The texts are for whoever asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotPrewarmed {
+    /// There is no such revision or route, as this says.
+    Unknown(String),
+    /// Nobody brings endpoints of this revision.
+    NoScaler(String),
 }
 
 /// What would happen to a request, and why.

@@ -11,7 +11,6 @@ use super::RunError;
 use crate::observe::access_log::AccessWriter;
 use crate::observe::metrics::Registry;
 use crate::serve::drain::Phase;
-use crate::serve::takeover::HandedOver;
 use crate::serve::thread::{self, Seat};
 use crate::serve::worker::Shared;
 
@@ -22,7 +21,8 @@ pub(super) struct Crew {
     ended: JoinSet<Result<(), String>>,
     pending: Vec<oneshot::Receiver<Result<(), String>>>,
     poised: Vec<oneshot::Receiver<()>>,
-    handed_over: Arc<OnceLock<HandedOver>>,
+    closed: Vec<oneshot::Receiver<()>>,
+    handed_over: Arc<OnceLock<Vec<bool>>>,
 }
 
 impl Crew {
@@ -39,6 +39,7 @@ impl Crew {
             ended: JoinSet::new(),
             pending: Vec::new(),
             poised: Vec::new(),
+            closed: Vec::new(),
             handed_over: Arc::default(),
         };
         for (index, (listeners, log)) in sockets.into_iter().zip(writers).enumerate() {
@@ -46,6 +47,7 @@ impl Crew {
             let registry = registry.clone();
             let (ended, end) = oneshot::channel();
             let (poised, is_poised) = oneshot::channel();
+            let (closed, is_closed) = oneshot::channel();
             let handed_over = crew.handed_over.clone();
             let work = move || {
                 let metrics = registry.worker(index);
@@ -57,6 +59,7 @@ impl Crew {
                     log,
                     phase,
                     poised,
+                    closed,
                     handed_over,
                 };
                 let result = thread::run(seat).map_err(|error| error.to_string());
@@ -68,6 +71,7 @@ impl Crew {
                 .push(std::thread::Builder::new().name(name).spawn(work)?);
             crew.pending.push(end);
             crew.poised.push(is_poised);
+            crew.closed.push(is_closed);
         }
         Ok(crew)
     }
@@ -88,10 +92,18 @@ impl Crew {
         Ok(())
     }
 
-    /// Says, before the listeners close, who goes on with them.
-    pub(super) fn hand_over(&self, handed: HandedOver) {
+    /// Says, before the listeners close, with which of them another process goes on.
+    pub(super) fn hand_over(&self, listeners: Vec<bool>) {
         // There is one takeover in the life of a process.
-        let _first = self.handed_over.set(handed);
+        let _first = self.handed_over.set(listeners);
+    }
+
+    /// Waits, once the listeners close, until no worker accepts any more.
+    pub(super) async fn closed(&mut self) {
+        for closed in std::mem::take(&mut self.closed) {
+            // One that has ended accepts nothing either.
+            let _closed_or_gone = closed.await;
+        }
     }
 
     /// Waits for the next worker to end; `None` when all have.

@@ -18,7 +18,6 @@ use tokio::time::Instant;
 use super::arrival::welcome;
 use super::drain::Phase;
 use super::listeners::{BACKLOG, bound_queue};
-use super::takeover::HandedOver;
 use super::worker::Worker;
 use crate::memory::Level;
 use crate::refusal::TurnedAway;
@@ -32,14 +31,15 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
 /// Where one worker's connections come in.
 pub(crate) struct Door {
     worker: Rc<Worker>,
-    /// Set before the listeners close, if another process goes on with their sockets.
-    handed_over: Arc<OnceLock<HandedOver>>,
+    /// Set before the listeners close, if another process takes over: of each, whether it goes on
+    /// with its sockets.
+    handed_over: Arc<OnceLock<Vec<bool>>>,
     complaints: [Complaint; TurnedAway::ALL.len()],
     failures: Complaint,
 }
 
 impl Door {
-    pub(crate) fn new(worker: Rc<Worker>, handed_over: Arc<OnceLock<HandedOver>>) -> Door {
+    pub(crate) fn new(worker: Rc<Worker>, handed_over: Arc<OnceLock<Vec<bool>>>) -> Door {
         Door {
             worker,
             handed_over,
@@ -87,7 +87,7 @@ impl Door {
             }
         }
         let handed_over = self.handed_over.get();
-        if handed_over.is_some_and(|handed| handed.listeners.get(index) == Some(&true)) {
+        if handed_over.is_some_and(|listeners| listeners.get(index) == Some(&true)) {
             return;
         }
         if let Err(error) = self.accept_rest(listener, index) {

@@ -70,6 +70,7 @@ pub(super) async fn arrive(
     }
     let client = Client {
         address,
+        address_text: address.ip().to_string().into(),
         listener,
         audience: of.audience,
         trusted,

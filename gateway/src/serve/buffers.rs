@@ -20,7 +20,7 @@ pub struct Buffers {
     /// Most bytes that one read buffer ever had.
     #[cfg(test)]
     pub largest: std::cell::Cell<usize>,
-    /// Storage taken and not given back.
+    /// Bytes of storage taken and not given back.
     #[cfg(test)]
     pub lent: std::cell::Cell<usize>,
 }
@@ -66,14 +66,13 @@ impl Buffers {
         #[cfg(test)]
         self.largest.set(self.largest.get().max(size));
         #[cfg(test)]
-        self.lent.set(self.lent.get() + 1);
+        self.lent.set(self.lent.get() + size);
         spare.unwrap_or_else(|| vec![0; size].into_boxed_slice())
     }
 
     fn give(&self, storage: Box<[u8]>) {
         #[cfg(test)]
-        self.lent
-            .set(self.lent.get() - usize::from(!storage.is_empty()));
+        self.lent.set(self.lent.get() - storage.len());
         let Some(class) = SIZES.iter().position(|size| *size == storage.len()) else {
             return;
         };
@@ -228,6 +227,15 @@ impl Buffer {
         self.storage.is_empty()
     }
 
+    /// Moves what is there to smaller storage, where that holds it.
+    pub fn fit(&mut self) {
+        let used = self.end - self.kept_from.unwrap_or(self.start);
+        let size = self.storage.len();
+        if SIZES.iter().any(|class| (used..size).contains(class)) {
+            self.grow(used);
+        }
+    }
+
     /// Gives the storage back if nothing is in it.
     pub fn release(&mut self) {
         if self.is_empty() && self.kept_from.is_none() && !self.storage.is_empty() {
@@ -342,6 +350,26 @@ mod tests {
     }
 
     #[test]
+    fn little_that_is_left_of_much_moves_to_small_storage() {
+        let buffers = Buffers::new();
+        let mut buffer = Buffer::new(&buffers);
+        fill(&mut buffer, &vec![b'x'; SIZES[2] - 4]);
+        fill(&mut buffer, b"body");
+        buffer.fit();
+        assert_eq!(buffer.size(), SIZES[2], "nothing smaller holds it");
+        buffer.consume(SIZES[2] - 4);
+        buffer.fit();
+        assert_eq!((buffer.size(), buffer.bytes()), (SIZES[0], &b"body"[..]));
+        buffer.keep();
+        buffer.consume(4);
+        fill(&mut buffer, &vec![b'y'; SIZES[0]]);
+        buffer.fit();
+        assert_eq!(buffer.size(), SIZES[1], "what is kept counts");
+        buffer.rewind();
+        assert_eq!(&buffer.bytes()[..6], b"bodyyy");
+    }
+
+    #[test]
     fn spare_storage_is_used_again() {
         let buffers = Buffers::new();
         let mut buffer = Buffer::new(&buffers);
@@ -363,6 +391,7 @@ mod tests {
         Forget,
         Widen(usize),
         Release,
+        Fit,
     }
 
     fn act() -> impl Strategy<Value = Act> {
@@ -376,6 +405,7 @@ mod tests {
             2 => Just(Act::Forget),
             1 => prop_oneof![Just(SIZES[1]), Just(SIZES[2])].prop_map(Act::Widen),
             1 => Just(Act::Release),
+            1 => Just(Act::Fit),
         ]
     }
 
@@ -421,6 +451,7 @@ mod tests {
                     }
                     Act::Widen(size) => buffer.widen(size),
                     Act::Release => buffer.release(),
+                    Act::Fit => buffer.fit(),
                 }
                 prop_assert_eq!(buffer.bytes(), &all[used..]);
                 prop_assert_eq!(buffer.len(), all.len() - used);

@@ -145,7 +145,7 @@ impl Census {
         let Some(addresses) = &self.addresses else {
             return Ok(None);
         };
-        let address = key(address);
+        let address = network(address);
         let mut shard = addresses.shard(address);
         let open = shard.entry(address).or_insert(0);
         if *open >= addresses.most {
@@ -241,7 +241,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// One client's addresses: of IPv6, it has a whole /64.
-fn key(address: IpAddr) -> u64 {
+pub(crate) fn network(address: IpAddr) -> u64 {
     match address.to_canonical() {
         // In a corner of IPv6 that is nobody's (RFC 4291 §2.5.2).
         IpAddr::V4(address) => 1 << 32 | u64::from(address.to_bits()),
@@ -321,6 +321,15 @@ mod tests {
         let shards = &census.addresses.as_ref().unwrap().shards;
         let known: usize = shards.iter().map(|shard| shard.lock().unwrap().len()).sum();
         assert_eq!(known, 3);
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client_and_so_is_a_mapped_address() {
+        let network = |text: &str| network(text.parse().unwrap());
+        assert_eq!(network("2001:db8:0:1::1"), network("2001:db8:0:1:ffff::2"));
+        assert_ne!(network("2001:db8:0:1::1"), network("2001:db8:0:2::1"));
+        assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"));
+        assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
     }
 
     #[test]

@@ -70,6 +70,7 @@ pub(super) async fn serve_open(worker: &Rc<Worker>, io: Io, mut client: Client) 
     let head_timeout = worker.shared.settings.limits.head_timeout;
     let spoken_by = Instant::now() + head_timeout;
     client.leaves_at = leaves_at(worker);
+    let client = Rc::new(client);
     let mut timer = worker.timers.timer();
     let mut connection = Box::new(Connection::new(io, &worker.buffers));
     loop {
@@ -132,7 +133,7 @@ pub struct Job {
     worker: Rc<Worker>,
     connection: Box<Connection>,
     timer: Timer,
-    client: Client,
+    client: Rc<Client>,
     /// When the head must be whole, if it began a while ago.
     head_by: Option<Instant>,
 }
@@ -156,7 +157,7 @@ async fn serve_requests(desk: Rc<Desk<Job, Rested>>) {
             &worker,
             &mut connection,
             &timer,
-            client,
+            &client,
             head_by,
             &mut papers,
         )
@@ -171,7 +172,7 @@ async fn serve_one(
     worker: &Rc<Worker>,
     connection: &mut Connection,
     timer: &Timer,
-    client: Client,
+    client: &Client,
     head_by: Option<Instant>,
     papers: &mut Papers,
 ) -> bool {

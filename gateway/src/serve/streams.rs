@@ -42,7 +42,7 @@ const PENDING_RESETS_MAX: usize = 20;
 const ERROR_RESETS_MAX: usize = 128;
 
 /// Serves a client that speaks HTTP/2. `unread`: what came of it already, its preface first.
-pub async fn serve(worker: &Rc<Worker>, io: Io, unread: Vec<u8>, client: Client, timer: Timer) {
+pub async fn serve(worker: &Rc<Worker>, io: Io, unread: Vec<u8>, client: Rc<Client>, timer: Timer) {
     // Boxed, each alone: what begins a connection is gone while it lies idle.
     if let Some(mut driver) = Box::pin(begin(worker, io, unread, client, &timer)).await {
         poll_fn(|cx| driver.poll(cx, &timer)).await;
@@ -53,7 +53,7 @@ async fn begin(
     worker: &Rc<Worker>,
     io: Io,
     unread: Vec<u8>,
-    client: Client,
+    client: Rc<Client>,
     timer: &Timer,
 ) -> Option<Box<Driver>> {
     let limits = &worker.shared.settings.limits;
@@ -95,7 +95,7 @@ async fn begin(
 /// What moves a connection.
 struct Driver {
     worker: Rc<Worker>,
-    client: Client,
+    client: Rc<Client>,
     /// `None` once it has ended.
     connection: Option<Connection<Wire, Parcel>>,
     crew: Rc<Crew>,
@@ -342,7 +342,7 @@ impl Drop for Hand {
 #[derive(Debug)]
 pub struct StreamJob {
     worker: Rc<Worker>,
-    client: Client,
+    client: Rc<Client>,
     head: request::Parts,
     body: RecvStream,
     respond: SendResponse<Parcel>,
@@ -392,9 +392,9 @@ async fn serve_one(job: StreamJob, papers: &mut Papers) {
     let body_bytes = limits.body_bytes.unwrap_or(u64::MAX);
     let mut down = Stream::new(&papers.request, body, respond, body_bytes, &crowd);
     match read {
-        Ok(()) => exchange::exchange(&worker, client, papers, arrived, &mut down, &timer).await,
+        Ok(()) => exchange::exchange(&worker, &client, papers, arrived, &mut down, &timer).await,
         Err(reason) => {
-            exchange::refuse(&worker, client, papers, arrived, reason, &mut down, &timer).await;
+            exchange::refuse(&worker, &client, papers, arrived, reason, &mut down, &timer).await;
         }
     }
     down.end();

@@ -13,7 +13,6 @@ use tokio::time::Instant;
 
 use super::accept::Door;
 use super::drain::{IDLE_AFTER_TAKEOVER, LAST_WORDS, Phase};
-use super::takeover::HandedOver;
 use super::worker::{Shared, Worker};
 use crate::memory::Level;
 use crate::observe::access_log::AccessWriter;
@@ -34,8 +33,11 @@ pub struct Seat {
     pub phase: watch::Receiver<Phase>,
     /// Told when it could serve at once.
     pub poised: oneshot::Sender<()>,
-    /// Set before [`Phase::Closing`], if another process takes over.
-    pub handed_over: Arc<OnceLock<HandedOver>>,
+    /// Told when nothing is accepted any more.
+    pub closed: oneshot::Sender<()>,
+    /// Set before [`Phase::Closing`], if another process takes over: of each listener, whether it goes
+    /// on with its sockets.
+    pub handed_over: Arc<OnceLock<Vec<bool>>>,
 }
 
 /// Runs a worker until it has drained.
@@ -58,6 +60,7 @@ async fn work(seat: Seat) -> std::io::Result<()> {
         log,
         mut phase,
         poised,
+        closed,
         handed_over,
     } = seat;
     let worker = Worker::new(index, &shared, metrics, log);
@@ -87,6 +90,8 @@ async fn work(seat: Seat) -> std::io::Result<()> {
     }
     worker.phase.set(Phase::Closing);
     while accepting.join_next().await.is_some() {}
+    // Nobody listens unless another process waits for it.
+    let _heard = closed.send(());
     worker.timers.wake_idle();
     tokio::select! {
         () = emptied(&worker) => {}

@@ -28,7 +28,6 @@ use crate::http::pool::Pool;
 use crate::live::{LocalLive, Published};
 use crate::memory::{Gauge, Level, Pressure};
 use crate::observe::access_log::AccessWriter;
-use crate::observe::cold::FirstAnswers;
 use crate::observe::facts::{Asked, Facts, Names};
 use crate::observe::metrics::{Series, WorkerMetrics};
 
@@ -44,7 +43,6 @@ pub struct Shared {
     pub settings: Settings,
     pub published: Arc<Published>,
     pub holding: Arc<Holding>,
-    pub first_answers: Arc<FirstAnswers>,
     pub census: Arc<Census>,
     pub memory: Gauge,
     /// How this process calls itself in `Via`; tells a request that came round to us.

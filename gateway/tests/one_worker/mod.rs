@@ -55,7 +55,6 @@ impl OneWorker {
             settings,
             published,
             holding: holding.clone(),
-            first_answers: Arc::default(),
             pseudonym: "tidegate-test".into(),
         });
         let (phase, phases) = watch::channel(Phase::Serving);
@@ -69,6 +68,7 @@ impl OneWorker {
                 log: writers.remove(0),
                 phase: phases,
                 poised: oneshot::channel().0,
+                closed: oneshot::channel().0,
                 handed_over: Arc::default(),
             };
             run(seat).unwrap();
@@ -98,11 +98,7 @@ fn world(text: &str, endpoint: SocketAddr, holding: &Arc<Holding>) -> (config::S
         .unwrap();
     let mut throttles = Throttles::default();
     for revision in compiled.snapshot.revisions() {
-        let limits = Limits {
-            concurrency: revision.concurrency,
-            queue_depth: revision.queue_depth,
-            queue_bytes: None,
-        };
+        let limits = Limits::new(revision.concurrency, revision.queue.depth);
         let throttle = Throttle::new(limits, Supply::Fixed, &holding.namespace("default"), 1);
         throttle.set_endpoints(&[endpoint]);
         throttles.set(revision.id, Some(throttle));

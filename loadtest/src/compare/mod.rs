@@ -84,7 +84,7 @@ pub struct CompareArgs {
     /// The fixed rate, requests per second (half of nginx's at saturation).
     #[arg(long, value_name = "R", value_parser = bounds::rate)]
     rate: Option<f64>,
-    /// Connections held idle, and requests held, in `idle` and `cold`.
+    /// Connections held idle, and requests held, in `idle` and `cold` (half as many in `queue`).
     #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..))]
     held: u32,
     /// Numbers of hosts in `routes`.

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use hdrhistogram::Histogram;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
+use tokio::signal::unix::{Signal as Interrupts, SignalKind, signal};
 use tokio::sync::oneshot::{Receiver, channel};
 use tokio::task::JoinHandle;
 use tokio::time::timeout_at;
@@ -70,6 +71,8 @@ fn raise_descriptors(connections: usize, threads: usize) -> anyhow::Result<()> {
 }
 
 async fn lead(url: &str, plan: Arc<Plan>) -> anyhow::Result<Outcome> {
+    // Before anything is asked: whoever sees a request may interrupt the run.
+    let mut interrupts = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
     let start = Instant::now();
     let measured = start + plan.warmup;
     let schedule = Schedule {
@@ -109,8 +112,7 @@ async fn lead(url: &str, plan: Arc<Plan>) -> anyhow::Result<Outcome> {
     let shown = tokio::spawn(show(boards, schedule));
     let spent = tokio::select! {
         spent = spend(schedule.measured, over, tallies) => spent,
-        twice = interrupted_twice(&shared) => {
-            twice.context("cannot wait for Ctrl-C")?;
+        () = interrupted_twice(&mut interrupts, &shared) => {
             bail!("interrupted again; nothing is reported");
         }
     };
@@ -149,11 +151,12 @@ async fn gather(threads: Vec<Receiver<std::io::Result<Tally>>>) -> Done {
 
 /// Lets a run that is interrupted end with a report, when the answers under way are there; comes to
 /// an end itself when whoever does not want to wait for those interrupts it again.
-async fn interrupted_twice(shared: &Shared) -> std::io::Result<()> {
-    tokio::signal::ctrl_c().await?;
+async fn interrupted_twice(interrupts: &mut Interrupts, shared: &Shared) {
+    // One listener for both: of two, the second would miss what comes before it is there.
+    interrupts.recv().await;
     shared.stop.store(true, Ordering::Relaxed);
     tell("loadtest: interrupted; waiting for answers under way, once more to leave without");
-    tokio::signal::ctrl_c().await
+    interrupts.recv().await;
 }
 
 /// What was counted, and what the measured time of it cost.

@@ -12,6 +12,7 @@
 //! | `EXIT` | ends at once with that code |
 //! | `PIDS` | a directory: an empty file there is named by its process id |
 //! | `CHILD` | starts one more process, which does nothing, for ever |
+//! | `CONNECTIONS` | so many at a time; those beyond are reset |
 //! | `STAYS` | does not end on SIGTERM |
 //!
 //! `/crash` ends it at once; `/environment?name=X` tells a variable; every answer tells `pid`,
@@ -80,7 +81,12 @@ async fn serve() -> anyhow::Result<()> {
     let address = SocketAddr::from(([127, 0, 0, 1], port.to_string_lossy().parse()?));
     let listener = backend::listen_on(address);
     announce(listener.local_addr()?);
-    backend::accept(listener, false, move |request| answer(app.clone(), request)).await;
+    let most = match variable("CONNECTIONS") {
+        Some(most) => most.to_string_lossy().parse()?,
+        None => usize::MAX,
+    };
+    let handler = move |request| answer(app.clone(), request);
+    backend::accept_few(listener, most, false, handler).await;
     Ok(())
 }
 

@@ -17,10 +17,18 @@ pub(super) struct Port {
     server: Mutex<Option<JoinHandle<()>>>,
 }
 
+fn socket(address: SocketAddr) -> TcpSocket {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    socket.unwrap()
+}
+
 impl Port {
     /// Port 0 is any free one.
     pub(super) fn on(address: SocketAddr) -> Port {
-        let guard = TcpSocket::new_v4().unwrap();
+        let guard = socket(address);
         guard.set_reuseaddr(true).unwrap();
         guard.bind(address).unwrap();
         Port {

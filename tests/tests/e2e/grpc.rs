@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use futures_util::stream;
 use tests::body::pattern;
-use tests::grpc::{Caller, DETAILS, GrpcBackend, Piece, asking};
+use tests::client::with;
+use tests::grpc::{Caller, DETAILS, GrpcBackend, Piece, UNARY, asking};
+use tests::http2::Http2;
 use tests::python::{GrpcioBackend, call_everything, interpreter};
-use tests::{Gateway, PATIENCE, eventually, within};
+use tests::raw::field;
+use tests::{Gateway, PATIENCE, Raw, eventually, request, within};
 use tokio::sync::mpsc;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request};
 
-use crate::{HELLO, hello_h2c};
+use crate::{COLD, HELLO, Switch, cold, hello_h2c};
 
 async fn through(backend: &impl std::fmt::Display) -> (Gateway, Caller) {
     let gateway = Gateway::start(&hello_h2c(backend)).await;
@@ -188,6 +191,118 @@ async fn refusals_and_failures_are_told_in_words_of_grpc() {
         status.metadata().get("tidegate-reason").unwrap(),
         "connect_failed"
     );
+}
+
+/// A call over HTTP/1.1, with more fields.
+fn call(host: &str, fields: &str) -> String {
+    format!(
+        "POST {UNARY} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/grpc\r\nTE: trailers\r\n\
+         {fields}Content-Length: 0\r\n\r\n"
+    )
+}
+
+/// An answer of trailers only over HTTP/1.1: all that can be said is in the head.
+async fn trailers_only(client: &mut Raw) -> String {
+    let answer = client.answer().await;
+    assert_eq!((answer.status(), &answer.body[..]), (200, &b""[..]));
+    assert_eq!(field(&answer.head, "retry-after"), None, "{}", answer.head);
+    answer.head
+}
+
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// The call is refused for that reason and may be made again, after a second or more.
+fn is_told_when<'a>(told: impl Fn(&'a str) -> Option<&'a str>, reason: &str) {
+    assert_eq!(
+        (told("grpc-status"), told("tidegate-reason")),
+        (Some("14"), Some(reason))
+    );
+    let pushback: u32 = told(PUSHBACK).expect("a time").parse().unwrap();
+    assert!(
+        pushback >= 1000 && pushback.is_multiple_of(1000),
+        "{pushback}"
+    );
+}
+
+#[tokio::test]
+async fn who_may_call_again_is_told_when_over_http1_and_http2() {
+    let switch = Switch::new();
+    let full = cold(&[("GATE", &switch.path())]) + "    queue: { depth: 1 }\n";
+    let gateway = Gateway::start(&full).await;
+    let mut held = gateway.raw().await;
+    held.send(call(COLD, "")).await;
+    gateway.until_waiting("cold-1", 1).await;
+    let broken = Gateway::start(&cold(&[("EXIT", "3")])).await;
+    for (gateway, reason) in [(&gateway, "queue_full"), (&broken, "start_failed")] {
+        let mut client = gateway.raw().await;
+        client.send(call(COLD, "")).await;
+        let head = trailers_only(&mut client).await;
+        let told = |name| field(&head, name);
+        is_told_when(told, reason);
+
+        let mut client = Http2::connect(gateway.public()).await;
+        let asked = with(
+            request("POST", COLD, UNARY),
+            "content-type",
+            "application/grpc",
+        );
+        let mut refused = client.open(asked, true).await;
+        let answer = refused.head().await;
+        assert!(
+            answer.body().is_end_stream(),
+            "one head, and nothing behind it"
+        );
+        let told = |name| {
+            answer
+                .headers()
+                .get(name)
+                .map(|value| value.to_str().unwrap())
+        };
+        is_told_when(told, reason);
+        assert_eq!(told("retry-after"), None);
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_asked_to_make_a_call_again_that_may_be_under_way_or_can_never_succeed() {
+    let backend = GrpcBackend::start();
+    let (gateway, _) = through(&backend).await;
+    let (_socket, refusing) = tests::backend::refusing();
+    let (unreachable, _) = through(&refusing).await;
+    for (gateway, host, code) in [
+        (&gateway, "nobody.example.com", "12"),
+        (&unreachable, HELLO, "14"),
+    ] {
+        let mut client = gateway.raw().await;
+        client.send(call(host, "")).await;
+        let head = trailers_only(&mut client).await;
+        assert_eq!(
+            (field(&head, "grpc-status"), field(&head, PUSHBACK)),
+            (Some(code), None)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_call_whose_time_is_over_while_it_waits_gives_up_its_place() {
+    let switch = Switch::new();
+    let one = cold(&[("GATE", &switch.path())]) + "    queue: { depth: 1 }\n";
+    let gateway = Gateway::start(&one).await;
+    // There is one place: each finds it free.
+    for timeout in ["300m", "200000u", "1S"] {
+        let mut client = gateway.raw().await;
+        client
+            .send(call(COLD, &format!("grpc-timeout: {timeout}\r\n")))
+            .await;
+        let head = trailers_only(&mut client).await;
+        let told = |name| field(&head, name);
+        assert_eq!(
+            (told("grpc-status"), told("tidegate-reason")),
+            (Some("4"), Some("start_timeout")),
+            "{timeout}"
+        );
+    }
+    gateway.until_waiting("cold-1", 0).await;
 }
 
 #[tokio::test]

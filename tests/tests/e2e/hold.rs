@@ -1,14 +1,11 @@
 //! Requests that wait: in order, without cost to others, and gone when their clients are.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hyper::Response;
-use tests::body::{empty, pattern};
+use tests::body::pattern;
 use tests::client::carrying;
 use tests::raw::field;
-use tests::{Backend, Gateway, PATIENCE, Raw, eventually, request};
-use tokio::sync::Semaphore;
+use tests::{Backend, Gateway, PATIENCE, Raw, Turnstile, eventually, request};
 
 use crate::{COLD, HELLO, Switch, cold, hello};
 
@@ -17,19 +14,8 @@ const AT_ONCE: Duration = Duration::from_millis(1500);
 
 #[tokio::test]
 async fn waiting_requests_get_their_slots_in_order_of_arrival() {
-    let order = Arc::new(Mutex::new(Vec::new()));
-    let permits = Arc::new(Semaphore::new(0));
-    let (seen, gate) = (order.clone(), permits.clone());
-    let backend = Backend::with(move |request| {
-        seen.lock().unwrap().push(request.uri().path().to_owned());
-        let gate = gate.clone();
-        async move {
-            gate.acquire().await.unwrap().forget();
-            Response::new(empty())
-        }
-    });
+    let backend = Turnstile::start();
     let gateway = Gateway::start(&(hello(&backend) + "    concurrency: 1\n")).await;
-    let arrived = async || (!order.lock().unwrap().is_empty()).then_some(());
     let mut clients = Vec::new();
     for number in 0..20 {
         let mut client = gateway.raw().await;
@@ -38,16 +24,16 @@ async fn waiting_requests_get_their_slots_in_order_of_arrival() {
             .await;
         clients.push(client);
         match number {
-            0 => eventually(PATIENCE, "the first is in", arrived).await,
+            0 => backend.begun().await,
             number => gateway.until_waiting("hello-1", number).await,
         }
     }
-    permits.add_permits(20);
+    backend.pass(20);
     for client in &mut clients {
         assert_eq!(client.answer().await.status(), 200);
     }
     let expected: Vec<_> = (0..20).map(|number| format!("/{number}")).collect();
-    assert_eq!(*order.lock().unwrap(), expected);
+    assert_eq!(backend.order(), expected);
 }
 
 /// A gateway whose only slot is taken, what takes it, and a way to end that.

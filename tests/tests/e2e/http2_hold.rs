@@ -114,8 +114,10 @@ async fn full_queue_is_a_status_of_grpc_and_an_answer_of_trailers_only() {
 #[tokio::test]
 async fn deadline_of_a_call_ends_its_waiting() {
     let switch = Switch::new();
-    let gateway = Gateway::start(&cold_h2c(&[("GATE", &switch.path())])).await;
+    let config = cold_h2c(&[("GATE", &switch.path())]) + "    queue: { depth: 1 }\n";
+    let gateway = Gateway::start(&config).await;
     let mut client = Http2::connect(gateway.public()).await;
+    // There is one place: each finds it free.
     for timeout in ["300m", "200000u", "1S"] {
         let asked = with(call(COLD), "grpc-timeout", timeout);
         let mut call = client.open(asked, true).await;

@@ -22,6 +22,7 @@ const FAMILIES: &[(&str, &str, &[&str])] = &[
     ),
     ("tidegate_overhead_seconds", "", &["namespace", "revision"]),
     ("tidegate_inflight", "gauge", &["namespace", "revision"]),
+    ("tidegate_idle_streams", "gauge", &["namespace", "revision"]),
     ("tidegate_waiting", "gauge", &["namespace", "revision"]),
     (
         "tidegate_queue_wait_seconds",

@@ -294,6 +294,22 @@ async fn request_that_comes_round_is_detected() {
 }
 
 #[tokio::test]
+async fn applications_that_pass_via_on_may_lead_through_the_gateway_again() {
+    let backend = Backend::start("one");
+    let gateway = Gateway::start(&crate::hello(&backend)).await;
+    let mut via = "1.1 somebody".to_owned();
+    for _ in 0..8 {
+        let asked = with(request("GET", crate::HELLO, "/"), "via", &via);
+        let seen = gateway.send(asked).await.expect(200).json();
+        let passed_on = seen["headers"]["via"].as_str().unwrap();
+        assert!(passed_on.starts_with("1.1 somebody"), "{passed_on}");
+        via = passed_on.to_owned();
+    }
+    let asked = with(request("GET", crate::HELLO, "/"), "via", &via);
+    gateway.send(asked).await.refused(508, "loop_detected");
+}
+
+#[tokio::test]
 async fn client_that_leaves_is_logged_as_gone() {
     let backend = Backend::start("one");
     let gateway = Gateway::start(&crate::hello(&backend)).await;

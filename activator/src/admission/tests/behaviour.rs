@@ -9,7 +9,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn without_an_endpoint_and_a_scaler_nobody_waits() {
     let bench = Bench::new(1, Supply::None, 0);
-    let refused = bench.gate.wait(bench.start, None).unwrap_err();
+    let refused = bench.gate.wait(Claim::new(bench.start)).unwrap_err();
     assert_eq!(refused, AcquireError::NoScaler);
     bench.throttle.set_endpoints(&[address(0)]);
     assert!(bench.gate.try_acquire(0).is_some());
@@ -40,14 +40,17 @@ fn a_failed_start_is_told_until_an_endpoint_comes_or_it_is_cleared() {
     let bench = Bench::new(1, Supply::Scaled(bell), 0);
     let failed = AcquireError::StartFailed("exit 1".into());
     let mut waiting = bench.wait();
-    bench.throttle.fail("exit 1".into());
+    bench.throttle.fail("exit 1".into(), later(&bench));
     assert_eq!(ready(&mut waiting).unwrap_err(), failed);
-    assert_eq!(bench.gate.wait(bench.start, None).unwrap_err(), failed);
+    assert_eq!(
+        bench.gate.wait(Claim::new(bench.start)).unwrap_err(),
+        failed
+    );
 
     bench.throttle.clear_failure();
     drop(bench.wait());
 
-    bench.throttle.fail("exit 1".into());
+    bench.throttle.fail("exit 1".into(), later(&bench));
     bench.throttle.set_endpoints(&[address(0)]);
     assert!(bench.gate.try_acquire(0).is_some());
     bench.throttle.set_endpoints(&[]);
@@ -59,7 +62,7 @@ fn one_more_that_cannot_start_harms_nobody() {
     let bench = Bench::new(1, Supply::Scaled(Bell::new()), 1);
     let slot = bench.gate.try_acquire(0).unwrap();
     let mut waiting = bench.wait();
-    bench.throttle.fail("no port left".into());
+    bench.throttle.fail("no port left".into(), later(&bench));
     drop(slot);
     assert!(ready(&mut waiting).is_ok());
 }
@@ -74,7 +77,7 @@ fn a_removed_revision_serves_while_it_has_endpoints() {
     let slot = ready(&mut first).unwrap();
     bench.throttle.set_endpoints(&[]);
     assert_eq!(ready(&mut second).unwrap_err(), AcquireError::Removed);
-    let refused = bench.gate.wait(bench.start, None).unwrap_err();
+    let refused = bench.gate.wait(Claim::new(bench.start)).unwrap_err();
     assert_eq!(refused, AcquireError::Removed);
     assert!(!bench.throttle.is_idle());
     drop(slot);
@@ -87,43 +90,47 @@ fn a_removed_revision_serves_while_it_has_endpoints() {
 #[test]
 fn the_queue_and_the_process_have_bounds() {
     let bench = Bench::new(1, Supply::Fixed, 0);
-    let limits = Limits {
-        concurrency: 1,
-        queue_depth: 2,
-        queue_bytes: None,
-    };
+    let limits = Limits::new(1, 2);
     bench.throttle.configure(limits);
     let _waiting = [bench.wait(), bench.wait()];
-    let refused = bench.gate.wait(bench.start, None).unwrap_err();
+    let refused = bench.gate.wait(Claim::new(bench.start)).unwrap_err();
     assert_eq!(refused, AcquireError::QueueFull);
 
     let holding = Holding::new(1, 100);
     let throttle = Throttle::new(limits, Supply::Fixed, &holding.namespace("default"), 1);
     let gate = Gate::new(throttle, 0, Rc::clone(&bench.clock));
-    let waiting = gate.wait(bench.start, None).unwrap();
-    let refused = gate.wait(bench.start, None).unwrap_err();
-    assert_eq!(refused, AcquireError::Overloaded);
+    let waiting = gate.wait(Claim::new(bench.start)).unwrap();
+    let refused = gate.wait(Claim::new(bench.start)).unwrap_err();
+    assert_eq!(refused, AcquireError::QueueFull);
     drop(waiting);
     assert_eq!(holding.held(), 0);
+}
+
+fn pinning(bytes: u64) -> Claim {
+    Claim {
+        bytes,
+        ..Claim::new(Instant::now())
+    }
 }
 
 #[test]
 fn held_bytes_are_given_back_when_the_waiting_ends() {
     let holding = Holding::new(10, 100);
     let bench = Bench::of(&holding, 1, Supply::Fixed, 1);
-    let reserve = |bytes| bench.throttle.reserve(bytes);
-    let wait = |bytes| bench.gate.wait(bench.start, reserve(bytes).ok()).unwrap();
+    let try_wait = |bytes| bench.gate.wait(pinning(bytes));
+    let wait = |bytes| try_wait(bytes).unwrap();
     let slot = bench.gate.try_acquire(0).unwrap();
     let first = wait(60);
     let mut second = wait(40);
-    assert_eq!(reserve(1).unwrap_err(), AcquireError::Overloaded);
+    assert_eq!(try_wait(1).unwrap_err(), AcquireError::QueueFull);
     drop(first);
     assert_eq!((holding.bytes(), bench.throttle.held_bytes()), (40, 40));
     drop(slot);
     let slot = ready(&mut second).unwrap();
     assert_eq!((holding.bytes(), bench.throttle.held_bytes()), (0, 0));
+    let refused = try_wait(u64::MAX).unwrap_err();
+    assert_eq!(refused, AcquireError::QueueFull);
     drop(slot);
-    assert_eq!(reserve(u64::MAX).unwrap_err(), AcquireError::Overloaded);
     assert_eq!((holding.bytes(), bench.throttle.held_bytes()), (0, 0));
 }
 
@@ -133,36 +140,41 @@ fn a_revision_holds_no_more_bytes_than_it_may_and_leaves_the_rest_to_others() {
     let greedy = Bench::of(&holding, 1, Supply::Fixed, 1);
     let other = Bench::of(&holding, 1, Supply::Fixed, 1);
     let mut limits = Limits {
-        concurrency: 1,
-        queue_depth: 10,
         queue_bytes: Some(50),
+        ..Limits::new(1, 10)
     };
     greedy.throttle.configure(limits);
-    let held = greedy.throttle.reserve(50).unwrap();
-    let refused = greedy.throttle.reserve(1).unwrap_err();
+    let _busy = [&greedy, &other].map(|it| it.gate.try_acquire(0).unwrap());
+    let wait = |bench: &Bench, bytes| bench.gate.wait(pinning(bytes));
+    let held = wait(&greedy, 50).unwrap();
+    let refused = wait(&greedy, 1).unwrap_err();
     assert_eq!(refused, AcquireError::QueueFull);
-    let others = other.throttle.reserve(50).unwrap();
-    assert_eq!((held.bytes(), others.bytes()), (50, 50));
+    let others = wait(&other, 50).unwrap();
+    assert_eq!(greedy.throttle.held_bytes(), 50);
+    assert_eq!(other.throttle.held_bytes(), 50);
     limits.queue_bytes = Some(60);
     greedy.throttle.configure(limits);
-    let refused = greedy.throttle.reserve(1).unwrap_err();
-    assert_eq!(refused, AcquireError::Overloaded, "there is none left");
+    let refused = wait(&greedy, 1).unwrap_err();
+    assert_eq!(refused, AcquireError::QueueFull, "there is none left");
     drop((held, others));
     assert_eq!(holding.bytes(), 0);
-    drop(greedy.throttle.reserve(60).unwrap());
-    let refused = other.throttle.reserve(51).unwrap_err();
+    drop(wait(&greedy, 60).unwrap());
+    let refused = wait(&other, 51).unwrap_err();
     assert_eq!(refused, AcquireError::QueueFull, "more than its share");
-    drop(greedy);
-    drop(other.throttle.reserve(100).unwrap());
+}
+
+#[test]
+fn a_lone_revision_may_hold_all_bytes() {
+    let holding = Holding::new(10, 100);
+    let bench = Bench::of(&holding, 1, Supply::Fixed, 1);
+    let _busy = bench.gate.try_acquire(0).unwrap();
+    let _all = bench.gate.wait(pinning(100)).unwrap();
+    assert_eq!(bench.throttle.held_bytes(), 100);
 }
 
 /// As many as the namespace may hold, in gates of one worker each.
 fn flood(holding: &Arc<Holding>, namespace: &str) -> Vec<Waiting> {
-    let limits = Limits {
-        concurrency: 1,
-        queue_depth: 10_000,
-        queue_bytes: None,
-    };
+    let limits = Limits::new(1, 10_000);
     let namespace = holding.namespace(namespace);
     let mut all = Vec::new();
     // No one revision is at fault: they are many.
@@ -171,10 +183,12 @@ fn flood(holding: &Arc<Holding>, namespace: &str) -> Vec<Waiting> {
         let clock = Clock::new(Instant::now());
         let gate = Gate::new(throttle, 0, Rc::clone(&clock));
         for _ in 0..7 {
-            match gate.wait(clock.now(), None) {
+            match gate.wait(Claim::new(clock.now())) {
                 Ok(waiting) => all.push(waiting),
                 Err(error) => {
-                    assert_eq!(error, AcquireError::Overloaded);
+                    assert_eq!(error, AcquireError::QueueFull);
+                    // Some gave way to others of them.
+                    all.retain_mut(|waiting| poll(waiting, &Bell::new()).is_pending());
                     return all;
                 }
             }
@@ -205,10 +219,18 @@ fn a_flooding_namespace_leaves_half_of_the_places_to_the_others() {
 
 #[test]
 fn what_a_namespace_may_hold_can_be_said() {
-    let holding = Holding::bounded(100, 0, Some(30));
+    let holding = Holding::bounded(Bounds {
+        held: 100,
+        bytes: 0,
+        per_namespace: Some(30),
+        per_address: None,
+    });
     assert_eq!(flood(&holding, "one").len(), 30);
     let _kept: Vec<_> = ["a", "b", "c"].map(|name| flood(&holding, name)).into();
-    assert_eq!((holding.held(), flood(&holding, "d").len()), (90, 10));
+    assert_eq!(holding.held(), 90);
+    // What is left, and then about as much as the biggest ones have.
+    let late = flood(&holding, "d").len();
+    assert!((24..=25).contains(&late), "{late}");
 }
 
 #[test]
@@ -217,7 +239,7 @@ fn a_repeated_request_keeps_its_place() {
     let slot = bench.gate.try_acquire(0).unwrap();
     bench.clock.set(bench.start + SECOND);
     let mut later = bench.wait();
-    let mut repeated = bench.gate.wait(bench.start, None).unwrap();
+    let mut repeated = bench.gate.wait(Claim::new(bench.start)).unwrap();
     drop(slot);
     let slot = ready(&mut repeated).unwrap();
     assert!(poll(&mut later, &Bell::new()).is_pending());
@@ -386,11 +408,7 @@ fn a_raised_limit_lets_waiters_in_at_once_and_a_lowered_one_cuts_nobody() {
         bench.gate.try_acquire(0).unwrap(),
     ];
     let mut waiting = bench.wait();
-    let limited = |concurrency| Limits {
-        concurrency,
-        queue_depth: 10,
-        queue_bytes: None,
-    };
+    let limited = |concurrency| Limits::new(concurrency, 10);
     bench.throttle.configure(limited(3));
     let third = ready(&mut waiting).unwrap();
     bench.throttle.configure(limited(1));
@@ -409,11 +427,7 @@ fn a_limit_counts_the_slots_from_before_it() {
         bench.gate.try_acquire(0).unwrap(),
         bench.gate.try_acquire(0).unwrap(),
     ];
-    bench.throttle.configure(Limits {
-        concurrency: 2,
-        queue_depth: 10,
-        queue_bytes: None,
-    });
+    bench.throttle.configure(Limits::new(2, 10));
     let mut waiting = bench.wait();
     let [one, other] = slots;
     drop(one);
@@ -556,6 +570,35 @@ fn demand_tells_waiting_and_running_apart() {
 }
 
 #[test]
+fn a_request_that_is_made_again_is_told_apart_however_it_gets_its_slot() {
+    let bench = Bench::new(1, Supply::Fixed, 1);
+    bench.throttle.set_proxied(true);
+    let asked = || {
+        let reading = bench.throttle.demand(bench.start);
+        (reading.asked, reading.again)
+    };
+    let again = || Claim {
+        again: true,
+        ..Claim::new(bench.start)
+    };
+    drop(bench.gate.try_acquire(0).unwrap());
+    assert_eq!(asked(), (1, 0));
+    drop(bench.gate.try_acquire_again(0).unwrap());
+    assert_eq!(asked(), (2, 1));
+    // There was room before the waiting began.
+    let mut waiting = bench.gate.wait(again()).unwrap();
+    let slot = ready(&mut waiting).unwrap();
+    assert_eq!(asked(), (3, 2));
+    let mut waiting = bench.gate.wait(again()).unwrap();
+    let mut other = bench.wait();
+    assert_eq!(asked(), (5, 3));
+    drop(slot);
+    drop(ready(&mut waiting).unwrap());
+    drop(ready(&mut other).unwrap());
+    assert_eq!(asked(), (5, 3));
+}
+
+#[test]
 fn a_slot_is_marked_as_its_revision_was_when_it_was_taken() {
     let bench = Bench::new(0, Supply::Fixed, 1);
     let before = bench.gate.try_acquire(0).unwrap();
@@ -677,11 +720,7 @@ fn shares_come_and_go_with_the_counts_kept() {
     let slots: Vec<_> = std::iter::from_fn(|| bench.gate.try_acquire(0)).collect();
     assert_eq!(slots.len(), 2);
     bench.throttle.share_endpoints(&[share(0, 3, 3)]);
-    bench.throttle.configure(Limits {
-        concurrency: 1,
-        queue_depth: 10,
-        queue_bytes: None,
-    });
+    bench.throttle.configure(Limits::new(1, 10));
     let third = bench.gate.try_acquire(0).unwrap();
     assert_eq!(third.endpoint(), slots[0].endpoint());
     assert_ne!(third.endpoint(), id, "it had drained");

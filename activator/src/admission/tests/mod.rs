@@ -2,7 +2,12 @@
 #![cfg(not(tidegate_loom))]
 
 mod behaviour;
+mod crowds;
+mod model;
+mod order;
+mod resting;
 mod simulation;
+mod standing;
 mod stress;
 
 use std::future::Future;
@@ -12,9 +17,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{AcquireError, Clock, Gate, Holding, Limits, Nudge, Slot, Supply, Throttle, Waiting};
+use super::{
+    AcquireError, Bounds, Claim, Clock, Flow, Gate, Holding, Limits, Nudge, Priority, Slot, Supply,
+    Throttle, Waiting,
+};
 
 /// Counts what it hears, as a waker and as a scaler's nudge.
 #[derive(Debug, Default)]
@@ -40,6 +48,8 @@ impl Nudge for Bell {
     fn nudge(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
+
+    fn suspected(&self, _address: SocketAddr) {}
 }
 
 fn address(number: u16) -> SocketAddr {
@@ -74,11 +84,7 @@ impl Bench {
     }
 
     fn of(holding: &Arc<Holding>, concurrency: u32, supply: Supply, endpoints: u16) -> Bench {
-        let limits = Limits {
-            concurrency,
-            queue_depth: 10_000,
-            queue_bytes: None,
-        };
+        let limits = Limits::new(concurrency, 10_000);
         let throttle = Throttle::new(limits, supply, &holding.namespace("default"), 1);
         let addresses: Vec<SocketAddr> = (0..endpoints).map(address).collect();
         throttle.set_endpoints(&addresses);
@@ -94,8 +100,13 @@ impl Bench {
     }
 
     fn wait(&self) -> Waiting {
-        self.gate.wait(self.clock.now(), None).unwrap()
+        self.gate.wait(Claim::new(self.clock.now())).unwrap()
     }
+}
+
+/// Later than anything a test waits for.
+fn later(bench: &Bench) -> Instant {
+    bench.start + Duration::from_secs(3600)
 }
 
 /// How much more than usual a test should try: `TIDEGATE_LONG` asks for the full size.

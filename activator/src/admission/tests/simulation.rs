@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use super::super::{
-    AcquireError, Clock, EndpointState, EndpointStatus, Gate, Holding, Limits, SUSPICION, Share,
-    Slot, Supply, Throttle, Waiting,
+    AcquireError, Claim, Clock, EndpointState, EndpointStatus, Gate, Holding, Limits, RampUp,
+    Share, Slot, Supply, Throttle, Waiting,
 };
+use super::model::{Model, Supplier};
 use super::{Bell, address, effort, poll};
 
 /// Twenty times as many with `TIDEGATE_LONG`.
@@ -22,27 +23,6 @@ const STEPS: u32 = 1_000;
 const WORKERS: usize = 3;
 const HELD_MAX: usize = 12;
 const ADDRESSES: u16 = 7;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Supplier {
-    None,
-    Fixed,
-    Scaled,
-}
-
-/// What the rules say about the world outside the counts.
-struct Model {
-    limits: Limits,
-    supplier: Supplier,
-    failed: bool,
-    retired: bool,
-    /// Declared endpoints, and until when each is suspect.
-    declared: BTreeMap<SocketAddr, Option<Instant>>,
-    /// All of them, or none.
-    shares: BTreeMap<SocketAddr, Share>,
-    /// Slots are marked.
-    proxied: bool,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
@@ -54,11 +34,19 @@ enum Fate {
 struct Waiter {
     waiting: Waiting,
     worker: usize,
-    /// By arrival, then by when it joined.
-    turn: (Instant, u64),
+    /// Those that had a slot before first; by arrival, then by when it joined.
+    turn: (bool, Instant, u64),
     fate: Fate,
     /// Rung once when its fate is known, if it was polled before.
     bell: Option<Arc<Bell>>,
+}
+
+struct Held {
+    slot: Slot,
+    /// The request's first arrival.
+    arrived: Instant,
+    /// It was taken where there was no limit and nobody waited.
+    in_cell: bool,
 }
 
 struct World {
@@ -72,8 +60,7 @@ struct World {
     gates: Vec<Rc<Gate>>,
     nudges: Arc<Bell>,
     model: Model,
-    /// Each with its first arrival.
-    slots: Vec<(Slot, Instant)>,
+    slots: Vec<Held>,
     waiters: Vec<Waiter>,
     joined: u64,
     /// Slots that were marked and had not been waited for.
@@ -89,61 +76,10 @@ impl Drop for World {
     }
 }
 
-impl Model {
-    fn refusal(&self) -> Option<AcquireError> {
-        if !self.declared.is_empty() {
-            None
-        } else if self.retired {
-            Some(AcquireError::Removed)
-        } else if self.failed {
-            Some(AcquireError::StartFailed("no".into()))
-        } else if self.supplier == Supplier::None {
-            Some(AcquireError::NoScaler)
-        } else {
-            None
-        }
-    }
-
-    /// Whether a slot may be given there: ready, or suspect where there is nothing better.
-    fn serves(&self, address: SocketAddr) -> bool {
-        let last_resort =
-            self.supplier != Supplier::Scaled && self.declared.values().all(Option::is_some);
-        match self.declared.get(&address) {
-            Some(suspect) => suspect.is_none() || last_resort,
-            None => false,
-        }
-    }
-
-    /// Most in flight there, `None` = no limit.
-    fn limit(&self, address: SocketAddr, lending: bool) -> Option<u32> {
-        match (self.shares.get(&address), self.limits.concurrency) {
-            (Some(share), _) if lending => Some(share.own.max(share.most)),
-            (Some(share), _) => Some(share.own),
-            (None, 0) => None,
-            (None, concurrency) => Some(concurrency),
-        }
-    }
-
-    /// True when there were any to end.
-    fn end_suspicions(&mut self, now: Instant) -> bool {
-        let mut ended = false;
-        for suspect in self.declared.values_mut() {
-            let before = suspect.is_some();
-            *suspect = suspect.filter(|until| *until > now);
-            ended |= suspect.is_some() != before;
-        }
-        ended
-    }
-}
-
 impl World {
     fn new(seed: u64) -> World {
         let now = Instant::now();
-        let limits = Limits {
-            concurrency: 1,
-            queue_depth: 3,
-            queue_bytes: None,
-        };
+        let limits = Limits::new(1, 3);
         let holding = Holding::new(HELD_MAX, 100);
         let nudges = Bell::new();
         let supply = Supply::Scaled(Arc::clone(&nudges) as _);
@@ -162,15 +98,7 @@ impl World {
             throttle,
             clocks,
             nudges,
-            model: Model {
-                limits,
-                supplier: Supplier::Scaled,
-                failed: false,
-                retired: false,
-                declared: BTreeMap::new(),
-                shares: BTreeMap::new(),
-                proxied: false,
-            },
+            model: Model::new(limits),
             slots: Vec::new(),
             waiters: Vec::new(),
             joined: 0,
@@ -184,13 +112,15 @@ impl World {
             0..20 => self.try_acquire(),
             20..40 => self.wait(self.now),
             40..55 => self.poll(),
-            55..72 => self.drop_slot(),
+            55..58 => self.answer(),
+            58..72 => self.drop_slot(),
             72..77 => self.drop_waiter(),
-            77..80 => self.repeat(),
-            80..83 => self.suspect(),
-            83..86 => self.configure(),
-            86..90 => self.set_endpoints(),
-            90 => self.drain(),
+            77..79 => self.repeat(),
+            79..82 => self.suspect(),
+            82..85 => self.configure(),
+            85..89 => self.set_endpoints(),
+            89 => self.drain(),
+            90 => self.trust(),
             91 => self.lend(),
             92 => self.set_proxied(),
             93..95 => self.pass_time(),
@@ -241,16 +171,28 @@ impl World {
         let mut slots = self
             .slots
             .iter()
-            .filter(|(slot, _)| slot.address() == address);
+            .filter(|held| held.slot.address() == address);
         let limited = self.model.limit(address, false).is_some();
-        limited && slots.any(|(slot, _)| !slot.limited())
+        limited && slots.any(|held| held.in_cell)
     }
 
     /// A slot that was not waited for.
-    fn keep(&mut self, slot: Slot, arrived: Instant) {
+    fn keep(&mut self, slot: Slot, arrived: Instant, in_cell: bool) {
         assert_eq!(slot.is_marked(), self.model.proxied);
         self.marked_at_once += u64::from(slot.is_marked());
-        self.slots.push((slot, arrived));
+        self.check_limited(&slot);
+        assert_eq!(slot.era(), self.model.era(slot.address()));
+        self.slots.push(Held {
+            slot,
+            arrived,
+            in_cell,
+        });
+    }
+
+    /// A window is no limit of the revision.
+    fn check_limited(&self, slot: &Slot) {
+        let configured = self.model.configured(slot.address(), false);
+        assert_eq!(slot.limited(), configured.is_some());
     }
 
     fn try_acquire(&mut self) {
@@ -258,7 +200,7 @@ impl World {
         let open: Vec<SocketAddr> = self
             .room_with(false)
             .into_iter()
-            .filter(|at| self.model.declared[at].is_none())
+            .filter(|at| self.model.declared[at].suspect.is_none())
             .collect();
         let slot = self.gates[worker].try_acquire(self.rng.u32(..));
         let Some(slot) = slot else {
@@ -276,14 +218,20 @@ impl World {
             slot.address()
         );
         let limit = self.model.limit(slot.address(), false);
-        assert_eq!(slot.limited(), limit.is_some());
-        if slot.limited() && self.model.declared.len() <= 4 {
+        if limit.is_some() && self.model.declared.len() <= 4 {
             let warm = open.iter().filter(|at| !self.is_mixed(**at));
             let least = warm.map(|at| self.in_flight(*at)).min().unwrap_or(u32::MAX);
             let chosen = self.in_flight(slot.address());
             assert!(chosen <= least, "not the least loaded");
         }
-        self.keep(slot, self.now);
+        self.keep(slot, self.now, limit.is_none());
+    }
+
+    fn claim(arrived: Instant) -> Claim {
+        Claim {
+            bytes: 1,
+            ..Claim::new(arrived)
+        }
     }
 
     fn wait(&mut self, arrived: Instant) {
@@ -296,13 +244,14 @@ impl World {
         let idle = self.nobody_waits();
         let expected = self.refusal_to_wait();
         let nudges = self.nudges.rung();
-        let outcome = self.gates[worker].wait(arrived, self.throttle.reserve(1).ok());
+        let claim = World::claim(arrived);
+        let outcome = self.gates[worker].wait(claim);
         if idle && !room.is_empty() {
             let Poll::Ready(Ok(slot)) = poll(&mut outcome.unwrap(), &Bell::new()) else {
                 panic!("had to wait beside a free slot");
             };
             assert!(room.contains(&slot.address()));
-            self.keep(slot, arrived);
+            self.keep(slot, arrived, false);
             return;
         }
         let waiting = match outcome {
@@ -310,7 +259,7 @@ impl World {
             Err(error) => return assert_eq!(Some(error), expected),
         };
         assert_eq!(expected, None);
-        let ready = self.model.declared.values().any(Option::is_none);
+        let ready = self.model.any_ready();
         if idle && !ready && self.model.supplier == Supplier::Scaled {
             assert_eq!(self.nudges.rung(), nudges + 1, "the scaler was not nudged");
         }
@@ -321,13 +270,13 @@ impl World {
     /// what was seen before, but what is seen after it must still be right.
     fn wait_as_suspicions_end(&mut self, arrived: Instant) {
         let worker = self.worker();
-        let Ok(mut waiting) = self.gates[worker].wait(arrived, self.throttle.reserve(1).ok())
-        else {
+        let claim = World::claim(arrived);
+        let Ok(mut waiting) = self.gates[worker].wait(claim) else {
             return;
         };
         let bell = Bell::new();
         match poll(&mut waiting, &bell) {
-            Poll::Ready(slot) => self.keep(slot.unwrap(), arrived),
+            Poll::Ready(slot) => self.keep(slot.unwrap(), arrived, false),
             Poll::Pending => {
                 // Those who waited already were let in before this one took its place.
                 self.learn_fates(self.throttle.waiting() as usize - 1);
@@ -341,21 +290,20 @@ impl World {
         self.waiters.push(Waiter {
             waiting,
             worker,
-            turn: (arrived, self.joined),
+            turn: (true, arrived, self.joined),
             fate: Fate::Waits,
             bell,
         });
     }
 
     fn refusal_to_wait(&self) -> Option<AcquireError> {
-        let fates = self.waiters.iter().map(|waiter| &waiter.fate);
-        let waits = fates.filter(|fate| **fate == Fate::Waits).count();
+        let waits = self.waiters.iter().filter(|it| it.fate == Fate::Waits);
+        let newcomers = waits.clone().filter(|waiter| waiter.turn.0).count();
+        let full = newcomers >= self.model.limits.queue_depth as usize;
         if let Some(error) = self.model.refusal() {
             Some(error)
-        } else if waits >= self.model.limits.queue_depth as usize {
+        } else if full || waits.count() >= HELD_MAX {
             Some(AcquireError::QueueFull)
-        } else if waits >= HELD_MAX {
-            Some(AcquireError::Overloaded)
         } else {
             None
         }
@@ -368,16 +316,26 @@ impl World {
         let at = self.rng.usize(0..self.waiters.len());
         let waiter = &mut self.waiters[at];
         let bell = match &waiter.bell {
-            Some(bell) if self.rng.bool() => Arc::clone(bell),
+            Some(bell) if waiter.fate == Fate::Waits && self.rng.bool() => Arc::clone(bell),
             _ => Bell::new(),
         };
         let polled = poll(&mut waiter.waiting, &bell);
         match (polled, &waiter.fate) {
             (Poll::Pending, Fate::Waits) => waiter.bell = Some(bell),
+            // Its endpoint was removed before it saw that it was let in.
+            (Poll::Pending, Fate::LetIn) => {
+                waiter.bell = Some(bell);
+                waiter.fate = Fate::Waits;
+                waiter.turn.0 = false;
+            }
             (Poll::Ready(Ok(slot)), Fate::LetIn) => {
                 assert_eq!(slot.is_marked(), self.model.proxied);
                 let waiter = self.waiters.swap_remove(at);
-                self.slots.push((slot, waiter.turn.0));
+                self.slots.push(Held {
+                    slot,
+                    arrived: waiter.turn.1,
+                    in_cell: false,
+                });
             }
             (Poll::Ready(Err(error)), Fate::Refused(expected)) => {
                 assert_eq!(error, *expected);
@@ -412,10 +370,10 @@ impl World {
         if let Some(at) = self.any_slot() {
             self.suspect_endpoint_of(at);
             self.check();
-            let (slot, arrived) = self.slots.swap_remove(at);
-            drop(slot);
+            let held = self.slots.swap_remove(at);
+            drop(held.slot);
             self.check();
-            self.wait(arrived);
+            self.wait(held.arrived);
         }
     }
 
@@ -426,17 +384,39 @@ impl World {
     }
 
     fn suspect_endpoint_of(&mut self, at: usize) {
-        let (slot, _) = &self.slots[at];
-        slot.suspect();
-        if let Some(suspect) = self.model.declared.get_mut(&slot.address()) {
-            *suspect = Some(self.now + SUSPICION);
+        let slot = &self.slots[at].slot;
+        let fresh = self.rng.u32(0..4) > 0;
+        let others = self.in_flight(slot.address()) - 1;
+        let address = slot.address();
+        let expected = self
+            .model
+            .fail(address, slot.era(), fresh, others, self.now);
+        let fault = match fresh {
+            true => slot.suspect(),
+            false => slot.doubt(),
+        };
+        assert_eq!(fault, expected);
+    }
+
+    fn answer(&mut self) {
+        if let Some(at) = self.any_slot() {
+            let waited_for = !self.nobody_waits();
+            let slot = &self.slots[at].slot;
+            self.model.answer(slot.address(), waited_for);
+            slot.answered();
         }
+    }
+
+    fn trust(&mut self) {
+        let address = address(self.rng.u16(0..ADDRESSES));
+        self.throttle.trust(address);
+        self.model.trust(address);
     }
 
     fn linger(&mut self) {
         if let Some(at) = self.any_slot() {
-            self.slots[at].0.linger();
-            let address = self.slots[at].0.address();
+            self.slots[at].slot.linger();
+            let address = self.slots[at].slot.address();
             let statuses = self.throttle.endpoints();
             let status = statuses.iter().find(|s| s.address == address).unwrap();
             assert!(status.lingering >= 1 && status.lingering <= status.in_flight);
@@ -446,12 +426,16 @@ impl World {
     fn configure(&mut self) {
         let concurrency = self.rng.choice([0, 1, 2, 5]).unwrap();
         let queue_depth = self.rng.choice([0, 1, 3, 20]).unwrap();
-        self.model.limits = Limits {
-            concurrency,
-            queue_depth,
-            queue_bytes: None,
+        let ramp_up = (self.rng.u32(0..4) > 0).then(|| RampUp {
+            initial: self.rng.u32(1..4),
+            interval: Duration::from_millis(self.rng.u64(300..1_000)),
+        });
+        let limits = Limits {
+            ramp_up,
+            ..Limits::new(concurrency, queue_depth)
         };
-        self.throttle.configure(self.model.limits);
+        self.throttle.configure(limits);
+        self.model.configure(limits);
     }
 
     fn set_endpoints(&mut self) {
@@ -473,12 +457,8 @@ impl World {
         } else {
             self.throttle.set_endpoints(&all);
         }
-        let known = std::mem::take(&mut self.model.declared);
-        for address in &all {
-            let suspect = known.get(address).copied().flatten();
-            self.model.declared.insert(*address, suspect);
-        }
-        self.model.failed &= all.is_empty();
+        let known = |at| self.before.contains_key(&at);
+        self.model.declare(&all, known);
     }
 
     fn lend(&mut self) {
@@ -487,8 +467,8 @@ impl World {
         }
         let after = Duration::from_millis(self.rng.u64(0..700));
         let waits = self.waiters.iter().filter(|w| w.fate == Fate::Waits);
-        let first = waits.map(|waiter| waiter.turn).min();
-        let due = first.is_some_and(|(arrived, _)| arrived + after <= self.now);
+        let first = waits.map(|waiter| waiter.turn.1).min();
+        let due = first.is_some_and(|arrived| arrived + after <= self.now);
         let before = self.throttle.may_borrow();
         self.throttle.lend(after, self.now);
         let begun = self.throttle.may_borrow() || self.throttle.lent() > 0;
@@ -515,6 +495,9 @@ impl World {
         if self.rng.bool() {
             self.holding.sweep(self.now);
             self.model.end_suspicions(self.now);
+            if !self.nobody_waits() {
+                self.model.press(self.now);
+            }
         }
     }
 
@@ -537,7 +520,8 @@ impl World {
 
     fn fail(&mut self) {
         if self.rng.bool() {
-            self.throttle.fail("no".into());
+            let never = self.now + Duration::from_secs(1 << 30);
+            self.throttle.fail("no".into(), never);
             self.model.failed |= self.model.declared.is_empty();
         } else {
             self.throttle.clear_failure();
@@ -582,17 +566,19 @@ impl World {
         let demand = self.throttle.demand(self.now);
         assert_eq!(demand.running as usize, self.slots.len());
         assert_eq!(demand.waiting as usize, self.waiters.len());
-        let marked = self.slots.iter().filter(|(slot, _)| slot.is_marked());
+        let marked = self.slots.iter().filter(|held| held.slot.is_marked());
         assert_eq!(demand.marked as usize, marked.count());
         assert_eq!(u64::from(demand.asked), self.joined + self.marked_at_once);
-        assert_eq!(self.holding.bytes(), self.waiters.len() as u64);
-        assert_eq!(self.throttle.held_bytes(), self.waiters.len() as u64);
+        let refused = |waiter: &&Waiter| matches!(waiter.fate, Fate::Refused(_));
+        let held = self.waiters.len() - self.waiters.iter().filter(refused).count();
+        assert_eq!(self.holding.bytes(), held as u64);
+        assert_eq!(self.throttle.held_bytes(), held as u64);
     }
 
     /// Beyond what is ours there is at most what is lent.
     fn check_lent(&self, let_in: usize) {
         let lent = self.throttle.lent() as usize;
-        let held = self.slots.iter().filter(|(slot, _)| slot.is_lent()).count();
+        let held = self.slots.iter().filter(|held| held.slot.is_lent()).count();
         assert!((held..=held + let_in).contains(&lent), "{lent} lent");
     }
 
@@ -630,17 +616,21 @@ impl World {
         let declared = self.model.declared.get(&at);
         match status.state {
             EndpointState::Draining => {
-                assert_eq!(declared, None);
+                assert!(declared.is_none());
                 assert!(status.in_flight > 0, "nothing drains there");
             }
-            EndpointState::Suspect => assert!(declared.unwrap().is_some()),
+            EndpointState::Suspect => assert!(declared.unwrap().suspect.is_some()),
             EndpointState::Ready | EndpointState::Lingering => {
-                assert_eq!(declared, Some(&None));
+                assert_eq!(declared.unwrap().suspect, None);
             }
         }
-        let held = self.slots.iter().filter(|(slot, _)| slot.address() == at);
+        let configured = self.model.configured(at, true);
+        let window = self.model.window(at);
+        let window = window.filter(|window| configured.is_none_or(|limit| *window < limit));
+        assert_eq!(status.window, window);
+        let held = self.slots.iter().map(|held| &held.slot);
         let mut count = 0;
-        for (slot, _) in held {
+        for slot in held.filter(|slot| slot.address() == at) {
             assert_eq!(slot.endpoint(), status.id, "one address, two endpoints");
             count += 1;
         }

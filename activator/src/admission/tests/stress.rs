@@ -54,11 +54,11 @@ fn work(throttle: Arc<Throttle>, worker: usize, running: &Running, limit: u32) {
     for _ in 0..OPERATIONS * effort() {
         match rng.u32(0..10) {
             // Begin to wait and leave, with or without a grant.
-            0 => kept.push(gate.wait(start, None).unwrap()),
+            0 => kept.push(gate.wait(Claim::new(start)).unwrap()),
             1 => drop(kept.pop()),
             // Only who keeps nothing may block: a kept grant may be what all others wait for.
             2..6 if kept.is_empty() => {
-                let slot = block_on(gate.wait(start, None).unwrap()).unwrap();
+                let slot = block_on(gate.wait(Claim::new(start)).unwrap()).unwrap();
                 visit(&slot, running, limit);
             }
             _ => {
@@ -75,11 +75,7 @@ fn work(throttle: Arc<Throttle>, worker: usize, running: &Running, limit: u32) {
 
 fn stress(limit: u32, meddle: impl Fn(&Throttle, &Running, u32) + Send + Sync) {
     let holding = Holding::new(1_000, 0);
-    let limits = Limits {
-        concurrency: limit,
-        queue_depth: 1_000,
-        queue_bytes: None,
-    };
+    let limits = Limits::new(limit, 1_000);
     let throttle = Throttle::new(
         limits,
         Supply::Fixed,
@@ -138,11 +134,7 @@ fn threads_never_exceed_a_limit_while_endpoints_come_and_go() {
 fn no_slot_is_lost_while_a_limit_comes_and_goes() {
     stress(0, |throttle, _, turn| {
         let concurrency = [0, 1, 2][turn as usize % 3];
-        throttle.configure(Limits {
-            concurrency,
-            queue_depth: 1_000,
-            queue_bytes: None,
-        });
+        throttle.configure(Limits::new(concurrency, 1_000));
     });
 }
 
@@ -165,4 +157,58 @@ fn nothing_runs_at_an_endpoint_that_has_drained() {
         throttle.set_endpoints(&all);
     });
     assert!(met.load(Ordering::SeqCst) > 0, "never seen empty");
+}
+
+/// Joins and leaves one of three crowds that are together more than there may be.
+fn crowd(throttle: Arc<Throttle>, worker: usize) {
+    let start = Instant::now();
+    let most = throttle.holding().clone();
+    let gate = Gate::new(throttle, 0, Clock::new(start));
+    let mut rng = fastrand::Rng::with_seed(worker as u64);
+    let mut kept: Vec<Waiting> = Vec::new();
+    for _ in 0..OPERATIONS / 10 * effort() {
+        match rng.u32(0..10) {
+            0..6 => {
+                let claim = Claim {
+                    address: Some(rng.u64(0..4)),
+                    bytes: rng.u64(0..4),
+                    ..Claim::new(start)
+                };
+                match gate.wait(claim) {
+                    Ok(waiting) => kept.push(waiting),
+                    Err(error) => assert_eq!(error, AcquireError::QueueFull),
+                }
+            }
+            6..8 if !kept.is_empty() => drop(kept.swap_remove(rng.usize(0..kept.len()))),
+            8 => kept.retain_mut(|waiting| poll(waiting, &Bell::new()).is_pending()),
+            // Others hold most for a while.
+            _ if rng.u32(0..20) == 0 => kept.clear(),
+            _ => {}
+        }
+        assert!(most.held() <= CROWD && most.bytes() <= CROWD as u64);
+    }
+}
+
+/// All three together.
+const CROWD: usize = 12;
+
+#[test]
+fn crowds_that_give_way_to_each_other_on_real_threads_leave_nothing_behind() {
+    let holding = Holding::bounded(Bounds {
+        held: CROWD,
+        bytes: CROWD as u64,
+        per_namespace: Some(8),
+        per_address: Some(4),
+    });
+    // Two of one namespace.
+    let namespaces = ["one", "one", "two"].map(|name| holding.namespace(name));
+    let limits = Limits::new(1, 6);
+    let throttles = namespaces.map(|it| Throttle::new(limits, Supply::Fixed, &it, 1));
+    thread::scope(|scope| {
+        for (worker, throttle) in throttles.iter().cloned().enumerate() {
+            scope.spawn(move || crowd(throttle, worker));
+        }
+    });
+    assert_eq!((holding.held(), holding.bytes()), (0, 0));
+    assert!(throttles.iter().all(|it| it.is_idle()));
 }

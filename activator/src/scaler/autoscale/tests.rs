@@ -19,6 +19,9 @@ struct World {
     now: Instant,
     area: f64,
     ready: u32,
+    /// Of the load, those that wait.
+    waiting: u32,
+    resting: u32,
 }
 
 impl World {
@@ -28,6 +31,8 @@ impl World {
             now: Instant::now(),
             area: 0.0,
             ready: 0,
+            waiting: 0,
+            resting: 0,
         };
         world.tick(0);
         world
@@ -38,6 +43,8 @@ impl World {
             at: self.now,
             area: self.area,
             load,
+            waiting: self.waiting.min(load),
+            resting: self.resting,
             ready: self.ready,
         }
     }
@@ -322,4 +329,216 @@ proptest! {
         }
         prop_assert_eq!(world.ready, least);
     }
+}
+
+fn floor(world: &World, endpoints: u32, seconds: u64) -> Floor {
+    Floor::new(endpoints, world.now, Duration::from_secs(seconds), PATIENCE)
+}
+
+/// For starts that a floor waits for.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+impl World {
+    fn expect(&mut self, endpoints: u32, seconds: u64) -> u32 {
+        let floor = floor(self, endpoints, seconds);
+        let seen = self.seen(0);
+        self.ready = self.autoscaler.expect(&seen, floor);
+        self.ready
+    }
+}
+
+#[test]
+fn what_is_expected_is_wanted_at_once_and_for_that_time() {
+    let mut world = World::new(scale(10, 5));
+    assert_eq!(world.expect(3, 60), 3);
+    // It begins with the tick that sees them ready.
+    for _ in 0..60 {
+        assert_eq!(world.tick(0), 3);
+    }
+    // The window is empty and the grace period over by then.
+    assert_eq!(world.tick(0), 0);
+}
+
+#[test]
+fn what_is_expected_for_less_than_the_grace_period_goes_after_it() {
+    let mut world = World::new(scale(10, 30));
+    world.expect(1, 5);
+    for _ in 0..30 {
+        assert_eq!(world.tick(0), 1);
+    }
+    assert_eq!(world.tick(0), 0);
+}
+
+#[test]
+fn more_may_be_wanted_than_was_expected_and_never_more_than_may_be() {
+    let mut world = World::new(Scale {
+        max: 4,
+        ..scale(10, 5)
+    });
+    world.expect(2, 60);
+    world.tick(35);
+    assert_eq!(world.tick(35), 4);
+    let mut world = World::new(Scale {
+        max: 4,
+        ..scale(10, 5)
+    });
+    assert_eq!(world.expect(100, 60), 4);
+}
+
+#[test]
+fn the_higher_of_two_floors_holds_for_as_long_as_either() {
+    let mut world = World::new(scale(10, 0));
+    world.expect(3, 20);
+    assert_eq!(world.expect(1, 40), 3);
+    for _ in 0..40 {
+        assert_eq!(world.tick(0), 3);
+    }
+    assert_eq!(world.tick(0), 0);
+    assert_eq!(world.expect(1, 40), 1);
+}
+
+impl World {
+    /// One endpoint, whose requests have all come to rest since a window ago.
+    fn silent(scale: Scale, resting: u32) -> World {
+        let window = scale.window.as_secs();
+        let mut world = World::new(scale);
+        world.wake(resting);
+        for _ in 0..10 {
+            world.tick(resting);
+        }
+        world.resting = resting;
+        for _ in 0..window {
+            world.tick(0);
+        }
+        assert_eq!(world.ready, 1);
+        world
+    }
+
+    /// A second in which so many wait.
+    fn wait(&mut self, waiting: u32) -> u32 {
+        self.waiting = waiting;
+        let wanted = self.tick(waiting);
+        self.waiting = 0;
+        wanted
+    }
+}
+
+#[test]
+fn who_waits_for_slots_of_silent_streams_gets_another_endpoint_at_once() {
+    // However long the window, and though one request is far from what an endpoint carries.
+    for window in [6, 60, 3600] {
+        let mut world = World::silent(scale(window, 3600), 10);
+        assert_eq!(world.wait(1), 2, "{window}");
+        assert!(!world.autoscaler.panicking());
+    }
+    // Where nothing rests, averages decide.
+    let mut world = World::silent(scale(60, 3600), 10);
+    world.resting = 0;
+    assert_eq!(world.wait(1), 1);
+}
+
+#[test]
+fn silent_streams_alone_or_beside_requests_that_need_not_wait_keep_nothing() {
+    let mut world = World::silent(scale(60, 30), 10);
+    for _ in 0..100 {
+        assert_eq!(world.tick(1), 1);
+    }
+    for _ in 0..90 {
+        world.tick(0);
+    }
+    assert_eq!(world.ready, 0);
+}
+
+#[test]
+fn what_was_started_for_who_waited_stays_for_a_window_and_goes_with_it() {
+    let mut world = World::silent(scale(20, 30), 10);
+    assert_eq!(world.wait(1), 2);
+    assert_eq!(world.wait(1), 2);
+    for _ in 0..19 {
+        assert_eq!(world.tick(0), 2);
+    }
+    for _ in 0..30 {
+        assert_eq!(world.tick(0), 1);
+    }
+    assert_eq!(world.tick(0), 0);
+}
+
+#[test]
+fn silent_streams_of_endpoints_that_are_gone_are_in_nobodys_way() {
+    let mut world = World::silent(scale(60, 30), 30);
+    world.ready = 0;
+    assert_eq!(world.wait(1), 1);
+}
+
+impl World {
+    /// A second without requests in which nothing became ready.
+    fn tick_in_vain(&mut self, ready: u32) -> u32 {
+        let wanted = self.tick(0);
+        self.ready = ready;
+        wanted
+    }
+}
+
+#[test]
+fn the_time_of_what_is_expected_begins_when_it_is_ready() {
+    let mut world = World::new(scale(10, 0));
+    world.expect(2, 5);
+    world.ready = 0;
+    // Many times as long as it was asked for; one is not both.
+    for ready in [0, 1] {
+        for _ in 0..40 {
+            assert_eq!(world.tick_in_vain(ready), 2);
+        }
+    }
+    world.ready = 2;
+    for _ in 0..5 {
+        assert_eq!(world.tick(0), 2);
+    }
+    assert_eq!(world.tick(0), 0);
+}
+
+#[test]
+fn what_is_expected_is_ready_when_there_is_all_that_may_be() {
+    let mut world = World::new(Scale {
+        max: 2,
+        ..scale(10, 0)
+    });
+    world.expect(3, 5);
+    for _ in 0..5 {
+        assert_eq!(world.tick(0), 2);
+    }
+    assert_eq!(world.tick(0), 0);
+}
+
+#[test]
+fn what_is_expected_and_never_ready_is_given_up() {
+    for (seconds, held) in [(5, 100), (150, 150)] {
+        let mut world = World::new(scale(10, 0));
+        world.expect(2, seconds);
+        world.ready = 1;
+        for _ in 1..held {
+            assert_eq!(world.tick_in_vain(1), 2, "{seconds}");
+        }
+        assert_eq!(world.tick_in_vain(1), 0, "{seconds}");
+    }
+}
+
+#[test]
+fn of_two_floors_each_has_its_time() {
+    let now = Instant::now();
+    let at = |seconds| now + Duration::from_secs(seconds);
+    let floor = |endpoints, asked, seconds| {
+        Floor::new(endpoints, at(asked), Duration::from_secs(seconds), PATIENCE)
+    };
+    let is_left = |floor: Floor, ready, seconds| floor.left(ready, u32::MAX, at(seconds));
+    // The first is met and has a hundred seconds; the second begins when it is.
+    let first = is_left(floor(1, 0, 100), 1, 1).unwrap();
+    let both = floor(2, 50, 10).and(Some(first));
+    let met = is_left(both, 2, 60).unwrap();
+    assert!(is_left(met, 2, 100).is_some());
+    assert_eq!(is_left(met, 2, 101), None);
+    let late = is_left(both, 2, 120).unwrap();
+    assert!(is_left(late, 2, 129).is_some());
+    assert_eq!(is_left(late, 2, 130), None);
+    assert_eq!(both, first.and(Some(floor(2, 50, 10))));
 }

@@ -1,12 +1,15 @@
 //! One revision as long as it is ours: between its throttle, its reports, and its pods.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use config::revision::Key;
-use tokio::time::Instant;
 
+use super::failing::Failing;
+use super::prober::Inbox;
 use super::reporter::{Heard, Hearing};
 use super::shares::Replicas;
 use crate::admission::{Nudge, Throttle};
@@ -19,9 +22,27 @@ pub(super) struct Followed {
     pub(super) key: Key,
     throttle: Weak<Throttle>,
     hearing: Arc<Hearing>,
+    /// Where pods are asked; it keeps us.
+    inbox: Weak<Inbox>,
     /// A nudge was not heard yet: further ones say nothing new.
     nudged: AtomicBool,
     terms: Mutex<Terms>,
+    /// While Kubernetes says that it cannot start, and there is no pod.
+    failing: Mutex<Option<Failing>>,
+}
+
+/// All revisions that are adopted.
+#[derive(Debug, Default)]
+pub(super) struct Adopted(Mutex<HashMap<Key, Arc<Followed>>>);
+
+impl Adopted {
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Followed>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn throttle(&self, key: &Key) -> Option<Arc<Throttle>> {
+        self.lock().get(key)?.throttle()
+    }
 }
 
 /// What may change while a revision is adopted.
@@ -51,8 +72,13 @@ impl Terms {
 impl Nudge for Followed {
     fn nudge(&self) {
         if !self.nudged.swap(true, Ordering::AcqRel) {
-            let now = Instant::now().into_std();
-            self.hearing.say(Heard::Nudge(self.id, now));
+            self.hearing.say(Heard::Nudge(self.id));
+        }
+    }
+
+    fn suspected(&self, address: SocketAddr) {
+        if let Some(inbox) = self.inbox.upgrade() {
+            inbox.suspected(&self.key, address);
         }
     }
 }
@@ -63,6 +89,7 @@ impl Followed {
         key: Key,
         throttle: &Arc<Throttle>,
         hearing: Arc<Hearing>,
+        inbox: &Arc<Inbox>,
         terms: Terms,
     ) -> Followed {
         Followed {
@@ -70,8 +97,10 @@ impl Followed {
             key,
             throttle: Arc::downgrade(throttle),
             hearing,
+            inbox: Arc::downgrade(inbox),
             nudged: AtomicBool::new(false),
             terms: Mutex::new(terms),
+            failing: Mutex::default(),
         }
     }
 
@@ -100,13 +129,22 @@ impl Followed {
     }
 
     /// These pods can serve.
-    pub(super) fn supply(&self, usable: &[SocketAddr], proxied: bool, replicas: &Replicas) {
+    pub(super) fn supply(
+        &self,
+        usable: &[SocketAddr],
+        proxied: bool,
+        replicas: &Replicas,
+        now: Instant,
+    ) {
         let mut terms = self.lock();
         let Some(throttle) = self.throttle().filter(|_| terms.open) else {
             return;
         };
         // Before those who wait are let in.
         throttle.set_proxied(proxied);
+        if !usable.is_empty() {
+            throttle.starts().passed(now);
+        }
         match terms.concurrency {
             0 => {
                 terms.lent = false;
@@ -124,6 +162,67 @@ impl Followed {
         }
     }
 
+    /// The pod at this address was asked and is well.
+    pub(super) fn trust(&self, address: SocketAddr) {
+        let terms = self.lock();
+        if let Some(throttle) = self.throttle().filter(|_| terms.open) {
+            throttle.trust(address);
+        }
+    }
+
+    /// Whether Kubernetes knows of any pod.
+    pub(super) fn is_addressed(&self, any: bool, now: Instant) {
+        if let Some(throttle) = self.throttle() {
+            throttle.starts().addressed(any, now);
+        }
+    }
+
+    /// Why the revision has no pod that can serve, if Kubernetes knows that it cannot start.
+    pub(super) fn set_failure(&self, why: Option<&Arc<str>>, now: Instant) {
+        let terms = self.lock();
+        let mut failing = self.failing();
+        let Some(throttle) = self.throttle().filter(|_| terms.open) else {
+            return;
+        };
+        match (why, &*failing) {
+            (None, None) => {}
+            (None, Some(_)) => {
+                *failing = None;
+                throttle.clear_failure();
+            }
+            (Some(why), Some(known)) if known.is_for(why) => {}
+            (Some(why), _) => {
+                let began = failing.insert(Failing::new(Arc::clone(why), now));
+                throttle.fail(began.why(), began.until());
+            }
+        }
+    }
+
+    /// Somebody waits: if the revision was known to fail, this is its next attempt.
+    pub(super) fn is_tried(&self, now: Instant) {
+        if let Some(failing) = &mut *self.failing() {
+            failing.is_tried(now);
+        }
+    }
+
+    /// Fails it again once an attempt has come to nothing.
+    pub(super) fn ends_trial(&self, now: Instant) {
+        let terms = self.lock();
+        if let Some(failing) = &mut *self.failing()
+            && failing.is_over(now)
+            && let Some(throttle) = self.throttle().filter(|_| terms.open)
+        {
+            throttle.fail(failing.why(), failing.until());
+        }
+    }
+
+    /// Nobody waits, nor has for a while.
+    pub(super) fn rests(&self) {
+        if let Some(failing) = &mut *self.failing() {
+            failing.rests();
+        }
+    }
+
     /// Takes all endpoints away, and says nothing any more.
     pub(super) fn close(&self) {
         let mut terms = self.lock();
@@ -132,7 +231,14 @@ impl Followed {
         {
             throttle.set_endpoints(&[]);
             throttle.set_proxied(false);
+            if self.failing().take().is_some() {
+                throttle.clear_failure();
+            }
         }
+    }
+
+    fn failing(&self) -> MutexGuard<'_, Option<Failing>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Terms> {

@@ -6,6 +6,7 @@
 //! hears addresses and asks pods; `pods` decides which and when, `shares` how many requests this
 //! replica may send to each.
 
+mod failing;
 mod followed;
 mod outbox;
 mod pods;
@@ -15,28 +16,25 @@ mod report;
 mod reporter;
 mod shares;
 mod socket;
-mod starts;
 mod stat;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use config::revision::{Backend, Key, Revision};
 use config::source::feed::Addresses;
 use tokio::task::AbortHandle;
 
-use self::followed::{Followed, Terms};
+use self::followed::{Adopted, Followed, Terms};
 use self::outbox::Outbox;
 use self::pods::Manner;
 use self::prober::{Inbox, Prober};
 use self::reporter::{Heard, Hearing, Reporter};
 use self::socket::{Health, Socket, Target};
-use self::starts::Starts;
-pub use self::starts::{ColdStarts, LastStart, Phases};
 use crate::admission::{Supply, Throttle};
+use crate::scaler::autoscale::Floor;
 
 /// How a Knative revision's pods are reached: `mesh-compatibility-mode` and
 /// `enable-mesh-pod-addressability` of config-network. There is no mode that goes through the
@@ -91,8 +89,7 @@ pub struct Knative {
     inbox: Arc<Inbox>,
     outbox: Arc<Outbox>,
     health: Arc<Health>,
-    starts: Arc<Starts>,
-    adopted: Mutex<HashMap<Key, Arc<Followed>>>,
+    adopted: Arc<Adopted>,
     ids: AtomicU64,
     tasks: [AbortHandle; 3],
 }
@@ -123,7 +120,7 @@ impl Knative {
         let target = Target::parse(&options.autoscaler).map_err(BadAutoscaler)?;
         let (hearing, inbox) = (Arc::<Hearing>::default(), Arc::<Inbox>::default());
         let (outbox, health) = (Arc::<Outbox>::default(), Arc::<Health>::default());
-        let starts = Arc::<Starts>::default();
+        let adopted = Arc::<Adopted>::default();
         let manner = Manner {
             probes: options.mesh != Mesh::Believe,
             period: options.probe_frequency,
@@ -135,27 +132,16 @@ impl Knative {
             options.pod_name.as_str().into(),
             Arc::clone(&outbox),
             Arc::clone(&health),
-            Arc::clone(&starts),
+            Arc::clone(&adopted),
         );
-        let reporter = Reporter::new(
-            Arc::clone(&hearing),
-            Arc::clone(&outbox),
-            Arc::clone(&starts),
-        );
-        let prober = Prober::new(
-            Arc::clone(&inbox),
-            manner,
-            passthrough,
-            options.pod_ip,
-            Arc::clone(&starts),
-        );
+        let reporter = Reporter::new(Arc::clone(&hearing), Arc::clone(&outbox));
+        let prober = Prober::new(Arc::clone(&inbox), manner, passthrough, options.pod_ip);
         Ok(Knative {
             hearing,
             inbox,
             outbox,
             health,
-            starts,
-            adopted: Mutex::default(),
+            adopted,
             ids: AtomicU64::new(1),
             tasks: [
                 tokio::spawn(socket.run()).abort_handle(),
@@ -175,7 +161,7 @@ impl Knative {
             return;
         };
         let key = &revision.key;
-        let mut adopted = self.lock();
+        let mut adopted = self.adopted.lock();
         if let Some(followed) = adopted.get(key).filter(|known| known.is_of(throttle)) {
             followed.set_terms(revision.concurrency, unready_pods);
             throttle.set_supply(Supply::Scaled(Arc::clone(followed) as _));
@@ -187,6 +173,7 @@ impl Knative {
             key.clone(),
             throttle,
             Arc::clone(&self.hearing),
+            &self.inbox,
             Terms::new(revision.concurrency, unready_pods),
         ));
         // Before it listens, so that it hears.
@@ -202,10 +189,19 @@ impl Knative {
     /// throttle is the caller's to change, before or after. Without effect for a revision that was
     /// not adopted.
     pub fn release(&self, key: &Key) {
-        let mut adopted = self.lock();
+        let mut adopted = self.adopted.lock();
         if let Some(followed) = adopted.remove(key) {
             self.close(&followed);
             self.inbox.owner(key, None);
+        }
+    }
+
+    /// Requests are expected: the autoscaler is told of as many as make it want so many pods, at once
+    /// and in every window, until they are there or the time is over. How many it starts, and how long
+    /// they stay, it decides itself. Without effect for a revision that was not adopted.
+    pub fn expect(&self, key: &Key, floor: Floor) {
+        if let Some(followed) = self.adopted.lock().get(key) {
+            self.hearing.say(Heard::Expect(followed.id, floor));
         }
     }
 
@@ -235,18 +231,9 @@ impl Knative {
         }
     }
 
-    /// How often a revision came up from zero, and where the time went when it last did.
-    pub fn cold_starts(&self, key: &Key) -> ColdStarts {
-        self.starts.of(key)
-    }
-
     fn close(&self, followed: &Followed) {
         followed.close();
         self.hearing.say(Heard::Forget(followed.id));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Followed>>> {
-        self.adopted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,6 +5,7 @@
 //! whether its queue-proxy takes requests. An address is asked once it is known and then every so
 //! often until it answers as it should. From then on it is believed: one bad answer of a busy pod
 //! must not take it away. That is for Kubernetes to do, by saying that it is no longer ready, or gone.
+//! One that failed a request is asked again while it is used, so that it is heard of when it is well.
 //!
 //! Of Knative's mesh modes there are two: to probe (`auto`, with `enable-mesh-pod-addressability` or
 //! without) and to believe Kubernetes (`disabled`). What `auto` falls back to where no pod can be
@@ -18,18 +19,17 @@ use std::time::{Duration, Instant};
 use config::source::feed::Addresses;
 
 use super::probe::Outcome;
+use crate::scaler::patience::{PATIENCE_MOST, RoundTrips};
 
-/// For so long after it came up a pod that refuses connections is asked more often: its queue-proxy
-/// is about to listen.
+/// For so long after it came up a pod that refuses connections, or says that it does not serve yet, is
+/// asked more often: it is about to.
 const EAGER_FOR: Duration = Duration::from_secs(10);
-/// Between its first probes; the pause grows by a quarter each time.
+/// Between the first probes with either outcome; the pause grows by a quarter each time.
 const EAGER_FIRST: Duration = Duration::from_millis(10);
 /// So much more for each pod that is not proven: many that start share the eagerness of one.
 const EAGER_SHARE: Duration = Duration::from_millis(2);
 /// Between the end of one probe and the next, at least.
 const PAUSE_LEAST: Duration = Duration::from_millis(10);
-/// The longest that a probe is waited for, wherever it goes.
-const PATIENCE_MOST: Duration = Duration::from_secs(3);
 
 /// Of so many attempts to connect one is waited for longer.
 const LONG_ONE_IN: u32 = 4;
@@ -54,8 +54,8 @@ pub(super) struct Pods {
     /// Those to be asked and when.
     due: BTreeSet<(Instant, SocketAddr)>,
     asked: usize,
-    /// The longest that a connection to a pod that passed took to open.
-    slowest: Duration,
+    /// Of connections to pods that passed, and as much again for the answer.
+    connects: RoundTrips,
 }
 
 #[derive(Debug)]
@@ -64,7 +64,11 @@ struct Pod {
     /// When it was first seen, or began anew.
     since: Instant,
     state: State,
+    /// It has answered as it should.
+    proven: bool,
+    /// How often it was asked eagerly after it refused, and after it did not serve yet.
     refusals: i32,
+    not_yet: i32,
     /// Probes, in a row, that nothing came of in time; and of these the latest in a row that were
     /// not even connected.
     late: u32,
@@ -98,7 +102,7 @@ impl Pods {
             known: BTreeMap::new(),
             due: BTreeSet::new(),
             asked: 0,
-            slowest: Duration::ZERO,
+            connects: RoundTrips::default(),
         }
     }
 
@@ -136,6 +140,9 @@ impl Pods {
             let was_ready = std::mem::replace(&mut pod.ready, ready);
             match (was_ready, ready, pod.state) {
                 (true, false, _) => self.begin_anew(address, now),
+                (false, true, State::Due(_)) if pod.proven => {
+                    self.move_to(address, State::Due(now))
+                }
                 (false, true, State::Idle | State::Due(_)) => self.begin_anew(address, now),
                 _ => {}
             }
@@ -159,6 +166,15 @@ impl Pods {
             ..Pod::new(pod.ready, now)
         };
         self.move_to(address, state);
+    }
+
+    /// The pod failed a request: it is asked again, a period from now so that one which fails every
+    /// request and passes every probe is not tried all the time.
+    pub(super) fn doubt(&mut self, address: SocketAddr, now: Instant) {
+        let passed = |pod: &Pod| pod.state == State::Passed;
+        if self.manner.probes && self.known.get(&address).is_some_and(passed) {
+            self.move_to(address, State::Due(now + self.manner.period));
+        }
     }
 
     fn move_to(&mut self, address: SocketAddr, state: State) {
@@ -199,7 +215,7 @@ impl Pods {
         }
         let doublings = self.known.get(&address).map_or(0, Pod::doublings);
         self.move_to(address, State::Asked { ticket, at: now });
-        let expected = self.manner.patience.max(self.slowest * 3);
+        let expected = self.connects.patience(self.manner.patience);
         let within = expected.saturating_mul(1 << doublings.min(8));
         Some(Question {
             address,
@@ -228,21 +244,29 @@ impl Pods {
         (pod.late, pod.unconnected) = match outcome {
             Outcome::Late { connected: true } => (pod.late + 1, 0),
             Outcome::Late { connected: false } => (pod.late + 1, pod.unconnected + 1),
-            Outcome::Passed { .. } | Outcome::Refused | Outcome::Failed => (0, 0),
+            Outcome::Passed { .. } | Outcome::Refused | Outcome::NotYet | Outcome::Failed => (0, 0),
         };
         match outcome {
             Outcome::Passed { connect } => {
-                self.slowest = self.slowest.max(connect);
+                let new = !std::mem::replace(&mut pod.proven, true);
+                self.connects.measured(connect * 2);
                 self.move_to(address, State::Passed);
-                return true;
+                return new;
             }
-            Outcome::Refused if now.saturating_duration_since(pod.since) < EAGER_FOR => {
-                let grown = EAGER_FIRST.mul_f64(1.25_f64.powi(pod.refusals.min(20)));
-                pod.refusals += 1;
+            Outcome::Refused | Outcome::NotYet
+                if now.saturating_duration_since(pod.since) < EAGER_FOR =>
+            {
+                // Whoever listens has come one step further, and begins anew.
+                let times = match outcome {
+                    Outcome::NotYet => &mut pod.not_yet,
+                    _ => &mut pod.refusals,
+                };
+                let grown = EAGER_FIRST.mul_f64(1.25_f64.powi((*times).min(20)));
+                *times += 1;
                 let shared = EAGER_SHARE.mul_f64(unproven as f64);
                 next = next.min(now + grown.max(shared));
             }
-            Outcome::Refused | Outcome::Late { .. } | Outcome::Failed => {}
+            Outcome::Refused | Outcome::NotYet | Outcome::Late { .. } | Outcome::Failed => {}
         }
         self.move_to(address, State::Due(next));
         false
@@ -250,8 +274,8 @@ impl Pods {
 
     /// Those that can serve, in order.
     pub(super) fn usable(&self) -> Vec<SocketAddr> {
-        let passed = |pod: &Pod| pod.state == State::Passed;
-        let usable = self.known.iter().filter(|(_, pod)| passed(pod));
+        let serves = |pod: &Pod| pod.proven || pod.state == State::Passed;
+        let usable = self.known.iter().filter(|(_, pod)| serves(pod));
         usable.map(|(address, _)| *address).collect()
     }
 }
@@ -262,7 +286,9 @@ impl Pod {
             ready,
             since: now,
             state: State::Idle,
+            proven: false,
             refusals: 0,
+            not_yet: 0,
             late: 0,
             unconnected: 0,
         }

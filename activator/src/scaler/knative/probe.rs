@@ -15,6 +15,8 @@ const PATH: &str = "/healthz";
 const AGENT: &str = "Knative-Activator-Probe";
 /// What a queue-proxy says whose user's container is ready.
 const BODY: &[u8] = b"queue";
+/// What it says before.
+const UNAVAILABLE: u16 = 503;
 
 /// What a probe came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub(super) enum Outcome {
     Refused,
     /// Nothing within the time, or not more than a connection.
     Late { connected: bool },
+    /// The pod is there and says that it does not serve yet.
+    NotYet,
     /// Something else was answered, or the connection broke.
     Failed,
 }
@@ -58,6 +62,7 @@ pub(super) async fn probe(address: SocketAddr, fields: &str, within: Duration) -
         Ok(Ok(answer)) if answer.status == 200 && answer.body == BODY => {
             Outcome::Passed { connect }
         }
+        Ok(Ok(answer)) if answer.status == UNAVAILABLE => Outcome::NotYet,
         Ok(_other) => Outcome::Failed,
         Err(_late) => Outcome::Late { connected: true },
     }

@@ -17,7 +17,6 @@ use super::followed::Followed;
 use super::pods::{Manner, Pods};
 use super::probe::{Outcome, fields, probe};
 use super::shares::Replicas;
-use super::starts::Starts;
 
 /// Probes under way at a time, over all revisions and of one.
 const PROBES_MAX: usize = 256;
@@ -43,6 +42,8 @@ struct About {
     owner: Option<Option<Arc<Followed>>>,
     /// `Some(None)`: its source says nothing any more.
     addresses: Option<Option<Addresses>>,
+    /// Pods that failed a request.
+    suspects: BTreeSet<SocketAddr>,
 }
 
 impl Inbox {
@@ -52,6 +53,13 @@ impl Inbox {
 
     pub(super) fn addresses(&self, key: &Key, addresses: Option<Addresses>) {
         self.say(key, |about| about.addresses = Some(addresses));
+    }
+
+    /// The pod failed a request: it is to be asked again.
+    pub(super) fn suspected(&self, key: &Key, address: SocketAddr) {
+        self.say(key, |about| {
+            about.suspects.insert(address);
+        });
     }
 
     pub(super) fn replicas(&self, replicas: Arc<[IpAddr]>) {
@@ -77,7 +85,6 @@ pub(super) struct Prober {
     manner: Manner,
     passthrough: bool,
     replicas: Replicas,
-    starts: Arc<Starts>,
     revisions: HashMap<Key, Entry>,
     /// When each revision's next pod is to be asked.
     timers: BTreeSet<(Instant, Key)>,
@@ -93,6 +100,10 @@ pub(super) struct Prober {
 struct Entry {
     pods: Pods,
     proxied: bool,
+    /// Kubernetes knows of pods, ready or not.
+    addressed: bool,
+    /// Why it cannot start, as Kubernetes says.
+    failure: Option<Arc<str>>,
     /// `None`: not adopted yet, or released.
     owner: Option<Arc<Followed>>,
     /// A source speaks about it.
@@ -110,19 +121,12 @@ struct Answer {
 }
 
 impl Prober {
-    pub(super) fn new(
-        inbox: Arc<Inbox>,
-        manner: Manner,
-        passthrough: bool,
-        own: IpAddr,
-        starts: Arc<Starts>,
-    ) -> Prober {
+    pub(super) fn new(inbox: Arc<Inbox>, manner: Manner, passthrough: bool, own: IpAddr) -> Prober {
         Prober {
             inbox,
             manner,
             passthrough,
             replicas: Replicas::new(own),
-            starts,
             revisions: HashMap::new(),
             timers: BTreeSet::new(),
             turns: VecDeque::new(),
@@ -184,8 +188,8 @@ impl Prober {
             entry.fed = addresses.is_some();
             let addresses = addresses.unwrap_or_default();
             entry.proxied = addresses.proxied;
-            let any = !addresses.ready.is_empty() || !addresses.unready.is_empty();
-            self.starts.addressed(key, any, now);
+            entry.addressed = !addresses.ready.is_empty() || !addresses.unready.is_empty();
+            entry.failure.clone_from(&addresses.failure);
             entry.pods.set(&addresses, now);
         }
         if let Some(owner) = about.owner {
@@ -193,6 +197,12 @@ impl Prober {
                 entry.pods.use_unready(owner.terms().unready_pods, now);
             }
             entry.owner = owner;
+        }
+        for address in about.suspects {
+            entry.pods.doubt(address, now);
+        }
+        if let Some(owner) = &entry.owner {
+            owner.is_addressed(entry.addressed, now);
         }
         if entry.owner.is_none() && !entry.fed {
             self.forget(key);
@@ -209,7 +219,6 @@ impl Prober {
             self.timers.remove(&(at, key.clone()));
         }
         self.changed.remove(key);
-        self.starts.forget(key);
     }
 
     /// Sets the revision's timer, or gives it a turn, after its pods were told something.
@@ -308,6 +317,9 @@ impl Prober {
         if entry.pods.answered(*ticket, *address, *outcome, now()) {
             self.changed.insert(key.clone());
         }
+        if let (Outcome::Passed { .. }, Some(owner)) = (outcome, &entry.owner) {
+            owner.trust(*address);
+        }
         self.schedule(key);
     }
 
@@ -318,9 +330,9 @@ impl Prober {
                 && let Some(owner) = &entry.owner
             {
                 let usable = entry.pods.usable();
-                // Before the requests that waited for it can ask.
-                self.starts.up(&key, !usable.is_empty(), now());
-                owner.supply(&usable, entry.proxied, &self.replicas);
+                owner.supply(&usable, entry.proxied, &self.replicas, now());
+                let failure = entry.failure.as_ref().filter(|_| usable.is_empty());
+                owner.set_failure(failure, now());
             }
         }
     }
@@ -331,6 +343,8 @@ impl Entry {
         Entry {
             pods: Pods::new(manner),
             proxied: false,
+            addressed: false,
+            failure: None,
             owner: None,
             fed: false,
             timer: None,

@@ -1,7 +1,8 @@
 //! What the autoscaler is told of each revision, and when: decided here, without a clock or a socket.
 //!
 //! What counts for a revision is who waits for it, and who runs marked: nobody else tells the
-//! autoscaler of these. The first such request of a revision that rests is told of at once, as one
+//! autoscaler of these. Marked streams at rest count while somebody waits: they hold the slots that
+//! are waited for. The first such request of a revision that rests is told of at once, as one
 //! request at a time and one arrival; the report of its window is then less by that much. From then
 //! on there is a report per window, until one in which there was nothing, which is the last.
 //! Revisions that rest cost nothing.
@@ -51,6 +52,8 @@ struct Account {
     /// All up to here has been told of.
     told: Reading,
     state: State,
+    /// Requests at a time that are on their way, as somebody says; 0 = nobody does.
+    expected: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +77,7 @@ impl Ledger {
             key,
             told,
             state: State::Resting,
+            expected: 0.0,
         });
         (id, self.look(id, reading))
     }
@@ -97,6 +101,20 @@ impl Ledger {
             return None;
         }
         // The integrals stood still since the last report, so its window begins with the request.
+        account.told.at = reading.at;
+        account.state = State::Begun;
+        self.active.insert(id);
+        Some(FIRST)
+    }
+
+    /// So many requests at a time are expected, until told otherwise: reports say no less. What to say
+    /// at once, if the revision was resting and is expected to do something.
+    pub(super) fn expect(&mut self, id: Id, average: f64, reading: Reading) -> Option<Measured> {
+        let account = &mut self.accounts[id];
+        account.expected = average;
+        if account.state != State::Resting || average == 0.0 {
+            return None;
+        }
         account.told.at = reading.at;
         account.state = State::Begun;
         self.active.insert(id);
@@ -148,9 +166,12 @@ impl Account {
     /// What to say of the window that ends with this reading, and whether nothing was in it.
     fn report(&mut self, reading: Reading) -> (Measured, bool) {
         let averages = average(&self.told, &reading);
-        let average = averages.waiting + averages.marked;
-        let count = f64::from(reading.asked.wrapping_sub(self.told.asked));
-        let over = average == 0.0 && !self.has_news(&reading);
+        let average = averages.waiting + averages.marked + in_the_way(&reading);
+        let asked = reading.asked.wrapping_sub(self.told.asked);
+        let again = reading.again.wrapping_sub(self.told.again);
+        // One that is made once more is the same request.
+        let count = f64::from(asked.saturating_sub(again));
+        let over = average == 0.0 && !self.has_news(&reading) && self.expected == 0.0;
         let told_already = match self.state {
             State::Begun => FIRST,
             State::Resting | State::Active => NOTHING,
@@ -158,10 +179,20 @@ impl Account {
         self.told = reading;
         self.state = State::Active;
         let measured = Measured {
-            average: (average - told_already.average).max(0.0),
-            count: count - told_already.count,
+            average: (average - told_already.average).max(self.expected),
+            // Some revisions are scaled by how many requests come instead. Less than nothing would be
+            // left where nobody came but who had come before.
+            count: (count - told_already.count).max(self.expected),
         };
         (measured, over)
+    }
+}
+
+/// Streams at rest whose slots somebody waits for, of those that nobody else tells of.
+fn in_the_way(reading: &Reading) -> f64 {
+    match reading.waiting {
+        0 => 0.0,
+        _ => reading.resting_marked.into(),
     }
 }
 

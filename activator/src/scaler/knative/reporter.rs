@@ -11,13 +11,17 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use super::followed::Followed;
 use super::outbox::Outbox;
 use super::report::{Id, Ledger, Measured};
-use super::starts::Starts;
+use crate::scaler::autoscale::Floor;
 
 /// Between two reports of a revision.
 pub(super) const WINDOW: Duration = Duration::from_secs(1);
 /// Who has waited so long for a slot of this replica's may get one that another replica lends. So
 /// often, too, those who wait are looked after.
 pub(super) const LEND_AFTER: Duration = Duration::from_millis(10);
+/// `container-concurrency-target-percentage` of config-autoscaler.
+const UTILISATION: f64 = 0.7;
+/// `container-concurrency-target-default`: what counts as the limit of pods without one.
+const UNLIMITED: f64 = 100.0;
 /// A revision is looked after so many times in a row without anybody waiting or anything lent,
 /// because nudges about waiting requests are merged over a few milliseconds.
 const LOOKS_AFTERWARDS: u32 = 3;
@@ -27,8 +31,8 @@ const LOOKS_AFTERWARDS: u32 = 3;
 pub(super) enum Heard {
     Follow(Arc<Followed>),
     Forget(u64),
-    /// When it came.
-    Nudge(u64, std::time::Instant),
+    Nudge(u64),
+    Expect(u64, Floor),
 }
 
 /// What was said and not heard yet: of nudges one per revision, and of the rest what the
@@ -43,10 +47,11 @@ pub(super) struct Hearing {
 pub(super) struct Reporter {
     hearing: Arc<Hearing>,
     outbox: Arc<Outbox>,
-    starts: Arc<Starts>,
     ledger: Ledger,
     revisions: HashMap<u64, (Arc<Followed>, Id)>,
     by_id: HashMap<Id, Arc<Followed>>,
+    /// Those that somebody wants to have endpoints.
+    expected: HashMap<u64, Floor>,
     /// Those with requests that may want to be lent slots, and how often nobody waited.
     wanting: HashMap<u64, u32>,
 }
@@ -65,14 +70,14 @@ impl Hearing {
 }
 
 impl Reporter {
-    pub(super) fn new(hearing: Arc<Hearing>, outbox: Arc<Outbox>, starts: Arc<Starts>) -> Reporter {
+    pub(super) fn new(hearing: Arc<Hearing>, outbox: Arc<Outbox>) -> Reporter {
         Reporter {
             hearing,
             outbox,
-            starts,
             ledger: Ledger::default(),
             revisions: HashMap::new(),
             by_id: HashMap::new(),
+            expected: HashMap::new(),
             wanting: HashMap::new(),
         }
     }
@@ -107,7 +112,8 @@ impl Reporter {
             match heard {
                 Heard::Follow(followed) => self.follow(&followed),
                 Heard::Forget(number) => self.forget(number),
-                Heard::Nudge(number, at) => self.look(number, at),
+                Heard::Nudge(number) => self.look(number),
+                Heard::Expect(number, floor) => self.expect(number, floor),
             }
         }
     }
@@ -126,6 +132,7 @@ impl Reporter {
 
     fn forget(&mut self, number: u64) {
         self.wanting.remove(&number);
+        self.expected.remove(&number);
         if let Some((followed, id)) = self.revisions.remove(&number) {
             self.by_id.remove(&id);
             self.outbox.forget(&followed.key);
@@ -135,7 +142,7 @@ impl Reporter {
         }
     }
 
-    fn look(&mut self, number: u64, nudged: std::time::Instant) {
+    fn look(&mut self, number: u64) {
         let Some((followed, id)) = self.revisions.get(&number) else {
             return;
         };
@@ -145,7 +152,7 @@ impl Reporter {
             return;
         };
         if throttle.waiting() != 0 {
-            self.starts.asked(&followed.key, nudged);
+            followed.is_tried(now());
         }
         let first = self.ledger.look(id, throttle.demand(now()));
         self.say_first(&followed, first);
@@ -155,6 +162,48 @@ impl Reporter {
         }
     }
 
+    /// The autoscaler is told of as many requests as make it want so many pods.
+    fn expect(&mut self, number: u64, floor: Floor) {
+        let Some((followed, id)) = self.revisions.get(&number) else {
+            return;
+        };
+        let (followed, id) = (Arc::clone(followed), *id);
+        let floor = floor.and(self.expected.get(&number).copied());
+        if is_met(&followed, floor, now()) {
+            return;
+        }
+        let Some(throttle) = followed.throttle() else {
+            return;
+        };
+        if throttle.ready() == 0 {
+            throttle.starts().prewarmed(now());
+            followed.is_tried(now());
+        }
+        let average = requests_for(floor.endpoints, followed.terms().concurrency);
+        let first = self.ledger.expect(id, average, throttle.demand(now()));
+        self.expected.insert(number, floor);
+        self.say_first(&followed, first);
+    }
+
+    /// What is there now, or should have been, is expected no longer.
+    fn expect_less(&mut self) {
+        let now = now();
+        let (ledger, revisions) = (&mut self.ledger, &self.revisions);
+        self.expected.retain(|number, floor| {
+            let Some((followed, id)) = revisions.get(number) else {
+                return false;
+            };
+            let over = is_met(followed, *floor, now);
+            if over && let Some(throttle) = followed.throttle() {
+                ledger.expect(*id, 0.0, throttle.demand(now));
+                if throttle.ready() == 0 && throttle.waiting() == 0 {
+                    throttle.starts().called_off("no endpoint came in time");
+                }
+            }
+            !over
+        });
+    }
+
     fn say_first(&self, followed: &Followed, first: Option<Measured>) {
         if first.is_some() {
             self.outbox.first(&followed.key);
@@ -162,17 +211,22 @@ impl Reporter {
     }
 
     fn report(&mut self) {
+        self.expect_less();
         let by_id = &self.by_id;
         let throttle = |id| by_id.get(&id)?.throttle();
         let now = now();
-        let (reports, idle) = self.ledger.tick(|id| Some(throttle(id)?.demand(now)));
+        let (reports, idle) = self.ledger.tick(|id| {
+            let followed = by_id.get(&id)?;
+            followed.ends_trial(now);
+            Some(followed.throttle()?.demand(now))
+        });
         self.outbox.report(reports);
         for id in idle {
             let reading = throttle(id).map(|throttle| throttle.listen(now));
             let first = self.ledger.rest(id, reading);
             match by_id.get(&id) {
                 Some(followed) if first.is_some() => self.outbox.first(&followed.key),
-                Some(followed) => self.starts.called_off(&followed.key),
+                Some(followed) => followed.rests(),
                 None => {}
             }
         }
@@ -202,6 +256,23 @@ impl Reporter {
             wants
         });
     }
+}
+
+/// Whether so many pods are there, or it is too late for them.
+fn is_met(followed: &Followed, floor: Floor, now: std::time::Instant) -> bool {
+    let ready = followed.throttle().map(|throttle| throttle.ready());
+    let left = |ready| floor.left(ready, u32::MAX, now);
+    ready.is_none_or(|ready| ready >= floor.endpoints || left(ready).is_none())
+}
+
+/// So many requests at a time make the autoscaler want so many pods, where nothing but its defaults
+/// decides: a pod is meant to carry [`UTILISATION`] of its limit.
+fn requests_for(pods: u32, concurrency: u32) -> f64 {
+    let limit = match concurrency {
+        0 => UNLIMITED,
+        limit => f64::from(limit),
+    };
+    f64::from(pods.saturating_sub(1)) * limit * UTILISATION + 1.0
 }
 
 /// The first tick is a period from now.

@@ -21,8 +21,8 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use tracing::{debug, info, warn};
 
+use super::followed::Adopted;
 use super::outbox::{Batch, Outbox};
-use super::starts::Starts;
 use super::stat::encode;
 
 /// Name, connection and handshake.
@@ -69,7 +69,7 @@ pub(super) struct Socket {
     pod_name: Box<str>,
     outbox: Arc<Outbox>,
     health: Arc<Health>,
-    starts: Arc<Starts>,
+    adopted: Arc<Adopted>,
     attempts: usize,
 }
 
@@ -119,14 +119,14 @@ impl Socket {
         pod_name: Box<str>,
         outbox: Arc<Outbox>,
         health: Arc<Health>,
-        starts: Arc<Starts>,
+        adopted: Arc<Adopted>,
     ) -> Socket {
         Socket {
             target,
             pod_name,
             outbox,
             health,
-            starts,
+            adopted,
             attempts: 0,
         }
     }
@@ -250,7 +250,9 @@ impl Socket {
         }
         let now = Instant::now().into_std();
         for (key, _) in &batch.firsts {
-            self.starts.written(key, now);
+            if let Some(throttle) = self.adopted.throttle(key) {
+                throttle.starts().nudged(now);
+            }
         }
         Ok(())
     }

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Mutex;
 use std::task::Poll;
 
-use config::revision::{Fed, Protocol, RevisionId};
+use config::revision::Fed;
 use futures_util::StreamExt;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,11 +16,13 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, accept_async};
 
+use super::probe::{Outcome, probe};
 use super::report::Measured;
 use super::reporter::{LEND_AFTER, WINDOW};
 use super::stat::WireStatMessages;
 use super::*;
-use crate::admission::{Clock, Gate, Holding, Limits, Slot, Waiting};
+use crate::admission::{AcquireError, Claim, Clock, Gate, Holding, Limits, Slot, Waiting};
+use crate::starts::{News, Start, Witness};
 
 /// What nothing here takes.
 const LONG: Duration = Duration::from_secs(20);
@@ -37,20 +40,22 @@ fn revision(name: &str, concurrency: u32) -> Revision {
         ..Default::default()
     };
     Revision {
-        id: RevisionId(0),
-        key: key(name),
-        protocol: Protocol::Http1,
-        tls: None,
         concurrency,
-        timeout: None,
-        max_duration: None,
-        idle: None,
-        queue_depth: 1000,
-        queue_bytes: None,
-        queue_wait: Duration::from_secs(300),
-        backend: Backend::Fed(Box::new(Fed {
-            knative: Some(knative),
-        })),
+        ..Revision::plain(
+            key(name),
+            Backend::Fed(Box::new(Fed {
+                knative: Some(knative),
+            })),
+        )
+    }
+}
+
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<(Start, News)>>);
+
+impl Witness for Told {
+    fn hear(&self, start: &Start, news: News) {
+        self.0.lock().unwrap().push((start.clone(), news));
     }
 }
 
@@ -63,11 +68,7 @@ struct Bench {
 
 impl Bench {
     fn new(concurrency: u32) -> Bench {
-        let limits = Limits {
-            concurrency,
-            queue_depth: 1000,
-            queue_bytes: None,
-        };
+        let limits = Limits::new(concurrency, 1000);
         let holding = Holding::new(1000, 0);
         let throttle = Throttle::new(limits, Supply::None, &holding.namespace("default"), 1);
         let clock = Clock::new(Instant::now().into_std());
@@ -78,9 +79,16 @@ impl Bench {
         }
     }
 
+    /// What is told of the revision's starts.
+    fn told(&self) -> Arc<Told> {
+        let told = Arc::<Told>::default();
+        self.throttle.starts().set_witness(told.clone());
+        told
+    }
+
     fn wait(&self) -> Waiting {
         self.tell_time();
-        self.gate.wait(self.clock.now(), None).unwrap()
+        self.gate.wait(Claim::new(self.clock.now())).unwrap()
     }
 
     fn acquire(&self) -> Option<Slot> {
@@ -217,6 +225,7 @@ fn proxied(ready: &[SocketAddr], unready: &[SocketAddr]) -> Addresses {
         ready: ready.to_vec(),
         unready: unready.to_vec(),
         proxied: true,
+        failure: None,
     }
 }
 
@@ -235,6 +244,7 @@ async fn a_revision_starts_with_its_first_request_and_rests_after_the_last() {
     let (mut autoscaler, mut pods) = (Autoscaler::new().await, QueueProxies::new().await);
     let scaler = Knative::start(&autoscaler.options()).unwrap();
     let bench = Bench::new(1);
+    let told = bench.told();
     scaler.adopt(&revision("a", 1), &bench.throttle);
     scaler.addresses(&key("a"), proxied(&[], &[]));
     let waiting = bench.wait();
@@ -247,14 +257,14 @@ async fn a_revision_starts_with_its_first_request_and_rests_after_the_last() {
     let slot = slot(waiting).await;
     assert_eq!(slot.address(), pods.pod(1));
     assert!(slot.is_marked());
-    let starts = scaler.cold_starts(&key("a"));
-    assert_eq!(starts.count, 1);
-    let phases = starts.last.unwrap().phases;
-    assert!(
-        phases.nudge.is_some() && phases.endpoint > Duration::ZERO,
-        "{phases:?}"
-    );
-    assert!(phases.probe > Duration::ZERO, "{phases:?}");
+    let told = std::mem::take(&mut *told.0.lock().unwrap());
+    let [(start, News::Up)] = &told[..] else {
+        panic!("{told:?}");
+    };
+    let phases = start.phases();
+    assert!(phases.nudge.is_some() && phases.act.is_none(), "{phases:?}");
+    assert!(phases.endpoint > Some(Duration::ZERO), "{phases:?}");
+    assert!(phases.probe > Some(Duration::ZERO), "{phases:?}");
     scaler.addresses(&key("a"), proxied(&[pods.pod(1)], &[]));
     bench.free(slot);
 
@@ -315,6 +325,23 @@ async fn a_probe_says_who_asks_and_whom() {
         assert_eq!(bench.endpoints(), []);
         answer(stream, "200 OK", "queue").await;
         bench.until_endpoints(&[pods.pod(1)]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_pod_s_not_yet_is_told_from_other_answers() {
+    let mut pods = QueueProxies::new().await;
+    for (status, body, expected) in [
+        ("503 Service Unavailable", "", Outcome::NotYet),
+        ("503 Service Unavailable", "queue", Outcome::NotYet),
+        ("200 OK", "other", Outcome::Failed),
+        ("400 Bad Request", "", Outcome::Failed),
+        ("500 Internal Server Error", "", Outcome::Failed),
+    ] {
+        let address = pods.pod(1);
+        let asked = tokio::spawn(async move { probe(address, "", LONG).await });
+        pods.answer(status, body).await;
+        assert_eq!(asked.await.unwrap(), expected, "{status} {body}");
     }
 }
 
@@ -512,7 +539,7 @@ struct Reports {
 impl Reports {
     fn new() -> Reports {
         let (hearing, outbox) = (Arc::<Hearing>::default(), Arc::<Outbox>::default());
-        let reporter = Reporter::new(Arc::clone(&hearing), Arc::clone(&outbox), Arc::default());
+        let reporter = Reporter::new(Arc::clone(&hearing), Arc::clone(&outbox));
         Reports {
             hearing,
             outbox,
@@ -526,6 +553,7 @@ impl Reports {
             key("a"),
             &bench.throttle,
             Arc::clone(&self.hearing),
+            &Arc::default(),
             Terms::new(0, true),
         ));
         let supply = Supply::Scaled(Arc::clone(&followed) as _);
@@ -605,4 +633,149 @@ async fn who_waited_before_a_revision_was_adopted_is_told_of() {
     assert_eq!(reports.next(start).await.1, measured(1.0, 1.0));
     reports.hearing.say(Heard::Forget(1));
     assert_eq!(reports.next(start).await.1, measured(0.0, 0.0));
+}
+
+#[tokio::test]
+async fn a_revision_that_cannot_start_is_told_with_its_cause_until_a_pod_serves() {
+    let (mut autoscaler, mut pods) = (Autoscaler::new().await, QueueProxies::new().await);
+    let scaler = Knative::start(&autoscaler.options()).unwrap();
+    let bench = Bench::new(0);
+    let told = bench.told();
+    let failing = |unready: &[SocketAddr]| Addresses {
+        failure: Some("ImagePullBackOff".into()),
+        ..proxied(&[], unready)
+    };
+    scaler.adopt(&revision("a", 0), &bench.throttle);
+    scaler.addresses(&key("a"), proxied(&[], &[]));
+    let waiting = bench.wait();
+    assert_eq!(autoscaler.next().await, [("a".to_owned(), 1.0, 1.0)]);
+    scaler.addresses(&key("a"), failing(&[]));
+    let expected = AcquireError::StartFailed("ImagePullBackOff".into());
+    let error = timeout(LONG, waiting).await.unwrap().unwrap_err();
+    assert_eq!(error, expected);
+    assert_eq!(
+        bench.gate.wait(Claim::new(bench.clock.now())).unwrap_err(),
+        expected
+    );
+    let (start, news) = told.0.lock().unwrap().pop().unwrap();
+    assert_eq!(
+        (start.cause.as_deref(), news),
+        (Some("ImagePullBackOff"), News::Ended)
+    );
+
+    // A pod that serves is proof enough.
+    scaler.addresses(&key("a"), failing(&[pods.pod(1)]));
+    pods.answer("200 OK", "queue").await;
+    bench.until_endpoints(&[pods.pod(1)]).await;
+    drop(bench.acquire().unwrap());
+    // Once it is gone, what is said of the revision holds again, until something else is said.
+    scaler.addresses(&key("a"), failing(&[]));
+    bench.until_endpoints(&[]).await;
+    let is_failing = || bench.gate.wait(Claim::new(bench.clock.now())).is_err();
+    while !is_failing() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    scaler.addresses(&key("a"), proxied(&[], &[]));
+    while is_failing() {
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_revision_is_tried_again_after_a_pause() {
+    let options = Options::new(
+        "ws://127.0.0.1:1".to_owned(),
+        "tidegate-0".to_owned(),
+        IpAddr::from([10, 1, 0, 1]),
+    );
+    let scaler = Knative::start(&options).unwrap();
+    let bench = Bench::new(0);
+    scaler.adopt(&revision("a", 0), &bench.throttle);
+    let addresses = Addresses {
+        failure: Some("no image".into()),
+        ..proxied(&[], &[])
+    };
+    scaler.addresses(&key("a"), addresses);
+    let try_to_wait = || {
+        bench.tell_time();
+        bench.gate.wait(Claim::new(bench.clock.now()))
+    };
+    while try_to_wait().is_ok() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let mut pauses = vec![];
+    for _ in 0..3 {
+        let failed = Instant::now();
+        scaler.outbox.take();
+        let waiting = loop {
+            if let Ok(waiting) = try_to_wait() {
+                break waiting;
+            }
+            assert_eq!(
+                scaler.outbox.take().firsts,
+                [],
+                "nothing is asked for meanwhile"
+            );
+            sleep(Duration::from_millis(100)).await;
+        };
+        pauses.push(failed.elapsed().as_secs());
+        let tried = Instant::now();
+        let error = waiting.await.unwrap_err();
+        assert_eq!(error, AcquireError::StartFailed("no image".into()));
+        let attempt = tried.elapsed().as_secs();
+        assert!((9..=12).contains(&attempt), "{attempt}");
+        assert!(!scaler.outbox.take().reports.is_empty(), "it counted");
+    }
+    assert_eq!(pauses, [5, 10, 20]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_expected_is_told_of_until_the_pods_are_there_or_the_time_is_over() {
+    let (reports, bench) = (Reports::new(), Bench::new(0));
+    reports.follow(&bench).await;
+    let expect = |endpoints, seconds| {
+        let (now, time) = (Instant::now().into_std(), Duration::from_secs(seconds));
+        // A pod may take no longer than that.
+        let patience = Duration::from_secs(2);
+        let floor = Floor::new(endpoints, now, time, patience);
+        reports.hearing.say(Heard::Expect(1, floor));
+    };
+    let start = Instant::now();
+    expect(1, 60);
+    assert_eq!(reports.next(start).await, (0, measured(1.0, 1.0)));
+    assert_eq!(reports.next(start).await, (1_000, measured(1.0, 1.0)));
+    assert_eq!(reports.next(start).await, (2_000, measured(1.0, 1.0)));
+    bench.throttle.set_endpoints(&[([10, 0, 0, 1], 1).into()]);
+    assert_eq!(reports.next(start).await, (3_000, measured(0.0, 0.0)));
+    // One is there. Three need what two can carry, and one request more: 70 % of 100 each.
+    expect(1, 60);
+    expect(3, 1);
+    assert_eq!(reports.next(start).await, (3_000, measured(1.0, 1.0)));
+    assert_eq!(reports.next(start).await, (4_000, measured(141.0, 141.0)));
+    assert_eq!(reports.next(start).await, (5_000, measured(0.0, 0.0)));
+    let silence = timeout(LONG, reports.outbox.news()).await;
+    assert!(silence.is_err(), "nothing more is expected");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_at_rest_is_not_told_of_and_one_that_moves_again_is_at_once() {
+    let (reports, bench) = (Reports::new(), Bench::new(0));
+    reports.follow(&bench).await;
+    bench.throttle.set_proxied(true);
+    bench.throttle.set_endpoints(&[([10, 0, 0, 1], 1).into()]);
+    let start = Instant::now();
+    let slot = bench.acquire().unwrap();
+    assert_eq!(reports.next(start).await, (0, measured(1.0, 1.0)));
+    assert_eq!(reports.next(start).await, (1_000, measured(0.0, 0.0)));
+    bench.tell_time();
+    slot.rest();
+    assert_eq!(reports.next(start).await, (2_000, measured(0.0, 0.0)));
+    let silence = timeout(LONG, reports.outbox.news()).await;
+    assert!(silence.is_err(), "it rests");
+    bench.tell_time();
+    slot.stir();
+    let again = Instant::now();
+    assert_eq!(reports.next(again).await, (0, measured(1.0, 1.0)));
+    bench.free(slot);
+    assert_eq!(reports.next(again).await, (1_000, measured(0.0, 0.0)));
 }

@@ -7,18 +7,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use config::revision::{Key, Process, Revision};
+use config::revision::{Key, Process, Readiness, Revision};
 use tracing::{error, info, warn};
 
 use super::backoff::Backoff;
-use super::protocol::{Exit, Id};
+use super::protocol::{Exit, Id, Refusal};
+use crate::scaler::{START_TIMEOUT, start_timeout};
 
 /// Rounds of processes that exited before they were ready, until waiting requests are told.
 pub(super) const EARLY_EXITS: u32 = 3;
+/// Rounds until they are told if the last was ready for a while: it does start, and the first pauses
+/// are short.
+pub(super) const CRASHES: u32 = 5;
 /// A process that was ready for this long has proved itself: the next failure is a new one.
 pub(super) const HEALTHY: Duration = Duration::from_secs(10);
-/// The least time a process gets to become ready; more when requests may wait longer for it.
-pub(super) const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long requests may keep a draining process whose revision has no `maxDuration`.
 pub(super) const DRAIN_MAX: Duration = Duration::from_secs(300);
 /// How often a draining process's requests are counted.
@@ -27,8 +29,6 @@ pub(super) const DRAIN_POLL: Duration = Duration::from_millis(20);
 pub(super) const STARTS_AT_ONCE: usize = 16;
 /// How often in a row a port that turned out to be taken is replaced without a pause.
 const PORT_RETRIES: u32 = 5;
-/// The longest reason passed to waiting requests, in bytes.
-const WHY_MAX: usize = 1024;
 
 /// What a fleet needs of the world.
 pub(super) trait Host {
@@ -36,14 +36,19 @@ pub(super) trait Host {
     ///
     /// # Errors
     /// Why it cannot even be asked for.
-    fn start(&mut self, process: &Arc<Process>) -> Result<(Id, SocketAddr), String>;
+    fn start(&mut self, process: &Arc<Process>) -> Result<(Id, SocketAddr), Refusal>;
+    /// What a starting process lacks, as the end of a sentence: "was not ready: …".
+    fn lacks(&self, id: Id) -> String;
     /// SIGTERM, later SIGKILL; its exit will be told.
     fn stop(&mut self, id: Id);
     /// The whole set of addresses that may get new requests.
     fn set_endpoints(&mut self, ready: &[SocketAddr]);
+    /// Requests there that do not rest.
+    fn busy_at(&self, address: SocketAddr) -> u32;
+    /// All of them.
     fn in_flight_at(&self, address: SocketAddr) -> u32;
-    /// Waiting requests have nothing to hope for at the moment.
-    fn fail(&mut self, why: &str);
+    /// Waiting requests have nothing to hope for until then.
+    fn fail(&mut self, why: &str, until: Instant);
     fn clear_failure(&mut self);
 }
 
@@ -60,6 +65,7 @@ pub(super) struct Fleet {
     published: Vec<SocketAddr>,
     backoff: Backoff,
     port_retries: u32,
+    /// Those who ask are told so, until the present pause is over.
     failed: bool,
 }
 
@@ -109,7 +115,7 @@ impl Fleet {
     }
 
     fn set_bounds(&mut self, revision: &Revision) {
-        self.start_timeout = START_TIMEOUT.max(revision.queue_wait);
+        self.start_timeout = start_timeout(revision);
         self.drain_max = revision.max_duration.unwrap_or(DRAIN_MAX);
     }
 
@@ -136,10 +142,6 @@ impl Fleet {
 
     pub(super) fn want(&mut self, wanted: u32, now: Instant, host: &mut impl Host) {
         self.wanted = wanted as usize;
-        if wanted == 0 {
-            // Whoever comes next may wait for a new attempt.
-            self.clear_failure(host);
-        }
         self.settle(now, host);
     }
 
@@ -158,7 +160,15 @@ impl Fleet {
         }
     }
 
-    pub(super) fn refused(&mut self, id: Id, why: &str, now: Instant, host: &mut impl Host) {
+    /// How the process at that address, if it is one of ours, is asked whether it is well. A connection
+    /// tells nothing: requests get those too.
+    pub(super) fn readiness_at(&self, address: SocketAddr) -> Option<Readiness> {
+        let readiness = &self.process.readiness;
+        let known = self.published.contains(&address) && *readiness != Readiness::Tcp;
+        known.then(|| readiness.clone())
+    }
+
+    pub(super) fn refused(&mut self, id: Id, why: &Refusal, now: Instant, host: &mut impl Host) {
         if self.remove(id).is_some_and(|it| it.is_starting()) {
             self.cannot_start(why, now, host);
         }
@@ -169,30 +179,35 @@ impl Fleet {
         let Some(instance) = self.remove(id) else {
             return;
         };
+        let mut crashes = false;
         match instance.state {
             State::Starting { .. } if is_port_taken(exit) && self.port_retries < PORT_RETRIES => {
                 self.port_retries += 1;
                 info!(revision = %self.key, address = %instance.address, "port was taken");
             }
             State::Starting { .. } => {
-                let mut why = format!("{exit} before it was ready");
-                if !exit.tail.is_empty() {
-                    why = format!("{why}: {}", exit.tail);
+                let why = format!("{exit} before it was ready");
+                self.log_failure(&why, &exit.tail);
+                // The last words may be anything, so clients do not read them.
+                if self.backoff.failed(now) >= EARLY_EXITS {
+                    self.fail(&why, now, host);
                 }
-                self.start_failed(&why, now, host);
             }
             State::Ready { since } => {
                 warn!(revision = %self.key, address = %instance.address, "process {exit}");
                 self.forgive(since, now);
-                if now.saturating_duration_since(since) < HEALTHY {
-                    self.backoff.failed(now);
-                }
+                let young = now.saturating_duration_since(since) < HEALTHY;
+                crashes = young && self.backoff.failed(now) >= CRASHES;
             }
             State::Draining { .. } | State::Stopping => {
                 info!(revision = %self.key, address = %instance.address, "process {exit}");
             }
         }
         self.settle(now, host);
+        if crashes {
+            // Once its endpoint is gone, with which nothing would be said.
+            self.fail(&format!("{exit} soon after it was ready"), now, host);
+        }
     }
 
     /// The supervisor died, and the process with it.
@@ -205,20 +220,27 @@ impl Fleet {
 
     /// What time alone has changed.
     pub(super) fn expire(&mut self, now: Instant, host: &mut impl Host) {
-        let mut late = 0;
+        if self.backoff.allows(now) {
+            // Whoever comes next may wait for another attempt.
+            self.clear_failure(host);
+        }
+        let mut late = None;
         for instance in &mut self.instances {
             match instance.state {
                 State::Starting { give_up } if give_up <= now => {
+                    late = Some(host.lacks(instance.id));
                     host.stop(instance.id);
                     instance.state = State::Stopping;
-                    late += 1;
                 }
                 _ => {}
             }
         }
-        if late > 0 {
-            let why = format!("was not ready within {} s", self.start_timeout.as_secs());
-            self.start_failed(&why, now, host);
+        if let Some(lacks) = late {
+            let within = self.start_timeout.as_secs();
+            let cause = format!("was not ready within {within} s: {lacks}");
+            let detail = String::new();
+            // Whoever waits for a second attempt may wait as long again.
+            self.cannot_start(&Refusal { cause, detail }, now, host);
         }
         let proved: Vec<Instant> = self
             .instances
@@ -253,7 +275,7 @@ impl Fleet {
             State::Ready { .. } | State::Stopping => None,
         });
         let retry = self.backoff.not_before();
-        let retry = retry.filter(|&at| at > now && self.missing() > 0);
+        let retry = retry.filter(|&at| at > now && (self.failed || self.missing() > 0));
         own.chain(retry).min()
     }
 
@@ -290,25 +312,25 @@ impl Fleet {
         }
     }
 
-    /// Several rounds of this are told to those who wait.
-    fn start_failed(&mut self, why: &str, now: Instant, host: &mut impl Host) {
-        error!(revision = %self.key, "cannot start: {why}");
-        if self.backoff.failed(now) >= EARLY_EXITS {
-            self.fail(why, host);
+    /// Trying again at once would not help, so this is told at once.
+    fn cannot_start(&mut self, why: &Refusal, now: Instant, host: &mut impl Host) {
+        self.log_failure(&why.cause, &why.detail);
+        self.backoff.failed(now);
+        self.fail(&why.cause, now, host);
+    }
+
+    fn log_failure(&self, cause: &str, detail: &str) {
+        match detail {
+            "" => error!(revision = %self.key, "cannot start: {cause}"),
+            detail => error!(revision = %self.key, "cannot start: {cause}: {detail}"),
         }
     }
 
-    /// Trying again at once would not help, so this is told at once.
-    fn cannot_start(&mut self, why: &str, now: Instant, host: &mut impl Host) {
-        error!(revision = %self.key, "cannot start: {why}");
-        self.backoff.failed(now);
-        self.fail(why, host);
-    }
-
-    fn fail(&mut self, why: &str, host: &mut impl Host) {
+    /// Until the pause is over that the failure began.
+    fn fail(&mut self, why: &str, now: Instant, host: &mut impl Host) {
         if self.wanted > 0 {
             self.failed = true;
-            host.fail(&why[..why.floor_char_boundary(WHY_MAX)]);
+            host.fail(why, self.backoff.not_before().unwrap_or(now));
         }
     }
 
@@ -365,14 +387,17 @@ impl Fleet {
                 return;
             }
             match host.start(&self.process) {
-                Ok((id, address)) => self.instances.push(Instance {
-                    id,
-                    address,
-                    generation: self.generation,
-                    state: State::Starting {
-                        give_up: now + self.start_timeout,
-                    },
-                }),
+                Ok((id, address)) => {
+                    self.clear_failure(host);
+                    self.instances.push(Instance {
+                        id,
+                        address,
+                        generation: self.generation,
+                        state: State::Starting {
+                            give_up: now + self.start_timeout,
+                        },
+                    });
+                }
                 Err(why) => self.cannot_start(&why, now, host),
             }
         }
@@ -395,7 +420,8 @@ impl Fleet {
         }
     }
 
-    /// Ready processes beyond what is wanted leave: stale ones first, then the least busy.
+    /// Ready processes beyond what is wanted leave: stale ones first, then the least busy, and among
+    /// these the one with fewer streams at rest, which go with it.
     fn drain_surplus(&mut self, now: Instant, host: &impl Host) {
         let generation = self.generation;
         let mut ready: Vec<&mut Instance> = self
@@ -404,7 +430,10 @@ impl Fleet {
             .filter(|it| it.ready_since().is_some())
             .collect();
         let surplus = ready.len().saturating_sub(self.wanted);
-        ready.sort_by_cached_key(|it| (it.generation == generation, host.in_flight_at(it.address)));
+        ready.sort_by_cached_key(|it| {
+            let (busy, all) = (host.busy_at(it.address), host.in_flight_at(it.address));
+            (it.generation == generation, busy, all)
+        });
         for instance in ready.into_iter().take(surplus) {
             if let Some(since) = instance.ready_since() {
                 let give_up = now + self.drain_max;
@@ -429,7 +458,7 @@ impl Fleet {
     fn stop_drained(&mut self, now: Instant, host: &mut impl Host) {
         for instance in &mut self.instances {
             if let State::Draining { give_up, .. } = instance.state
-                && (give_up <= now || host.in_flight_at(instance.address) == 0)
+                && (give_up <= now || host.busy_at(instance.address) == 0)
             {
                 instance.state = State::Stopping;
                 host.stop(instance.id);

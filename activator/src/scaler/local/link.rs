@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::protocol::{Command, Event, Exit, Id, Messages, Start, encode};
+use super::protocol::{Command, Event, Exit, Id, Messages, Refusal, Start, encode};
 
 /// How long the child may take to kill what is left and end, once its socket has closed.
 pub(super) const CLOSE_WITHIN: Duration = Duration::from_millis(250);
@@ -52,7 +52,7 @@ pub(super) struct StartRequest {
 pub(super) enum News {
     Started(Id),
     /// It could not be executed.
-    Refused(Id, String),
+    Refused(Id, Refusal),
     Exited(Id, Exit),
     /// The child died, and the process with it.
     Lost(Id),
@@ -123,7 +123,16 @@ async fn wait(mut child: Child) -> String {
 
 async fn refuse(request: Request, why: String) {
     if let Request::Start(request) = request {
-        tell(&request.news, News::Refused(request.start.id, why)).await;
+        let news = News::Refused(request.start.id, refusal(why));
+        tell(&request.news, news).await;
+    }
+}
+
+/// Why the child was not even asked.
+fn refusal(detail: String) -> Refusal {
+    Refusal {
+        cause: "no process can be started at the moment".to_owned(),
+        detail,
     }
 }
 
@@ -198,11 +207,7 @@ impl Connection {
                 Some(command)
             }
             Err(error) => {
-                tell(
-                    &news,
-                    News::Refused(id, format!("cannot ask for it: {error}")),
-                )
-                .await;
+                tell(&news, News::Refused(id, refusal(error.to_string()))).await;
                 None
             }
         }
@@ -239,7 +244,7 @@ impl Connection {
                     tell(&news, News::Started(id)).await;
                 }
             }
-            Event::Refused { id, why } => self.end(id, News::Refused(id, why)).await,
+            Event::Refused { id, refusal } => self.end(id, News::Refused(id, refusal)).await,
             Event::Exited { id, exit } => self.end(id, News::Exited(id, exit)).await,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use config::revision::{Key, Process, Readiness};
 use tokio::sync::mpsc;
@@ -14,12 +14,16 @@ use tracing::info;
 use super::fleet::Host;
 use super::link::{News, Request, StartRequest};
 use super::port::Ports;
-use super::probe::{Proof, until_ready};
-use super::protocol::{Id, Start};
-use crate::admission::Throttle;
+use super::probe::{Proof, Seen, until_ready};
+use super::protocol::{Id, Refusal, Start};
+use crate::admission::{SUSPICION_MAX, Throttle};
 
 /// Between SIGTERM and SIGKILL.
 pub(super) const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// A process that failed a request is asked so long after it: one that fails every request and
+/// passes every probe must not be tried all the time.
+const CHECK_AFTER: Duration = Duration::from_millis(100);
 
 /// What all revisions of one [`super::Local`] share.
 #[derive(Debug)]
@@ -90,12 +94,17 @@ pub(super) struct Machine {
     /// Processes that were asked for and are not ready.
     starts: HashMap<Id, Starting>,
     pub(super) probes: JoinSet<(Id, Proof)>,
+    /// Of processes that failed a request.
+    pub(super) checks: JoinSet<Option<SocketAddr>>,
+    /// Those that are being checked.
+    checked: HashMap<SocketAddr, AbortHandle>,
 }
 
 #[derive(Debug)]
 struct Starting {
     address: SocketAddr,
     readiness: Readiness,
+    seen: Arc<Seen>,
     probe: Option<AbortHandle>,
 }
 
@@ -124,6 +133,8 @@ impl Machine {
             outbox: VecDeque::new(),
             starts: HashMap::new(),
             probes: JoinSet::new(),
+            checks: JoinSet::new(),
+            checked: HashMap::new(),
         }
     }
 
@@ -141,11 +152,33 @@ impl Machine {
     pub(super) fn probe(&mut self, id: Id) {
         if let Some(starting) = self.starts.get_mut(&id) {
             let (address, readiness) = (starting.address, starting.readiness.clone());
+            let seen = Arc::clone(&starting.seen);
             let probe = self
                 .probes
-                .spawn(async move { (id, until_ready(address, &readiness).await) });
+                .spawn(async move { (id, until_ready(address, &readiness, &seen).await) });
             starting.probe = Some(probe);
         }
+    }
+
+    /// The process failed a request: ask it until it is well or any suspicion is over.
+    pub(super) fn check(&mut self, address: SocketAddr, readiness: Readiness) {
+        self.checked.retain(|_, check| !check.is_finished());
+        let running = self.checked.entry(address);
+        let checks = &mut self.checks;
+        running.or_insert_with(|| {
+            checks.spawn(async move {
+                tokio::time::sleep(CHECK_AFTER).await;
+                let seen = Seen::default();
+                let well = until_ready(address, &readiness, &seen);
+                let well = tokio::time::timeout(SUSPICION_MAX, well).await;
+                well.is_ok().then_some(address)
+            })
+        });
+    }
+
+    /// It is no suspect any more.
+    pub(super) fn trust(&mut self, address: SocketAddr) {
+        self.outlet.say(|throttle| throttle.trust(address));
     }
 
     /// The process needs no probe any more; whether it was starting.
@@ -170,12 +203,11 @@ impl Machine {
 }
 
 impl Host for Machine {
-    fn start(&mut self, process: &Arc<Process>) -> Result<(Id, SocketAddr), String> {
-        let address = self
-            .means
-            .ports
-            .free_address()
-            .map_err(|error| format!("no port for it: {error}"))?;
+    fn start(&mut self, process: &Arc<Process>) -> Result<(Id, SocketAddr), Refusal> {
+        let address = self.means.ports.free_address().map_err(|error| Refusal {
+            cause: "there is no port for it".to_owned(),
+            detail: error.to_string(),
+        })?;
         let id = self.means.ids.fetch_add(1, Ordering::Relaxed);
         info!(revision = %self.key, %address, "starting a process");
         let start = Start {
@@ -188,6 +220,7 @@ impl Host for Machine {
         let starting = Starting {
             address,
             readiness: process.readiness.clone(),
+            seen: Arc::default(),
             probe: None,
         };
         self.starts.insert(id, starting);
@@ -205,16 +238,25 @@ impl Host for Machine {
         self.outbox.push_back(Request::Stop { id, grace });
     }
 
+    fn lacks(&self, id: Id) -> String {
+        let seen = self.starts.get(&id).map(|starting| &starting.seen);
+        seen.map_or_else(String::new, |seen| seen.lacks())
+    }
+
     fn set_endpoints(&mut self, ready: &[SocketAddr]) {
         self.outlet.say(|throttle| throttle.set_endpoints(ready));
+    }
+
+    fn busy_at(&self, address: SocketAddr) -> u32 {
+        self.throttle.busy_at(address)
     }
 
     fn in_flight_at(&self, address: SocketAddr) -> u32 {
         self.throttle.in_flight_at(address)
     }
 
-    fn fail(&mut self, why: &str) {
-        self.outlet.say(|throttle| throttle.fail(why.into()));
+    fn fail(&mut self, why: &str, until: Instant) {
+        self.outlet.say(|throttle| throttle.fail(why.into(), until));
     }
 
     fn clear_failure(&mut self) {

@@ -35,8 +35,9 @@ use self::machine::{Means, Outlet};
 use self::port::Ports;
 use self::task::{Order, Parts, Task, Wake};
 use crate::admission::{Supply, Throttle};
+use crate::scaler::autoscale::Floor;
 
-pub use self::status::{LastStart, LocalStatus, Phases};
+pub use self::status::LocalStatus;
 pub use self::supervise::supervise;
 
 /// How long [`Local::shutdown`] waits for processes that were told to end, before it has them
@@ -109,6 +110,12 @@ impl Local {
     /// a revision that was not adopted.
     pub fn release(&self, key: &Key) {
         self.shared.release(key);
+    }
+
+    /// Requests are expected: until then there are at least so many processes, or as many as the
+    /// revision may have. Without effect for a revision that was not adopted.
+    pub fn expect(&self, key: &Key, floor: Floor) {
+        self.shared.expect(key, floor);
     }
 
     /// What is known of this revision's processes; `None` when it was not adopted, or is released
@@ -250,6 +257,12 @@ impl Shared {
         if let Some(entry) = self.lock().get(key) {
             entry.outlet.close();
             entry.orders.send_replace(Order::Release);
+        }
+    }
+
+    fn expect(&self, key: &Key, floor: Floor) {
+        if let Some(entry) = self.lock().get(key) {
+            entry.wake.expect(floor);
         }
     }
 

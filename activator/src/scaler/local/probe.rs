@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use config::revision::Readiness;
@@ -9,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::scaler::ask;
+use crate::scaler::patience::RoundTrips;
 
 /// Between probes while nobody listens: a refused connection costs some ten microseconds, and
 /// requests wait.
@@ -18,8 +20,8 @@ const EAGER_FOR: Duration = Duration::from_secs(5);
 /// Between probes of a process that answers, but not as it should.
 const ANSWERED_PAUSE: Duration = Duration::from_millis(10);
 const PAUSE_MOST: Duration = Duration::from_millis(100);
-/// How long one probe may take.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a connection or an answer may take, at least.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Who asks.
 const AGENT: &str = "tidegate-readiness";
 
@@ -32,19 +34,42 @@ pub(super) struct Proof {
     pub(super) ready: Instant,
 }
 
+/// How far a process has come that is not ready: what the last probe that connected was answered.
+#[derive(Debug, Default)]
+pub(super) struct Seen(AtomicU16);
+
+/// It never took a connection; or it did, and has answered nothing; else a status.
+const NOTHING: u16 = 0;
+const CONNECTION: u16 = 1;
+
+impl Seen {
+    /// What is missing, for clients.
+    pub(super) fn lacks(&self) -> String {
+        match self.0.load(Ordering::Relaxed) {
+            NOTHING => "it does not listen on its port".to_owned(),
+            CONNECTION => "its readiness check is not answered".to_owned(),
+            status => format!("its readiness check is answered {status}"),
+        }
+    }
+}
+
 /// Returns once the process at `address` is ready. The caller bounds the time.
-pub(super) async fn until_ready(address: SocketAddr, readiness: &Readiness) -> Proof {
+pub(super) async fn until_ready(address: SocketAddr, readiness: &Readiness, seen: &Seen) -> Proof {
     let start = Instant::now();
     let mut accepted = None;
     let mut pause = REFUSED_PAUSE;
+    let mut trips = RoundTrips::default();
     loop {
-        let connected = timeout(PROBE_TIMEOUT, connect(address)).await;
+        let connected = timeout(PATIENCE, connect(address)).await;
         if let Ok(Ok(stream)) = connected {
             let accepted = *accepted.get_or_insert_with(|| {
                 pause = ANSWERED_PAUSE;
                 Instant::now()
             });
-            if is_ready(stream, address, readiness).await {
+            let status = ask(stream, address, readiness, &mut trips).await;
+            let known = status.unwrap_or(CONNECTION);
+            seen.0.store(known, Ordering::Relaxed);
+            if matches!(status, Some(200..=399)) {
                 let ready = Instant::now();
                 return Proof { accepted, ready };
             }
@@ -66,13 +91,24 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn is_ready(stream: TcpStream, address: SocketAddr, readiness: &Readiness) -> bool {
+/// The status that the readiness check is answered; where none is asked, a connection is as good.
+async fn ask(
+    stream: TcpStream,
+    address: SocketAddr,
+    readiness: &Readiness,
+    trips: &mut RoundTrips,
+) -> Option<u16> {
     match readiness {
-        Readiness::Tcp => true,
+        Readiness::Tcp => Some(200),
         Readiness::Http { path, protocol } => {
             let asking = ask::get(stream, address, path, AGENT, *protocol);
-            let status = timeout(PROBE_TIMEOUT, asking).await;
-            matches!(status, Ok(Ok(200..=399)))
+            let asked = Instant::now();
+            let status = timeout(trips.patience(PATIENCE), asking).await;
+            match &status {
+                Ok(_) => trips.measured(asked.elapsed()),
+                Err(_late) => trips.timed_out(),
+            }
+            status.ok()?.ok()
         }
     }
 }
@@ -117,7 +153,7 @@ mod tests {
     #[tokio::test]
     async fn a_listener_is_ready_by_tcp() {
         let (_listener, address) = listener().await;
-        let proof = until_ready(address, &Readiness::Tcp).await;
+        let proof = until_ready(address, &Readiness::Tcp, &Seen::default()).await;
         assert!(proof.accepted <= proof.ready);
     }
 
@@ -125,8 +161,10 @@ mod tests {
     async fn nobody_is_ready_where_nobody_listens() {
         let (listener, address) = listener().await;
         drop(listener);
-        let probe = until_ready(address, &Readiness::Tcp);
+        let seen = Seen::default();
+        let probe = until_ready(address, &Readiness::Tcp, &seen);
         timeout(Duration::from_millis(50), probe).await.unwrap_err();
+        assert_eq!(seen.lacks(), "it does not listen on its port");
     }
 
     #[tokio::test]
@@ -141,8 +179,36 @@ mod tests {
             "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 302 Found\r\nA: b\r\n\r\nbody",
         ];
         let server = tokio::spawn(serve(listener, answers));
-        let proof = until_ready(address, &healthz()).await;
+        let proof = until_ready(address, &healthz(), &Seen::default()).await;
         assert!(proof.accepted < proof.ready);
         server.abort();
+    }
+
+    #[tokio::test]
+    async fn what_a_process_lacks_is_the_last_answer() {
+        for (said, lacks) in [
+            (
+                "HTTP/1.1 503 No\r\n\r\n",
+                "its readiness check is answered 503",
+            ),
+            ("nonsense\r\n\r\n", "its readiness check is not answered"),
+        ] {
+            let (listener, address) = listener().await;
+            let (seen, readiness) = (Seen::default(), healthz());
+            let server = async {
+                // A second probe comes when the first is over.
+                for _ in 0..2 {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    let mut head = [0; 1024];
+                    let _count = stream.read(&mut head).await.unwrap();
+                    stream.write_all(said.as_bytes()).await.unwrap();
+                }
+            };
+            tokio::select! {
+                _ready = until_ready(address, &readiness, &seen) => panic!("it is not ready"),
+                () = server => {}
+            }
+            assert_eq!(seen.lacks(), lacks);
+        }
     }
 }

@@ -55,7 +55,7 @@ pub(super) enum Event {
     /// The program could not be executed. The last event of this process.
     Refused {
         id: Id,
-        why: String,
+        refusal: Refusal,
     },
     Output {
         id: Id,
@@ -83,6 +83,16 @@ impl Stream {
             Stream::Stderr => "stderr",
         }
     }
+}
+
+/// Why a program could not be executed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Refusal {
+    /// For clients: without names of this machine.
+    pub(super) cause: String,
+    /// For the revision's owner: the rest.
+    pub(super) detail: String,
 }
 
 /// How a process ended.
@@ -200,7 +210,10 @@ mod tests {
         Messages::new(nonsense).next::<Command>().await.unwrap_err();
         let long = Event::Refused {
             id: 1,
-            why: "x".repeat(MESSAGE_MAX),
+            refusal: Refusal {
+                cause: "too long".to_owned(),
+                detail: "x".repeat(MESSAGE_MAX),
+            },
         };
         encode(&long).unwrap_err();
     }

@@ -1,6 +1,8 @@
 //! The task of one revision: waits in one place, lets the fleet and the autoscaler decide.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use config::revision::{Backend, Process, Revision};
 use tokio::sync::{Notify, mpsc, watch};
@@ -11,10 +13,10 @@ use super::link::News;
 use super::machine::{Machine, Means, Outlet};
 use super::probe::Proof;
 use super::protocol::Id;
-use super::status::{ColdStart, LocalStatus};
+use super::status::LocalStatus;
 use crate::admission::{Nudge, Throttle};
 use crate::demand::{Reading, average};
-use crate::scaler::autoscale::{Autoscaler, Observation, TICK};
+use crate::scaler::autoscale::{Autoscaler, Floor, Observation, TICK};
 
 /// News that wait for the task. It takes them all before it waits for anything else.
 pub(super) const NEWS: usize = 64;
@@ -33,25 +35,49 @@ pub(super) enum Order {
 #[derive(Debug, Default)]
 pub(super) struct Wake {
     notify: Notify,
-    /// When the first request that was not heard of came.
-    nudged: Mutex<Option<Instant>>,
+    calls: Mutex<Calls>,
+}
+
+/// What was not heard yet.
+#[derive(Debug, Default)]
+struct Calls {
+    /// A request came.
+    nudged: bool,
+    /// Processes that failed one.
+    suspects: BTreeSet<SocketAddr>,
+    /// Requests are expected.
+    floor: Option<Floor>,
 }
 
 impl Nudge for Wake {
     fn nudge(&self) {
-        let mut nudged = self.nudged.lock().unwrap_or_else(PoisonError::into_inner);
-        nudged.get_or_insert_with(Instant::now);
-        drop(nudged);
+        self.lock().nudged = true;
+        self.notify.notify_one();
+    }
+
+    fn suspected(&self, address: SocketAddr) {
+        self.lock().suspects.insert(address);
         self.notify.notify_one();
     }
 }
 
 impl Wake {
-    /// When the request came. Cancel safe.
-    async fn nudged(&self) -> Instant {
+    /// Requests are expected.
+    pub(super) fn expect(&self, floor: Floor) {
+        let mut calls = self.lock();
+        calls.floor = Some(floor.and(calls.floor));
+        drop(calls);
+        self.notify.notify_one();
+    }
+
+    /// Cancel safe.
+    async fn called(&self) -> Calls {
         self.notify.notified().await;
-        let mut nudged = self.nudged.lock().unwrap_or_else(PoisonError::into_inner);
-        nudged.take().unwrap_or_else(Instant::now)
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -76,7 +102,6 @@ pub(super) struct Task {
     fleet: Fleet,
     autoscaler: Autoscaler,
     demand: Demand,
-    cold_start: Option<ColdStart>,
     /// Not released: the revision is still wanted.
     adopted: bool,
 }
@@ -84,7 +109,9 @@ pub(super) struct Task {
 #[derive(Debug)]
 enum Heard {
     Order,
-    Nudge(Instant),
+    Calls(Calls),
+    /// A process that was suspect answers as asked.
+    Well(SocketAddr),
     News(News),
     Ready(Id, Proof),
     Tick,
@@ -119,7 +146,6 @@ impl Task {
             machine,
             fleet: Fleet::new(revision, process),
             autoscaler: Autoscaler::new(process.scale.clone()),
-            cold_start: None,
             adopted: true,
         }
     }
@@ -157,7 +183,11 @@ impl Task {
                 Ok((id, proof)) => Heard::Ready(id, proof),
                 Err(_aborted) => Heard::Nothing,
             },
-            nudged = self.wake.nudged() => Heard::Nudge(nudged),
+            Some(checked) = self.machine.checks.join_next() => match checked {
+                Ok(Some(address)) => Heard::Well(address),
+                Ok(None) | Err(_) => Heard::Nothing,
+            },
+            calls = self.wake.called() => Heard::Calls(calls),
             room = self.machine.means.requests.reserve(), if behind => match room {
                 Ok(_permit) => Heard::Nothing,
                 Err(_closed) => Heard::Gone,
@@ -172,14 +202,15 @@ impl Task {
     fn apply(&mut self, heard: Heard) {
         match heard {
             Heard::Order => self.obey(),
-            Heard::Nudge(nudged) => self.wake_up(nudged),
+            Heard::Calls(calls) => self.answer(calls),
+            Heard::Well(address) => self.machine.trust(address),
             Heard::Tick => self.decide(),
             Heard::Deadline => self.fleet.expire(now(), &mut self.machine),
             Heard::Ready(id, proof) => self.ready(id, proof),
             Heard::News(News::Started(id)) => self.machine.probe(id),
-            Heard::News(News::Refused(id, why)) => {
+            Heard::News(News::Refused(id, refusal)) => {
                 self.machine.forget(id);
-                self.fleet.refused(id, &why, now(), &mut self.machine);
+                self.fleet.refused(id, &refusal, now(), &mut self.machine);
             }
             Heard::News(News::Exited(id, exit)) => {
                 self.machine.forget(id);
@@ -210,7 +241,6 @@ impl Task {
             }
             Order::Release => {
                 self.adopted = false;
-                self.cold_start = None;
                 self.fleet.want(0, now(), &mut self.machine);
             }
             Order::Shutdown => {
@@ -220,11 +250,26 @@ impl Task {
         }
     }
 
-    fn wake_up(&mut self, nudged: Instant) {
+    fn answer(&mut self, calls: Calls) {
+        for address in calls.suspects {
+            let readiness = self.fleet.readiness_at(address);
+            if let Some(readiness) = readiness {
+                self.machine.check(address, readiness);
+            }
+        }
+        if calls.nudged {
+            self.wake_up();
+        }
+        if let Some(floor) = calls.floor {
+            self.expect(floor);
+        }
+    }
+
+    fn wake_up(&mut self) {
         if !self.adopted {
             return;
         }
-        self.expect_cold_start(nudged);
+        self.machine.throttle().starts().nudged(now());
         if self.autoscaler.wanted() == 0 {
             let seen = self.observe();
             self.autoscaler.wake(&seen);
@@ -233,21 +278,31 @@ impl Task {
         self.want();
     }
 
+    fn expect(&mut self, floor: Floor) {
+        if !self.adopted {
+            return;
+        }
+        if self.autoscaler.wanted() == 0 {
+            self.ticks.reset();
+        }
+        let seen = self.observe();
+        if seen.ready == 0 {
+            let starts = self.machine.throttle().starts();
+            starts.prewarmed(now());
+            starts.nudged(now());
+        }
+        self.autoscaler.expect(&seen, floor);
+        self.want();
+    }
+
     fn decide(&mut self) {
         let seen = self.observe();
         let wanted = self.autoscaler.decide(&seen);
         if wanted == 0 {
-            self.cold_start = None;
-        } else if seen.load > 0 {
-            self.expect_cold_start(Instant::now());
+            let starts = self.machine.throttle().starts();
+            starts.called_off("nothing asked for it any more");
         }
         self.want();
-    }
-
-    fn expect_cold_start(&mut self, nudged: Instant) {
-        if self.fleet.ready_count() == 0 && self.cold_start.is_none() {
-            self.cold_start = Some(ColdStart::new(nudged, Instant::now()));
-        }
     }
 
     fn want(&mut self) {
@@ -259,31 +314,28 @@ impl Task {
         if !self.machine.forget(id) {
             return;
         }
-        // Before the requests that waited for it can ask.
-        if let Some(cold_start) = self.cold_start.take() {
-            let last = cold_start.finish(proof);
-            let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-            status.cold_starts += 1;
-            status.total += last.phases;
-            status.last_start = Some(last);
-        }
+        let starts = self.machine.throttle().starts();
+        starts.seen(proof.accepted.into_std());
+        starts.passed(proof.ready.into_std());
         self.fleet.ready(id, now(), &mut self.machine);
     }
 
     fn observe(&mut self) -> Observation {
-        let (load, area) = self.demand.read(self.machine.throttle());
+        let (reading, area) = self.demand.read(self.machine.throttle());
         Observation {
             at: now(),
             area,
-            load,
+            load: reading.running.saturating_add(reading.waiting),
+            waiting: reading.waiting,
+            resting: reading.resting,
             ready: self.fleet.ready_count(),
         }
     }
 
     fn send_requests(&mut self) {
         let asked = self.machine.send_requests();
-        if asked && let Some(cold_start) = &mut self.cold_start {
-            cold_start.acted(Instant::now());
+        if asked {
+            self.machine.throttle().starts().acted(now());
         }
     }
 
@@ -322,13 +374,13 @@ impl Demand {
         self.last = throttle.demand(now());
     }
 
-    /// The load of this moment, and the area up to it.
-    fn read(&mut self, throttle: &Throttle) -> (u32, f64) {
+    /// What there is at this moment, and the area up to it.
+    fn read(&mut self, throttle: &Throttle) -> (Reading, f64) {
         let reading = throttle.demand(now());
         let time = reading.at.saturating_duration_since(self.last.at);
         let averages = average(&self.last, &reading);
         self.area += (averages.running + averages.waiting) * time.as_secs_f64();
         self.last = reading;
-        (reading.running.saturating_add(reading.waiting), self.area)
+        (reading, self.area)
     }
 }

@@ -5,15 +5,17 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use config::revision::{Backend, Process, Protocol, Readiness, RevisionId, Scale};
+use config::revision::{Backend, Process, Readiness, Scale};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+use super::fleet::CRASHES;
 use super::link::{News, StartRequest};
 use super::machine::STOP_GRACE;
-use super::protocol::{Exit, Id};
+use super::protocol::{Exit, Id, Refusal};
 use super::*;
-use crate::admission::{AcquireError, Clock, Gate, Holding, Limits, Slot, Waiting};
+use crate::admission::{AcquireError, Claim, Clock, Gate, Holding, Limits, Slot, Waiting};
+use crate::starts::{self, Outcome, Start, Witness};
 
 const TARGET: f64 = 2.0;
 const WINDOW: Duration = Duration::from_secs(10);
@@ -32,24 +34,17 @@ fn scale() -> Scale {
 
 fn revision(command: &str, scale: Scale) -> Arc<Revision> {
     Arc::new(Revision {
-        id: RevisionId(0),
-        key: key(),
-        protocol: Protocol::Http1,
-        tls: None,
         concurrency: 2,
-        timeout: None,
-        max_duration: None,
-        idle: None,
-        queue_depth: 1000,
-        queue_bytes: None,
-        queue_wait: Duration::from_secs(300),
-        backend: Backend::Process(Box::new(Process {
-            command: vec![command.to_owned()],
-            env: vec![("A".to_owned(), "b".to_owned())],
-            directory: Some("/app".into()),
-            readiness: Readiness::Tcp,
-            scale,
-        })),
+        ..Revision::plain(
+            key(),
+            Backend::Process(Box::new(Process {
+                command: vec![command.to_owned()],
+                env: vec![("A".to_owned(), "b".to_owned())],
+                directory: Some("/app".into()),
+                readiness: Readiness::Tcp,
+                scale,
+            })),
+        )
     })
 }
 
@@ -68,20 +63,44 @@ struct World {
     clock: Rc<Clock>,
     /// What the processes listen on.
     listeners: Vec<(Id, TcpListener)>,
+    starts: Arc<Told>,
+}
+
+/// What was told of starts.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<(Start, starts::News)>>);
+
+impl Witness for Told {
+    fn hear(&self, start: &Start, news: starts::News) {
+        self.0.lock().unwrap().push((start.clone(), news));
+    }
+}
+
+impl Told {
+    /// How often an endpoint came.
+    fn count(&self) -> usize {
+        let told = self.0.lock().unwrap();
+        told.iter()
+            .filter(|(_, news)| *news == starts::News::Up)
+            .count()
+    }
+
+    fn last(&self) -> (Start, starts::News) {
+        self.0.lock().unwrap().last().unwrap().clone()
+    }
 }
 
 impl World {
     fn new() -> World {
         let (sender, requests) = mpsc::channel(REQUESTS);
-        let limits = Limits {
-            concurrency: 2,
-            queue_depth: 1000,
-            queue_bytes: None,
-        };
+        let limits = Limits::new(2, 1000);
         let holding = Holding::new(1000, 0);
         let throttle = Throttle::new(limits, Supply::None, &holding.namespace("default"), 1);
         let clock = Clock::new(Instant::now().into_std());
+        let starts = Arc::<Told>::default();
+        throttle.starts().set_witness(starts.clone());
         World {
+            starts,
             shared: Shared::new(sender),
             requests,
             gate: Gate::new(Arc::clone(&throttle), 0, Rc::clone(&clock)),
@@ -98,7 +117,7 @@ impl World {
     fn wait(&self) -> Waiting {
         let now = Instant::now().into_std();
         self.clock.set(now);
-        self.gate.wait(now, None).unwrap()
+        self.gate.wait(Claim::new(now)).unwrap()
     }
 
     /// Gives back a slot, as of now.
@@ -197,11 +216,19 @@ async fn the_first_request_starts_a_process_at_once_and_gets_its_slot() {
     assert!(before.elapsed() < SECOND);
 
     let status = world.status().unwrap();
-    assert_eq!((status.cold_starts, status.wanted), (1, 1));
+    assert_eq!(status.wanted, 1);
     assert!(status.starting.is_empty());
-    let phases = status.last_start.unwrap().phases;
-    assert_eq!(status.total, phases);
-    assert_eq!(phases.nudge + phases.act, Duration::ZERO);
+    let (start, news) = world.starts.last();
+    assert_eq!((start.outcome, news), (Some(Outcome::Ok), starts::News::Up));
+    let phases = start.phases();
+    assert_eq!(
+        (phases.nudge, phases.act),
+        (Some(Duration::ZERO), Some(Duration::ZERO))
+    );
+    assert!(
+        phases.endpoint.is_some() && phases.probe.is_some(),
+        "{phases:?}"
+    );
     world.free(slot);
 }
 
@@ -220,8 +247,53 @@ async fn an_idle_revision_goes_to_zero_after_window_and_grace() {
     world.exit(&start, Exit::default()).await;
     world.nothing_for(WINDOW * 10).await;
     let (slot, _) = world.cold_start().await;
-    assert_eq!(world.status().unwrap().cold_starts, 2);
+    assert_eq!(world.starts.count(), 2);
     world.free(slot);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_expected_is_started_at_once_and_ends_when_nothing_came() {
+    let mut world = World::new();
+    world.adopt(revision("app", scale()));
+    let floor = |world: &World, endpoints, time| {
+        let floor = Floor::new(endpoints, Instant::now().into_std(), time, 300 * SECOND);
+        world.shared.expect(&key(), floor);
+    };
+    let start = Instant::now();
+    floor(&world, 2, 60 * SECOND);
+    let starts = [world.start().await, world.start().await];
+    assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+    for start in &starts {
+        world.run(start).await;
+    }
+    world.nothing_for(55 * SECOND).await;
+    assert_eq!(world.throttle.ready(), 2);
+    let stopped = [world.stop().await, world.stop().await];
+    assert_eq!(stopped.len(), 2);
+    let elapsed = start.elapsed();
+    assert!(elapsed < 66 * SECOND, "{elapsed:?}");
+    // A revision that is there no longer expects nothing.
+    world.shared.release(&key());
+    floor(&world, 1, 60 * SECOND);
+    world.nothing_for(5 * SECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_expected_for_less_than_its_start_takes_is_there_for_that_long() {
+    let mut world = World::new();
+    world.adopt(revision("app", scale()));
+    let now = Instant::now().into_std();
+    let floor = Floor::new(1, now, 20 * SECOND, 300 * SECOND);
+    world.shared.expect(&key(), floor);
+    let start = world.start().await;
+    world.nothing_for(75 * SECOND).await;
+    world.run(&start).await;
+    let ready = Instant::now();
+    world.nothing_for(19 * SECOND).await;
+    assert_eq!(world.throttle.ready(), 1);
+    world.stop().await;
+    let kept = ready.elapsed();
+    assert!(kept >= 20 * SECOND && kept < 30 * SECOND, "{kept:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,7 +307,7 @@ async fn the_least_number_is_there_before_any_request() {
     }
     world.nothing_for(WINDOW * 10).await;
     assert_eq!(world.throttle.endpoints().len(), 2);
-    assert_eq!(world.status().unwrap().cold_starts, 0);
+    assert_eq!(world.starts.count(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -260,6 +332,38 @@ async fn a_queue_is_met_within_two_ticks() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_whose_processes_crash_at_their_first_request_has_failed() {
+    let mut world = World::new();
+    world.adopt(revision("app", Scale { max: 1, ..scale() }));
+    let mut waiting = world.wait();
+    for round in 1..=CRASHES {
+        let start = world.start().await;
+        world.run(&start).await;
+        let slot = waiting.await.unwrap();
+        world.clock.set(Instant::now().into_std());
+        slot.suspect();
+        drop(slot);
+        waiting = world.wait();
+        let (told, news) = world.starts.last();
+        assert_eq!(
+            (told.outcome, news),
+            (Some(Outcome::Ok), starts::News::Up),
+            "round {round}"
+        );
+        world.exit(&start, failed()).await;
+    }
+    let Err(AcquireError::StartFailed(why)) = waiting.await else {
+        panic!("it must be told");
+    };
+    assert_eq!(&*why, "exited with status 1 soon after it was ready");
+    let (told, news) = world.starts.last();
+    assert_eq!(
+        (told.outcome, told.cause, news),
+        (Some(Outcome::Failed), Some(why), starts::News::Ended)
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn waiting_requests_are_told_why_a_process_does_not_start() {
     let mut world = World::new();
     world.adopt(revision("app", scale()));
@@ -276,7 +380,12 @@ async fn waiting_requests_are_told_why_a_process_does_not_start() {
     let Err(AcquireError::StartFailed(why)) = waiting.await else {
         panic!("it must be told");
     };
-    assert_eq!(&*why, "exited with status 1 before it was ready: boom");
+    assert_eq!(&*why, "exited with status 1 before it was ready");
+    let (told, _) = world.starts.last();
+    assert_eq!(
+        (told.outcome, told.cause),
+        (Some(Outcome::Failed), Some(why))
+    );
     // It is tried again as long as the window remembers the demand, and works at last.
     let start = world.start().await;
     world.run(&start).await;
@@ -294,13 +403,17 @@ async fn a_program_that_cannot_be_executed_is_tried_anew_for_a_later_request() {
     let waiting = world.wait();
     let before = Instant::now();
     let refuse = async |start: StartRequest| {
-        let news = News::Refused(start.start.id, "cannot execute it".to_owned());
+        let refusal = Refusal {
+            cause: "not found".to_owned(),
+            detail: "/secret".to_owned(),
+        };
+        let news = News::Refused(start.start.id, refusal);
         start.news.send(news).await.unwrap();
     };
     let start = world.start().await;
     refuse(start).await;
     let error = waiting.await.unwrap_err();
-    assert_eq!(error, AcquireError::StartFailed("cannot execute it".into()));
+    assert_eq!(error, AcquireError::StartFailed("not found".into()));
     assert!(before.elapsed() < SECOND);
     // Nobody asks any more: after window and grace it is no longer tried, nor known to fail.
     let mut last = Instant::now();

@@ -5,14 +5,14 @@ mod split;
 
 use std::sync::Arc;
 
-use super::check;
 use super::report::{Path, Report};
+use super::{check, queue};
 use crate::at::At;
 use crate::document;
 use crate::fragment::Origin;
 use crate::revision::Key;
 use crate::route::PathIndex;
-use crate::snapshot::{CLUSTER_LOCAL_FORMS, Known, Route, RouteId, Split, Visibility};
+use crate::snapshot::{CLUSTER_LOCAL_FORMS, Known, Route, RouteId, Split, Urgency, Visibility};
 
 pub(super) use rule::rule_place;
 
@@ -55,7 +55,12 @@ pub(super) fn compile(
     };
     let sticky = written.sticky.as_deref();
     let sticky = sticky.and_then(|at| work.sticky(&path.key("sticky"), at));
-    let rules = work.rules(path, written);
+    let urgency = work.urgency(
+        path,
+        written.priority.as_deref(),
+        written.deadline.as_deref(),
+    );
+    let rules = work.rules(path, written, &urgency);
     let index = PathIndex::build(rules.len(), |rank| rules[rank].path.text()).map(Box::new);
     let network_hash = written.network_hash.as_ref();
     let network_hash =
@@ -70,6 +75,11 @@ pub(super) fn compile(
         rules,
         split,
         index,
+        urgency: said(urgency),
+        warm_before_shift: written
+            .warm_before_shift
+            .as_ref()
+            .is_some_and(|at| at.value),
         network_hash,
         key,
     };
@@ -119,6 +129,11 @@ pub(super) fn each_target(
     }
 }
 
+/// Most routes and rules say nothing.
+fn said(urgency: Urgency) -> Option<Box<Urgency>> {
+    (urgency != Urgency::default()).then(|| Box::new(urgency))
+}
+
 struct Work<'w, 'r> {
     report: &'w mut Report<'r>,
     context: &'w Context<'w>,
@@ -126,6 +141,15 @@ struct Work<'w, 'r> {
 }
 
 impl Work<'_, '_> {
+    fn urgency(
+        &mut self,
+        path: &Path<'_>,
+        priority: Option<&At<document::Priority>>,
+        deadline: Option<&At<document::Deadline>>,
+    ) -> Urgency {
+        queue::urgency(self.report, path, priority, deadline)
+    }
+
     /// Own hosts first, then those listed; how many are own.
     fn hosts(
         &mut self,

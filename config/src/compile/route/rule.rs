@@ -7,12 +7,12 @@ use thin_vec::ThinVec;
 
 use super::super::check::{self, HeaderUse};
 use super::super::report::{MAPPING, Path};
-use super::Work;
+use super::{Work, said};
 use crate::at::{At, Mark};
 use crate::document::{self, DurationText};
 use crate::route::{precedence, same_rules};
 use crate::snapshot::{
-    Action, Forward, HeaderMatch, PathMatch, Redirect, Reroute, Respond, Rule, SetHeaders,
+    Action, Forward, HeaderMatch, PathMatch, Redirect, Reroute, Respond, Rule, SetHeaders, Urgency,
 };
 
 const RULES_MAX: usize = 1024;
@@ -24,7 +24,12 @@ const CONTENT_TYPE: &str = "text/plain; charset=utf-8";
 
 impl Work<'_, '_> {
     /// In order of precedence.
-    pub(super) fn rules(&mut self, path: &Path<'_>, written: &document::Route) -> Arc<[Rule]> {
+    pub(super) fn rules(
+        &mut self,
+        path: &Path<'_>,
+        written: &document::Route,
+        of_route: &Urgency,
+    ) -> Arc<[Rule]> {
         let rules = match &written.rules {
             Some(rules) if !rules.is_empty() => rules,
             _ => {
@@ -40,8 +45,17 @@ impl Work<'_, '_> {
         let path = &path.key("rules");
         check::at_most(self.report, path, rules[0].mark, rules.len(), RULES_MAX);
         let compiled = rules.iter().enumerate();
+        let order = written.order.as_deref();
         let mut compiled: Vec<Rule> = compiled
-            .map(|(index, rule)| self.rule(&path.item(index), rule, index))
+            .map(|(index, rule)| {
+                let place = order.and_then(|order| order.get(index).copied());
+                let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+                Rule {
+                    number: place.unwrap_or(number),
+                    in_order: place.is_some(),
+                    ..self.rule(&path.item(index), rule, of_route)
+                }
+            })
             .collect();
         for (first, again) in same_rules(compiled.iter()) {
             for (one, other) in [(first, again), (again, first)] {
@@ -60,17 +74,18 @@ impl Work<'_, '_> {
         compiled.into()
     }
 
-    fn rule(&mut self, path: &Path<'_>, at: &At<document::Rule>, index: usize) -> Rule {
+    fn rule(&mut self, path: &Path<'_>, at: &At<document::Rule>, of_route: &Urgency) -> Rule {
         let written = &at.value;
         let set = written.set_response_headers.as_deref();
         let set_path = &path.key("setResponseHeaders");
         Rule {
-            number: u32::try_from(index + 1).unwrap_or(u32::MAX),
+            number: 0,
+            in_order: false,
             https_only: written.https_only.unwrap_or_default(),
             path: self.path_match(path, written),
             methods: self.methods(&path.key("methods"), written),
             headers: self.header_matches(&path.key("headers"), written),
-            action: self.action(path, at),
+            action: self.action(path, at, of_route),
             set_response_headers: check::headers(self.report, set_path, set, HeaderUse::Set).into(),
         }
     }
@@ -140,7 +155,7 @@ impl Work<'_, '_> {
         headers
     }
 
-    fn action(&mut self, path: &Path<'_>, at: &At<document::Rule>) -> Action {
+    fn action(&mut self, path: &Path<'_>, at: &At<document::Rule>, of_route: &Urgency) -> Action {
         let rule = &at.value;
         let actions = [
             rule.traffic.as_ref().map(|at| ("traffic", at.mark)),
@@ -187,10 +202,10 @@ impl Work<'_, '_> {
                 set_headers,
             });
         }
-        self.forward(path, rule)
+        self.forward(path, rule, of_route)
     }
 
-    fn forward(&mut self, path: &Path<'_>, rule: &document::Rule) -> Action {
+    fn forward(&mut self, path: &Path<'_>, rule: &document::Rule, of_route: &Urgency) -> Action {
         let traffic = rule.traffic.as_ref();
         let split = traffic.map(|traffic| self.split(&path.key("traffic"), traffic));
         let set_headers = self.set_headers(path, rule);
@@ -201,12 +216,19 @@ impl Work<'_, '_> {
             let (least, default) = (Duration::from_millis(1), Duration::from_secs(30));
             check::duration(self.report, &path.key("timeout"), Some(at), least, default)
         });
+        let own = self.urgency(path, rule.priority.as_deref(), rule.deadline.as_deref());
+        let urgency = said(own).map(|mut own| {
+            own.priority = own.priority.or_else(|| of_route.priority.clone());
+            own.deadline = own.deadline.or_else(|| of_route.deadline.clone());
+            own
+        });
         Action::Forward(Forward {
             split: split.unwrap_or_default(),
             set_headers,
             rewrite_host: host,
             rewrite_path: rewrite,
             timeout,
+            urgency,
         })
     }
 
@@ -223,11 +245,19 @@ impl Work<'_, '_> {
         };
         let text = |at: &At<Box<str>>| (at.mark, at.value.clone());
         let timeout = |at: &At<DurationText>| (at.mark, at.value.0.clone());
+        let priority = |at: &At<document::Priority>| match &at.value {
+            document::Priority::Class(class) => (at.mark, class.to_string().into()),
+            document::Priority::Header(_) => (at.mark, MAPPING.into()),
+            document::Priority::Neither(text) => (at.mark, (**text).into()),
+        };
+        let deadline = |at: &At<document::Deadline>| (at.mark, MAPPING.into());
         let keys = [
             ("setHeaders", rule.set_headers.as_deref().and_then(first)),
             ("rewriteHost", rule.rewrite_host.as_ref().map(text)),
             ("rewritePath", rule.rewrite_path.as_ref().map(text)),
             ("timeout", rule.timeout.as_ref().map(timeout)),
+            ("priority", rule.priority.as_deref().map(priority)),
+            ("deadline", rule.deadline.as_deref().map(deadline)),
         ];
         for (key, written) in keys {
             if let Some((mark, value)) = written {

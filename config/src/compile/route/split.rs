@@ -135,6 +135,7 @@ impl Work<'_, '_> {
             revision: known.as_ref().map_or(RevisionId(0), |k| k.revision.id),
             revision_key: known.map_or(key, |known| known.revision.key.clone()),
             percent,
+            asked: percent,
             tag: written.tag.as_ref().map(|tag| tag.value.clone()),
             set_headers: check::headers(self.report, path, set_headers, HeaderUse::Set).into(),
         }

@@ -1,5 +1,6 @@
 mod clusters;
 mod incremental;
+mod queue;
 mod transport;
 
 use std::time::Duration;
@@ -314,8 +315,8 @@ fn scale_needs_a_process_and_health_needs_endpoints() {
     assert_eq!(
         revision_refused("    scale: {min: 1}\n    health: {path: /}\n"),
         [
-            "f.yaml:3:12: revisions[0].scale: `scale` without `process` ({…}); \
-             only processes are scaled: add `process`, or remove `scale`",
+            "f.yaml:3:18: revisions[0].scale.min: `min` without `process` (1); \
+             only processes are scaled: add `process`, or remove `min`",
             "f.yaml:4:13: revisions[0].health: `health` without `endpoints` ({…}); \
              only fixed endpoints are checked: add `endpoints`, or remove `health`",
         ]
@@ -450,7 +451,7 @@ fn a_rule_has_one_path_and_one_action() {
 #[test]
 fn what_needs_traffic_is_refused_without_it() {
     let problems = route_refused(
-        "    rules: [{respond: {}, setHeaders: {a: b}, rewriteHost: a, rewritePath: /, timeout: 1s}]\n",
+        "    rules: [{respond: {}, setHeaders: {a: b}, rewriteHost: a, rewritePath: /, timeout: 1s, priority: 1, deadline: {header: a}}]\n",
     );
     let without = |key: &str| {
         problems
@@ -458,11 +459,18 @@ fn what_needs_traffic_is_refused_without_it() {
             .any(|p| p.contains(&format!("`{key}` without")))
     };
     assert!(
-        ["setHeaders", "rewriteHost", "rewritePath", "timeout"]
-            .iter()
-            .all(|k| without(k))
+        [
+            "setHeaders",
+            "rewriteHost",
+            "rewritePath",
+            "timeout",
+            "priority",
+            "deadline"
+        ]
+        .iter()
+        .all(|k| without(k))
     );
-    assert_eq!(problems.len(), 4);
+    assert_eq!(problems.len(), 6);
 }
 
 #[test]
@@ -774,7 +782,7 @@ revisions: [ {{ name: a, queue: {{ {queue} }} }} ]"
         let compiled = compiled(&text(per_namespace, queue));
         let revision = compiled.snapshot.revisions().next().unwrap().clone();
         let limits = compiled.settings.limits;
-        (limits.held_per_namespace, revision.queue_bytes)
+        (limits.held_per_namespace, revision.queue.bytes)
     };
     assert_eq!(bounds("", ""), (None, None));
     assert_eq!(bounds("heldPerNamespace: 0", "bytes: 0"), (None, Some(0)));
@@ -936,10 +944,6 @@ fn a_revision_has_its_defaults() {
     assert_eq!(revision.concurrency, 0);
     assert_eq!(revision.timeout, Some(Duration::from_secs(300)));
     assert_eq!((revision.max_duration, revision.idle), (None, None));
-    assert_eq!(
-        (revision.queue_depth, revision.queue_wait),
-        (1000, Duration::from_secs(300))
-    );
     let Backend::Process(process) = &revision.backend else {
         panic!("{revision:?}");
     };

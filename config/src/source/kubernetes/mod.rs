@@ -9,6 +9,8 @@
 mod cluster;
 pub mod config_maps;
 mod conflict;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod hash;
 mod ingress;
 mod leader;

@@ -72,8 +72,13 @@ pub(super) enum Standing {
     Asking,
     /// Another ingress has one of its hosts.
     Conflict,
+    /// A file has one of its hosts: files win.
+    Overruled,
     /// It cannot be served as it is written.
     Failed(Arc<str>),
+    /// It is another gateway's from now on: what we served of it we serve until that one does, and
+    /// nothing is said of it by us.
+    HandedOver,
 }
 
 const READY: &str = "Ready";
@@ -90,6 +95,8 @@ const WAITING: &str = "Waiting for load balancer to be ready";
 const CONFLICT: &str = "DomainConflict";
 const CONFLICT_MESSAGE: &str =
     "Ingress rejected: ingress has a conflicting domain with another ingress";
+const OVERRULED_MESSAGE: &str =
+    "Ingress rejected: ingress has a conflicting domain with a file of the gateway";
 
 impl Status {
     /// What is to be said of an ingress of this generation, after `self` has been said; `now` is
@@ -119,11 +126,16 @@ impl Status {
             }
             Standing::Asking => marks.unready(WAITING),
             Standing::NotYet(missing) => marks.unready(&format!("{WAITING}: {missing}")),
-            Standing::Conflict => {
-                marks.set(BALANCER, FALSE, CONFLICT, CONFLICT_MESSAGE);
-                marks.set(READY, FALSE, CONFLICT, CONFLICT_MESSAGE);
+            Standing::Conflict | Standing::Overruled => {
+                let message = match standing {
+                    Standing::Overruled => OVERRULED_MESSAGE,
+                    _ => CONFLICT_MESSAGE,
+                };
+                marks.set(BALANCER, FALSE, CONFLICT, message);
+                marks.set(READY, FALSE, CONFLICT, message);
             }
             Standing::Failed(error) => marks.failed(error),
+            Standing::HandedOver => return self.clone(),
         }
         next.observed_generation = generation;
         next.conditions.sort_by(|a, b| a.kind.cmp(&b.kind));
@@ -139,6 +151,16 @@ impl Status {
                 .all(|kind| self.condition(kind).is_some_and(|c| c.status == TRUE))
             && names(&self.public_load_balancer, &balancers.public)
             && names(&self.private_load_balancer, &balancers.private)
+    }
+
+    /// Whether it says that this generation is served, and under others' names.
+    pub(super) fn is_ready_elsewhere(&self, generation: i64, balancers: &Balancers) -> bool {
+        let ready = self.condition(READY).is_some_and(|c| c.status == TRUE);
+        let at = self.public_load_balancer.iter();
+        let mut at = at.flat_map(|balancer| &balancer.ingress).peekable();
+        let names_others =
+            at.peek().is_some() && at.all(|entry| *entry.domain_internal != *balancers.public);
+        self.observed_generation == generation && ready && names_others
     }
 
     /// Whether it says that another ingress has one of its hosts.

@@ -83,13 +83,15 @@ pub(super) async fn watch<K>(
         // A stream that is over, which it never is, begins anew.
         while let Some(event) = stream.next().await {
             let error = match event {
-                Ok(event) => match teller.tell(event).await {
-                    ControlFlow::Continue(()) => {
+                Ok(event) => {
+                    if is_progress(&event) {
                         backoff.reset();
-                        continue;
                     }
-                    ControlFlow::Break(()) => return,
-                },
+                    match teller.tell(event).await {
+                        ControlFlow::Continue(()) => continue,
+                        ControlFlow::Break(()) => return,
+                    }
+                }
                 Err(error) => error,
             };
             if plan.streams && is_refused(&error) {
@@ -144,6 +146,15 @@ const GONE: u16 = 410;
 const NOT_FOUND: u16 = 404;
 
 const FORBIDDEN: u16 = 403;
+
+/// Whether the API server does what it is asked: that a list begins says nothing of it, since that is
+/// told before anything has been asked, and one that never ends is to be asked for less often.
+fn is_progress<K>(event: &watcher::Event<K>) -> bool {
+    match event {
+        watcher::Event::Init | watcher::Event::InitApply(_) => false,
+        watcher::Event::InitDone | watcher::Event::Apply(_) | watcher::Event::Delete(_) => true,
+    }
+}
 
 /// What the API server has answered.
 fn status_of(error: &watcher::Error) -> Option<&Status> {
@@ -247,6 +258,15 @@ fn key_of<K: kube::Resource>(object: &K) -> Key {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use hyper::{Request, Response};
+    use k8s_openapi::api::core::v1::Service;
+    use kube::client::Body;
+
     use super::*;
 
     #[test]
@@ -256,5 +276,31 @@ mod tests {
         assert!(!streams("1", "31"));
         assert!(!streams("", ""));
         assert!(!streams("1", "new"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_lists_nothing_is_asked_less_and_less_often() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let server = tower::service_fn(move |_: Request<Body>| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let mut answer = Response::new(Body::empty());
+            *answer.status_mut() = hyper::StatusCode::INTERNAL_SERVER_ERROR;
+            async { Ok::<_, Infallible>(answer) }
+        });
+        let api = Api::<Service>::all(kube::Client::new(server, "default"));
+        let (sender, mut events) = mpsc::channel(8);
+        let object = |service| Object::Service(service);
+        let watching = watch(api, Kind::Service, Plan::default(), object, sender);
+        let listening = async { while events.recv().await.is_some() {} };
+        let ten_minutes = tokio::time::sleep(Duration::from_secs(600));
+        tokio::select! {
+            () = watching => panic!("it ended"),
+            () = listening => panic!("it ended"),
+            () = ten_minutes => {}
+        }
+        // Two a minute at last, and some more before.
+        let asked = asked.load(Ordering::Relaxed);
+        assert!((10..60).contains(&asked), "{asked} times");
     }
 }

@@ -49,8 +49,16 @@ function revision(r) {
   ]);
 }
 
+function coldStart(s) {
+  const outcome = [s.outcome ?? "under way", s.cause].filter(Boolean).join(": ");
+  const phases = Object.entries(s.phases).filter(([, end]) => end !== null);
+  const parts = phases.map(([name, end]) => `${name} ${number(end)}`);
+  return row([`${s.namespace}/${s.revision}`, s.at, outcome, s.trigger, s.held, parts.join(", ")]);
+}
+
 function traffic(rule) {
-  const targets = rule.targets.map((t) => `${t.revision} ${t.percent}%${t.tag ? ` [${t.tag}]` : ""}`);
+  const shift = (t) => (t.warming ? ` (${t.asked}% once it is warm)` : "");
+  const targets = rule.targets.map((t) => `${t.revision} ${t.percent}%${shift(t)}${t.tag ? ` [${t.tag}]` : ""}`);
   return `${rule.path || "/"} → ${targets.join(", ") || "answered here"}`;
 }
 
@@ -76,10 +84,11 @@ function showReadiness({ ready, draining, version, problems }) {
 
 async function refresh() {
   try {
-    const [readiness, revisions, routes] =
-      await Promise.all([get("readyz"), get("api/revisions"), get("api/routes")]);
+    const paths = ["readyz", "api/revisions", "api/routes", "api/cold-starts"];
+    const [readiness, revisions, routes, starts] = await Promise.all(paths.map(get));
     showReadiness(readiness);
     fill("revisions", revisions.map(revision));
+    fill("starts", starts.map(coldStart));
     fill("routes", routes.map(route));
   } catch (error) {
     byId("readiness").textContent = `no answer: ${error.message}`;

@@ -26,6 +26,7 @@ struct Answered {
 struct Target {
     revision: String,
     percent: u8,
+    asked: Option<u8>,
     tag: Option<String>,
 }
 
@@ -69,6 +70,7 @@ fn answer(status: StatusCode, body: &[u8]) -> anyhow::Result<Answer> {
     let targets = answered.targets.into_iter().map(|target| ExplainedTarget {
         revision: target.revision,
         percent: target.percent,
+        asked: target.asked.unwrap_or(target.percent),
         tag: target.tag,
     });
     Ok(Answer::Explained(Explanation {
@@ -113,6 +115,7 @@ mod tests {
             targets: vec![ExplainedTarget {
                 revision: "hello-1".to_owned(),
                 percent: 100,
+                asked: 100,
                 tag: None,
             }],
             host: Some("a".to_owned()),

@@ -58,6 +58,7 @@ fn forwarded_is_gone_on_with_only_where_a_trusted_proxy_began_it() {
             client.trusted = true;
             client.secure = true;
             client.address = "[2001:db8::1]:7".parse().unwrap();
+            client.address_text = "2001:db8::1".into();
         })
         .await;
         let ours = "for=\"[2001:db8::1]\";host=\"a.default.example.com:80\";proto=https";

@@ -263,6 +263,31 @@ fn a_client_that_leaves_while_a_connection_is_made_gives_its_slot_back() {
 }
 
 #[test]
+fn the_time_of_a_request_is_over_while_a_connection_is_made_too() {
+    run(async {
+        let full = Full::new();
+        for (keys, fields) in [
+            ("timeout: 2s", ""),
+            ("maxDuration: 2s", ""),
+            (
+                "timeout: 3s",
+                "content-type: application/grpc\r\ngrpc-timeout: 2S\r\n",
+            ),
+        ] {
+            let world = World::at(full.address, "connect: 20s", keys);
+            let mut client = world.client();
+            let start = Instant::now();
+            let request = format!("GET / HTTP/1.1\r\nhost: a.default.example.com\r\n{fields}\r\n");
+            say(&mut client, request).await;
+            let head = read_head(&mut client).await;
+            let told = head.contains("tidegate-reason: response_timeout\r\n");
+            assert!(told, "{keys}: {head}");
+            took(start, seconds(2));
+        }
+    });
+}
+
+#[test]
 fn an_answer_without_content_says_nothing_of_its_length() {
     run(async {
         let world = World::new("", "");

@@ -18,6 +18,8 @@ mod ends;
 mod faults;
 #[cfg(test)]
 mod grpc;
+#[cfg(test)]
+mod held;
 pub(crate) mod hostile;
 #[cfg(test)]
 mod knative;
@@ -150,11 +152,7 @@ impl World {
             .unwrap();
         let revision = compiled.snapshot.revisions().next().unwrap().clone();
         let holding = Holding::new(100, 1 << 20);
-        let limits = Limits {
-            concurrency: revision.concurrency,
-            queue_depth: revision.queue_depth,
-            queue_bytes: None,
-        };
+        let limits = Limits::new(revision.concurrency, revision.queue.depth);
         let throttle = Throttle::new(limits, Supply::Fixed, &holding.namespace("default"), 1);
         throttle.set_endpoints(&[endpoint]);
         let mut throttles = Throttles::default();
@@ -174,7 +172,6 @@ impl World {
             settings: compiled.settings,
             published,
             holding,
-            first_answers: Arc::default(),
             pseudonym: "tidegate-test".into(),
         });
         let worker = Worker::new(0, &shared, registry.worker(0), writers.remove(0));
@@ -258,6 +255,7 @@ impl World {
 fn world_client() -> Client {
     Client {
         address: "192.0.2.7:4321".parse().unwrap(),
+        address_text: "192.0.2.7".into(),
         listener: 0,
         audience: Audience::Public,
         trusted: false,

@@ -374,24 +374,43 @@ fn who_leaves_between_two_attempts_is_not_asked_for_again() {
     });
 }
 
+/// Takes one request after the other and ends its connection after that time. How many it has taken.
+fn hang_up_on_each(listener: TcpListener, after: Duration) -> Rc<Cell<u32>> {
+    let attempts = Rc::new(Cell::new(0));
+    let count = attempts.clone();
+    spawn_local(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            count.set(count.get() + 1);
+            read_head(&mut stream).await;
+            tokio::time::sleep(after).await;
+        }
+    });
+    attempts
+}
+
 #[test]
 fn with_a_scaler_no_attempt_begins_after_the_deadline() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let world = World::scaled(listener.local_addr().unwrap(), "queue: { wait: 5s }");
-        let attempts = Rc::new(Cell::new(0));
-        let count = attempts.clone();
-        spawn_local(async move {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                count.set(count.get() + 1);
-                read_head(&mut stream).await;
-                tokio::time::sleep(seconds(3)).await;
-            }
-        });
+        let attempts = hang_up_on_each(listener, seconds(3));
         let mut client = world.client();
         say(&mut client, GET).await;
         refusal(&mut client, 502, "upstream_closed").await;
         assert!(attempts.get() <= 2);
+    });
+}
+
+#[test]
+fn with_a_scaler_a_request_that_ends_whatever_it_reaches_is_given_up() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let world = World::scaled(listener.local_addr().unwrap(), "");
+        let attempts = hang_up_on_each(listener, Duration::ZERO);
+        let mut client = world.client();
+        say(&mut client, GET).await;
+        refusal(&mut client, 502, "upstream_closed").await;
+        assert_eq!(attempts.get(), 3);
     });
 }

@@ -60,11 +60,7 @@ fn a_request_let_in_as_it_was_to_be_evicted_is_served() {
                 for _ in 0..steps {
                     step().await;
                 }
-                throttle.configure(Limits {
-                    concurrency: 100,
-                    queue_depth: 100,
-                    queue_bytes: None,
-                });
+                throttle.configure(Limits::new(100, 100));
             });
             tokio::time::sleep(seconds(1)).await;
             while let Ok((request, respond)) = endpoint.asked.try_recv() {

@@ -156,6 +156,11 @@ impl Connection {
         self.buffer.forget();
     }
 
+    /// Keeps what was read in as little as holds it: it may have come behind a large head.
+    pub fn fit(&mut self) {
+        self.buffer.fit();
+    }
+
     /// Gives back what is not needed while nothing is read or written.
     pub fn rest(&mut self) {
         self.buffer.release();

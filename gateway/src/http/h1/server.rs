@@ -72,6 +72,7 @@ impl Downstream for Client<'_> {
     }
 
     fn rest(&mut self) {
+        self.connection.fit();
         self.connection.rest();
     }
 

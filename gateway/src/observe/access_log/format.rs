@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::observe::facts::WaitReason;
 use crate::refusal::Reason;
 
 use super::record::{LIMITS, Record, string};
@@ -14,9 +15,10 @@ const CUT: &[u8] = b"...";
 
 /// Appends one line:
 /// `TIME CLIENT "METHOD HOST TARGET PROTOCOL" CODE REASON route=.. revision=.. endpoint=.. q=.. e=..
-/// o=.. t=.. held=.. attempts=.. in=.. out=.. id=.. agent=".." weight=..`
+/// o=.. t=.. i=.. held=.. wait=.. attempts=.. in=.. out=.. id=.. agent=".." weight=..`
 ///
-/// Timers are milliseconds: `q` in the queue, `e` at the endpoint, `o` our own share, `t` in total.
+/// Timers are milliseconds: `q` in the queue, `e` at the endpoint, `o` our own share, `t` in total, `i` of
+/// `e` at rest.
 /// What is missing is `-`.
 pub(super) fn text(out: &mut Vec<u8>, record: &Record<'_>, arrived: SystemTime) {
     let token = |index| Token(record.strings[index], LIMITS[index]);
@@ -30,7 +32,7 @@ pub(super) fn text(out: &mut Vec<u8>, record: &Record<'_>, arrived: SystemTime) 
         out,
         "{time} {client} \"{method} {host} {target} {protocol}\" {code:03} {reason} \
          route={namespace}/{route} revision={revision} endpoint={endpoint} \
-         q={q} e={e} o={o} t={t} held={held} attempts={attempts} in={bytes_in} out={bytes_out} \
+         q={q} e={e} o={o} t={t} i={i} held={held} wait={wait} attempts={attempts} in={bytes_in} out={bytes_out} \
          id={id} agent=\"{agent}\" weight={weight}",
         time = Time(arrived),
         client = record.client,
@@ -42,7 +44,9 @@ pub(super) fn text(out: &mut Vec<u8>, record: &Record<'_>, arrived: SystemTime) 
         e = Millis(record.endpoint),
         o = Millis(overhead(record)),
         t = Millis(record.total),
+        i = Millis(record.rested),
         held = u8::from(record.held),
+        wait = record.wait_reason.map_or("-", WaitReason::word),
         attempts = record.attempts,
         bytes_in = record.request_bytes,
         bytes_out = record.response_bytes,
@@ -68,7 +72,7 @@ pub(super) fn json(out: &mut Vec<u8>, record: &Record<'_>, arrived: SystemTime) 
          \"target\":{target},\"protocol\":\"{protocol}\",\"code\":{code},\"reason\":\"{reason}\",\
          \"namespace\":{namespace},\"route\":{route},\"revision\":{revision},\
          \"endpoint\":\"{endpoint}\",\"queueSeconds\":{q},\"endpointSeconds\":{e},\
-         \"overheadSeconds\":{o},\"totalSeconds\":{t},\"held\":{held},\"attempts\":{attempts},\
+         \"overheadSeconds\":{o},\"totalSeconds\":{t},\"idleSeconds\":{i},\"held\":{held},\"waitReason\":\"{wait}\",\"attempts\":{attempts},\
          \"requestBytes\":{bytes_in},\"responseBytes\":{bytes_out},\"requestId\":{id},\
          \"userAgent\":{agent},\"weight\":{weight}}}",
         time = Time(arrived),
@@ -86,7 +90,9 @@ pub(super) fn json(out: &mut Vec<u8>, record: &Record<'_>, arrived: SystemTime) 
         e = Seconds(record.endpoint),
         o = Seconds(overhead(record)),
         t = Seconds(record.total),
+        i = Seconds(record.rested),
         held = record.held,
+        wait = record.wait_reason.map_or("", WaitReason::word),
         attempts = record.attempts,
         bytes_in = record.request_bytes,
         bytes_out = record.response_bytes,

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::template::{FIELDS_MAX, NAME_MAX};
-use crate::observe::facts::{Asked, Facts, Protocol, nanos};
+use crate::observe::facts::{Asked, Facts, Protocol, WaitReason, nanos};
 use crate::refusal::Reason;
 
 /// The strings of a record, in their order.
@@ -34,7 +34,7 @@ const VALUES_MAX: usize = 2 * FIELDS_MAX;
 /// Bytes of them, with their lengths.
 const FIELDS_BYTES_MAX: usize = 16 * 1024;
 
-const FIXED: usize = 6 * 8 + 2 * 4 + 2 + 4 + 16 + 18;
+const FIXED: usize = 7 * 8 + 2 * 4 + 2 + 5 + 16 + 18;
 
 /// What a request log adds is no longer.
 const LONGEST_ASKED: usize = 2 + 8 + 8 + 2 * (2 + LABEL_MAX) + FIELDS_BYTES_MAX;
@@ -61,6 +61,7 @@ pub(super) struct Record<'a> {
     pub(super) total: Duration,
     pub(super) waited: Duration,
     pub(super) endpoint: Duration,
+    pub(super) rested: Duration,
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
     pub(super) weight: u32,
@@ -69,6 +70,7 @@ pub(super) struct Record<'a> {
     pub(super) reason: Option<Reason>,
     pub(super) protocol: Protocol,
     pub(super) held: bool,
+    pub(super) wait_reason: Option<WaitReason>,
     pub(super) client: IpAddr,
     pub(super) endpoint_address: Option<SocketAddr>,
     /// By the constants of [`string`].
@@ -107,6 +109,7 @@ pub(super) fn encode(
         nanos(facts.total),
         nanos(facts.waited),
         nanos(facts.endpoint),
+        nanos(facts.rested),
         facts.request_bytes,
         facts.response_bytes,
     ] {
@@ -120,6 +123,7 @@ pub(super) fn encode(
         facts.reason.map_or(0, |reason| reason as u8 + 1),
         facts.protocol as u8,
         u8::from(facts.held),
+        facts.wait_reason.map_or(0, |reason| reason as u8 + 1),
         u8::from(facts.endpoint_address.is_some()),
     ]);
     let nowhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
@@ -187,12 +191,13 @@ pub(super) fn decode<'a>(bytes: &mut &'a [u8]) -> Option<Record<'a>> {
     let rest = &mut rest;
     let (arrived, total) = (duration(rest)?, duration(rest)?);
     let (waited, endpoint) = (duration(rest)?, duration(rest)?);
+    let rested = duration(rest)?;
     let request_bytes = u64::from_le_bytes(array(rest)?);
     let response_bytes = u64::from_le_bytes(array(rest)?);
     let weight = u32::from_le_bytes(array(rest)?);
     let attempts = u32::from_le_bytes(array(rest)?);
     let code = u16::from_le_bytes(array(rest)?);
-    let [reason, protocol, held, has_endpoint] = array(rest)?;
+    let [reason, protocol, held, wait_reason, has_endpoint] = array(rest)?;
     let client = address(rest)?;
     let endpoint_address = SocketAddr::new(address(rest)?, u16::from_le_bytes(array(rest)?));
     let mut strings: [&[u8]; string::COUNT] = [&[]; string::COUNT];
@@ -208,6 +213,7 @@ pub(super) fn decode<'a>(bytes: &mut &'a [u8]) -> Option<Record<'a>> {
         total,
         waited,
         endpoint,
+        rested,
         request_bytes,
         response_bytes,
         weight,
@@ -222,6 +228,9 @@ pub(super) fn decode<'a>(bytes: &mut &'a [u8]) -> Option<Record<'a>> {
             _ => Protocol::Http2,
         },
         held: held != 0,
+        wait_reason: usize::from(wait_reason)
+            .checked_sub(1)
+            .and_then(|index| WaitReason::ALL.get(index).copied()),
         client,
         endpoint_address: (has_endpoint != 0).then_some(endpoint_address),
         strings,

@@ -28,6 +28,8 @@ pub(super) fn line(
         code: record.code,
         size: asked.answer_bytes,
         latency: record.total,
+        waited: record.waited,
+        wait_reason: record.wait_reason,
         namespace: record.strings[string::NAMESPACE],
         revision: record.strings[string::REVISION],
         service: asked.service,

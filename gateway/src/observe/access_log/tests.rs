@@ -22,7 +22,7 @@ fn text_is_one_line_with_timers_and_the_reason_word() {
         "1970-01-01T00:00:00.000Z 192.0.2.7 \
          \"GET coffee.default.example.com /brew?sleep=100 HTTP/1.1\" 200 - \
          route=default/coffee revision=coffee-00001 endpoint=127.0.0.1:9001 \
-         q=12.000 e=45.000 o=0.250 t=57.250 held=1 attempts=1 in=120 out=3400 \
+         q=12.000 e=45.000 o=0.250 t=57.250 i=5.000 held=1 wait=cold attempts=1 in=120 out=3400 \
          id=2f1c agent=\"curl/8.5.0\" weight=100\n"
     );
     let refused = Facts {
@@ -58,7 +58,7 @@ fn json_has_the_same_facts() {
             "protocol": "HTTP/1.1", "code": 200, "reason": "endpoint_gone",
             "namespace": "default", "route": "coffee", "revision": "coffee-00001",
             "endpoint": "127.0.0.1:9001", "queueSeconds": 0.012, "endpointSeconds": 0.045,
-            "overheadSeconds": 0.00025, "totalSeconds": 0.05725, "held": true, "attempts": 1,
+            "overheadSeconds": 0.00025, "totalSeconds": 0.05725, "idleSeconds": 0.005, "held": true, "waitReason": "cold", "attempts": 1,
             "requestBytes": 120, "responseBytes": 3400, "requestId": "2f1c",
             "userAgent": "curl/8.5.0", "weight": 1,
         })

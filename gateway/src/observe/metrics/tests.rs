@@ -16,9 +16,11 @@ const CONTRACT: &[(&str, &str)] = &[
     ("tidegate_request_duration_seconds", "namespace,revision"),
     ("tidegate_overhead_seconds", "namespace,revision"),
     ("tidegate_inflight", "namespace,revision"),
+    ("tidegate_idle_streams", "namespace,revision"),
     ("tidegate_waiting", "namespace,revision"),
     ("tidegate_queue_wait_seconds", "namespace,revision"),
     ("tidegate_concurrency_average", "namespace,revision"),
+    ("tidegate_waiting_average", "namespace,revision"),
     ("tidegate_cold_starts_total", "namespace,revision"),
     ("tidegate_cold_start_seconds", "namespace,revision,phase"),
     ("tidegate_endpoints", "namespace,revision,state"),
@@ -86,16 +88,24 @@ fn view(name: &str) -> RevisionView {
         name: name.to_owned(),
         limit: 10,
         in_flight: 3,
+        idle: 1,
         waiting: 2,
+        queue_wait: Duration::from_secs(10),
         average: Average {
             one: 4.5,
             six: 1.0,
             sixty: 0.5,
         },
+        average_waiting: Average {
+            one: 1.5,
+            six: 0.5,
+            sixty: 0.25,
+        },
         endpoints: vec![EndpointView {
             address: ([127, 0, 0, 1], 9001).into(),
             state: EndpointState::Ready,
             in_flight: 3,
+            window: None,
         }],
         cold_starts: 1,
         last_start: None,
@@ -180,6 +190,7 @@ fn one_exchange_is_counted_under_its_names() {
         format!("tidegate_inflight{{{revision}}} 3"),
         format!("tidegate_waiting{{{revision}}} 2"),
         format!("tidegate_concurrency_average{{{revision}}} 4.5"),
+        format!("tidegate_waiting_average{{{revision}}} 1.5"),
         format!("tidegate_concurrency_seconds_total{{{revision}}} 12.25"),
         format!("tidegate_cold_starts_total{{{revision}}} 1"),
         format!("tidegate_endpoints{{{revision},state=\"ready\"}} 1"),
@@ -357,6 +368,43 @@ fn cold_starts_keep_count_and_the_last_one() {
         let name = "tidegate_cold_start_seconds_sum";
         let line = format!("{name}{{{labels},phase=\"{phase}\"}} {value}");
         assert_line(&text, &line);
+    }
+}
+
+#[test]
+fn a_cold_start_that_goes_on_adds_what_is_new_and_no_other() {
+    let (registry, _workers) = registry(1);
+    let at = SystemTime::now();
+    let mut phases = Phases {
+        nudge: Some(Duration::from_millis(1)),
+        ..Phases::default()
+    };
+    registry.cold_start_goes_on("default", "a", at, phases);
+    assert_eq!(registry.starts("default", "a"), (0, None));
+    registry.cold_start("default", "a", at, phases);
+    phases.wire = Some(Duration::from_millis(2));
+    registry.cold_start_goes_on("default", "a", at, phases);
+    registry.cold_start_goes_on(
+        "default",
+        "a",
+        at + Duration::from_secs(1),
+        Phases::default(),
+    );
+    phases.first_byte = Some(Duration::from_millis(4));
+    registry.cold_start_goes_on("default", "a", at, phases);
+    let (count, last) = registry.starts("default", "a");
+    assert_eq!((count, last.unwrap().phases), (1, phases));
+    let text = registry.scrape(&[]);
+    for (phase, count, sum) in [
+        ("nudge", 1, "0.001"),
+        ("wire", 1, "0.002"),
+        ("firstByte", 1, "0.004"),
+        ("act", 0, "0"),
+    ] {
+        let labels = format!("namespace=\"default\",revision=\"a\",phase=\"{phase}\"");
+        let name = "tidegate_cold_start_seconds";
+        assert_line(&text, &format!("{name}_count{{{labels}}} {count}"));
+        assert_line(&text, &format!("{name}_sum{{{labels}}} {sum}"));
     }
 }
 

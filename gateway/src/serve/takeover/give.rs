@@ -58,11 +58,18 @@ impl Stock {
     }
 }
 
-/// What another process serves from now on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Another process takes over.
+#[derive(Debug)]
 pub struct HandedOver {
-    /// Of each listener, in their order.
+    /// Of each listener, in their order: whether it goes on with its sockets.
     pub listeners: Vec<bool>,
+    pub farewell: Farewell,
+}
+
+/// Dropped when this process accepts no more: the other one waits for that.
+#[derive(Debug)]
+pub struct Farewell {
+    _conversation: Wire,
 }
 
 /// Waits for the process that takes over, one after another until one has; `None` if a drain
@@ -111,18 +118,28 @@ async fn hand_over(
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     }
     let mut wire = Wire::new(stream, 0);
-    let handed = converse(&mut wire, stock, hatch).await;
-    if let Err(error) = &handed {
-        let why = error.to_string();
-        // It may have gone.
-        drop(timeout(STEP, wire.say(&Word::Refused { why })).await);
-    } else {
-        tracing::info!(process = peer.pid(), "another process serves from now on");
+    match converse(&mut wire, stock, hatch).await {
+        Ok(listeners) => {
+            tracing::info!(process = peer.pid(), "another process serves from now on");
+            let farewell = Farewell {
+                _conversation: wire,
+            };
+            Ok(HandedOver {
+                listeners,
+                farewell,
+            })
+        }
+        Err(error) => {
+            let why = error.to_string();
+            // It may have gone.
+            drop(timeout(STEP, wire.say(&Word::Refused { why })).await);
+            Err(error)
+        }
     }
-    handed
 }
 
-async fn converse(wire: &mut Wire, stock: &Stock, hatch: &UnixListener) -> io::Result<HandedOver> {
+/// Of each listener, whether the other process goes on with it.
+async fn converse(wire: &mut Wire, stock: &Stock, hatch: &UnixListener) -> io::Result<Vec<bool>> {
     match timeout(STEP, wire.hear()).await? {
         Ok(Word::Hello { version: VERSION }) => {}
         Ok(Word::Hello { version }) => {
@@ -163,13 +180,11 @@ async fn converse(wire: &mut Wire, stock: &Stock, hatch: &UnixListener) -> io::R
             return Err(io::Error::new(io::ErrorKind::TimedOut, what));
         }
     };
-    // From here on it serves, and this process does not.
+    // From here on it is the other's, which serves as soon as this process accepts no more.
     timeout(STEP, wire.say(&Word::Done {})).await??;
     let all = kinds.into_iter().zip(served);
     let listeners = all.filter(|(kind, _)| *kind == Kind::Listener);
-    Ok(HandedOver {
-        listeners: listeners.map(|(_, served)| served).collect(),
-    })
+    Ok(listeners.map(|(_, served)| served).collect())
 }
 
 fn out_of_turn() -> io::Error {

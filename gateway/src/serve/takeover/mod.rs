@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use tokio::net::unix::UCred;
 
-pub use self::give::{HandedOver, Stock, serve};
+pub use self::give::{Farewell, HandedOver, Stock, serve};
 pub use self::hatch::Hatch;
 pub use self::take::Takeover;
 pub use self::wire::Kind;

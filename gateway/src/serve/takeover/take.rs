@@ -25,6 +25,10 @@ const ASKED_MAX: usize = 3;
 /// Between two times: its sockets are closed one after the other.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
+/// How long the process that ran may take to stop accepting, which is a matter of a turn of its
+/// workers' loops. A worker that is stuck accepts nobody either.
+const CLOSED_WITHIN: Duration = Duration::from_secs(2);
+
 /// A takeover that has begun. Dropped before its end, the other process goes on.
 #[derive(Debug)]
 pub struct Takeover {
@@ -120,6 +124,8 @@ impl Takeover {
 
     /// Says that everything is ready that [`find`](Takeover::find) gave; then it is this process's
     /// alone, and so is the socket for the next takeover. Nothing may have been accepted before.
+    /// Returns when the other process accepts nothing any more, so that whoever is told that this one
+    /// is ready meets this one.
     ///
     /// # Errors
     /// The other process goes on, so this one must not.
@@ -145,7 +151,8 @@ impl Takeover {
             }
         };
         match done {
-            Ok(Word::Done {}) => {}
+            // It hangs up when its workers have left their sockets.
+            Ok(Word::Done {}) => drop(timeout(CLOSED_WITHIN, self.wire.hear()).await),
             Ok(Word::Refused { why }) => return Err(TakeoverError::Refused(why)),
             Ok(_) => return Err(TakeoverError::Broken(out_of_turn())),
             // Alive, it would have said why.

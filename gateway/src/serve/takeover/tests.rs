@@ -16,7 +16,7 @@ struct Running {
     directory: TempDir,
     stock: Stock,
     phase: watch::Sender<Phase>,
-    waiting: JoinHandle<io::Result<Option<HandedOver>>>,
+    waiting: JoinHandle<io::Result<Option<Vec<bool>>>>,
     listeners: Vec<SocketAddr>,
     admin: SocketAddr,
 }
@@ -41,7 +41,7 @@ impl Running {
         let stock = Stock::new(groups);
         let hatch = Hatch::open(&directory.path().join("hatch")).unwrap();
         let phase = watch::Sender::new(Phase::Serving);
-        let waiting = tokio::spawn(serve(hatch, stock.clone(), phase.subscribe()));
+        let waiting = tokio::spawn(given(hatch, stock.clone(), phase.subscribe()));
         Running {
             directory,
             stock,
@@ -57,10 +57,20 @@ impl Running {
     }
 
     async fn taken_over(self) -> (Vec<bool>, TempDir) {
-        let handed = self.waiting.await.unwrap().unwrap();
+        let listeners = self.waiting.await.unwrap().unwrap();
         self.stock.clear();
-        (handed.unwrap().listeners, self.directory)
+        (listeners.unwrap(), self.directory)
     }
+}
+
+/// Gives its sockets to who comes, and accepts no more at once.
+async fn given(
+    hatch: Hatch,
+    stock: Stock,
+    phase: watch::Receiver<Phase>,
+) -> io::Result<Option<Vec<bool>>> {
+    let handed_over = serve(hatch, stock, phase).await?;
+    Ok(handed_over.map(|handed_over| handed_over.listeners))
 }
 
 async fn begin(path: &Path) -> Takeover {
@@ -107,10 +117,45 @@ async fn sockets_change_hands_with_who_waits_in_them() {
     // And so on: the next one finds it at the same place.
     let stock = Stock::new(vec![(Kind::Listener, group)]);
     let phase = watch::Sender::new(Phase::Serving);
-    let waiting = tokio::spawn(serve(hatch, stock, phase.subscribe()));
+    let waiting = tokio::spawn(given(hatch, stock, phase.subscribe()));
     begin(&path).await.finish().await.unwrap();
-    let handed = waiting.await.unwrap().unwrap();
-    assert_eq!(handed.unwrap().listeners, [false]);
+    let listeners = waiting.await.unwrap().unwrap();
+    assert_eq!(listeners.unwrap(), [false]);
+}
+
+type Giving = JoinHandle<io::Result<Option<HandedOver>>>;
+
+/// A process that gives its one socket to who comes, and may accept until what is returned is dropped.
+fn giving(path: &Path) -> (Giving, watch::Sender<Phase>) {
+    let hatch = Hatch::open(path).unwrap();
+    let stock = Stock::new(vec![(Kind::Listener, Group::bind(free()).unwrap())]);
+    let phase = watch::Sender::new(Phase::Serving);
+    let giving = tokio::spawn(serve(hatch, stock, phase.subscribe()));
+    (giving, phase)
+}
+
+#[tokio::test]
+async fn nobody_takes_over_while_the_other_may_accept() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("hatch");
+    let (giving, _phase) = giving(&path);
+    let taking = tokio::spawn(begin(&path).await.finish());
+    let HandedOver { farewell, .. } = giving.await.unwrap().unwrap().unwrap();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+        assert!(!taking.is_finished());
+    }
+    drop(farewell);
+    taking.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_never_says_that_it_accepts_no_more_is_not_waited_for_long() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("hatch");
+    let (giving, _phase) = giving(&path);
+    begin(&path).await.finish().await.unwrap();
+    giving.await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -234,7 +279,7 @@ async fn a_drain_takes_the_place_away() {
     let running = Running::with(1);
     let path = running.path();
     running.phase.send_replace(Phase::Announced);
-    assert_eq!(running.waiting.await.unwrap().unwrap(), None);
+    assert!(running.waiting.await.unwrap().unwrap().is_none());
     assert!(!path.exists());
 }
 

@@ -7,6 +7,7 @@ mod generator;
 mod idle;
 mod limit;
 mod load;
+mod queue;
 mod routes;
 mod swap;
 
@@ -36,6 +37,9 @@ pub enum Scenario {
     Idle,
     /// Tidegate starts what is asked for: time, and memory of requests that wait for it.
     Cold,
+    /// Requests that wait in Tidegate: beside floods of others, and let go to a process that has just
+    /// started.
+    Queue,
     /// 1, 1 000 and 100 000 hosts: memory, lookup, and the time to change one.
     Routes,
     /// Latency while Tidegate's files change a hundred times per second.
@@ -48,7 +52,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Every one, in the order of the report.
-    pub const ALL: [Scenario; 12] = [
+    pub const ALL: [Scenario; 13] = [
         Scenario::Keepalive,
         Scenario::Post,
         Scenario::Large,
@@ -57,6 +61,7 @@ impl Scenario {
         Scenario::Tls,
         Scenario::Idle,
         Scenario::Cold,
+        Scenario::Queue,
         Scenario::Routes,
         Scenario::Swap,
         Scenario::Limit,
@@ -73,6 +78,7 @@ impl Scenario {
             Scenario::Tls => load::tls(lab).await,
             Scenario::Idle => idle::run(lab).await,
             Scenario::Cold => cold::run(lab).await,
+            Scenario::Queue => queue::run(lab).await,
             Scenario::Routes => routes::run(lab).await,
             Scenario::Swap => swap::run(lab).await,
             Scenario::Limit => limit::run(lab).await,

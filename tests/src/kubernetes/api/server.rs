@@ -10,7 +10,6 @@ use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
 use hyper::{Request, Response};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::sleep;
 
 use super::discovery;
 use super::failure::Failure;
@@ -24,6 +23,7 @@ use super::view::{View, continued};
 use super::watch::Watch;
 use crate::body::{self, Body};
 use crate::kubernetes::Kind;
+use crate::wait::takes;
 
 /// What a real server takes of a body.
 const LARGEST_BODY: usize = 3 << 20;
@@ -116,7 +116,7 @@ impl Server {
         self.seen.lock().unwrap().push(seen);
         let mut faults = self.faults.subscribe();
         let delay = faults.borrow().delay;
-        sleep(delay).await;
+        takes(delay).await;
         // The sender lives as long as the server.
         drop(faults.wait_for(|faults| !faults.held).await);
         match mishap {
@@ -125,7 +125,7 @@ impl Server {
             Some(Mishap::Late(pause)) => {
                 let reply = self.perform(ask, view, target);
                 self.late.fetch_add(1, Ordering::SeqCst);
-                sleep(pause).await;
+                takes(pause).await;
                 self.late.fetch_sub(1, Ordering::SeqCst);
                 reply
             }

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::failure::Failure;
 use super::faults::Faults;
@@ -24,6 +24,7 @@ use super::target::{Query, Target};
 use super::view::View;
 use crate::body::Body;
 use crate::kubernetes::Kind;
+use crate::wait::takes;
 
 /// What is sent at once, about.
 const CHUNK: usize = 64 << 10;
@@ -133,7 +134,7 @@ impl Watch {
             if !faults.silent {
                 let limit = if faults.pace.is_zero() { BATCH } else { 1 };
                 if let Some(lines) = self.due(&faults, limit) {
-                    sleep(faults.pace).await;
+                    takes(faults.pace).await;
                     return Some(lines);
                 }
             }

@@ -185,6 +185,12 @@ fn names(objects: &[Value]) -> Vec<&str> {
 }
 
 async fn a_revision_moves_between_its_modes_in_endpoints_and_slices(stage: Stage) {
+    let slices = ENDPOINT_SLICE.collection("");
+    let (code, _) = stage.ask("GET", &slices, JSON, &Value::Null).await;
+    if code == 404 {
+        eprintln!("skipped: an API server of before 1.21 has no such slices");
+        return;
+    }
     let revision = Revision::new("modes", "hello-00001").concurrency(1);
     stage.create_revision(&revision).await;
     let pods = [(NOWHERE, 8012).into(), (NOWHERE, 9012).into()];

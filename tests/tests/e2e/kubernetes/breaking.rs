@@ -563,6 +563,7 @@ async fn nobody_outside_says_what_knative_says() {
             ("knative-serving-namespace", "other"),
             ("knative-serving-tag", "evil"),
             ("k-kubelet-probe", "queue"),
+            ("user-agent", "kube-probe/1.30"),
         ] {
             asked = with(asked, name, value);
         }
@@ -601,10 +602,16 @@ async fn a_revision_that_is_made_anew_has_its_new_limit() {
     let pods = [second.address];
     api.scale(&anew, &Pods::ready(&pods), Traffic::Proxy(&proxy))
         .await;
-    eventually(PATIENCE, "the new pod answers", async || {
-        let answer = gateway.get(HOST, "/").await.expect(200);
-        (answer.backend() == "two").then_some(())
-    })
+    // Pods are heard of sooner than what is said of their revision.
+    eventually(
+        PATIENCE,
+        "the new pod answers, and its limit is known",
+        async || {
+            let answer = gateway.get(HOST, "/").await.expect(200);
+            let known = gateway.revision("hello-00001").await["limit"] == 1;
+            (answer.backend() == "two" && known).then_some(())
+        },
+    )
     .await;
     let load = Load::start(gateway.public(), 6, Reconnect::Always, || {
         request("GET", HOST, "/?sleep=5")
@@ -643,7 +650,7 @@ async fn a_service_that_becomes_a_name_and_pods_again_is_followed() {
 // --- two replicas ---
 
 /// A replica of that number, on addresses of its own.
-fn replica(api: &Api, number: u8, autoscaler: &str) -> tests::Launch {
+pub(super) fn replica(api: &Api, number: u8, autoscaler: &str) -> tests::Launch {
     let ip = format!("127.0.0.{}", number + 1);
     let listeners = format!(
         "
@@ -667,7 +674,7 @@ gateway:
 }
 
 /// Says that these are all replicas.
-async fn say_replicas(api: &Api, internal: &[std::net::SocketAddr]) {
+pub(super) async fn say_replicas(api: &Api, internal: &[std::net::SocketAddr]) {
     let service = Service::new(super::set::SYSTEM, "tidegate-internal", "http2");
     api.apply(&service.object()).await;
     api.place(
@@ -810,25 +817,70 @@ async fn statuses_are_written_through_conflicts_and_refusals() {
     until_ready(&api, "errors").await;
 }
 
+async fn until_ours(api: &Api) -> Value {
+    let ours = format!("tidegate.{}.svc.cluster.local", super::set::SYSTEM);
+    api.until(INGRESS, "default", "web", "it is ours again", |one| {
+        let at = &one["status"]["publicLoadBalancer"]["ingress"];
+        is_ready(one) && *at == json!([{"domainInternal": ours}])
+    })
+    .await
+}
+
 #[tokio::test]
-async fn an_ingress_that_changes_hands_is_served_while_it_is_ours() {
+async fn two_ingresses_swap_their_hosts_without_a_failed_request() {
+    let (api, _backends) = two_services().await;
+    let gateway = Arc::new(launch(&api).start().await);
+    for (name, host) in [("one", "a.example.com"), ("two", "b.example.com")] {
+        api.create(&simple(name, host, name)).await;
+        until_ready(&api, name).await;
+    }
+    let ask = || request("GET", "a.example.com", "/");
+    let load = Load::start(gateway.public(), 2, Reconnect::Always, ask);
+    for (name, host) in [("one", "b.example.com"), ("two", "a.example.com")] {
+        let rules = simple(name, host, name)["spec"]["rules"].take();
+        api.patch_spec(INGRESS, "default", name, json!({"rules": rules}))
+            .await;
+    }
+    for (name, host) in [("one", "b.example.com"), ("two", "a.example.com")] {
+        until_ready(&api, name).await;
+        let answer = gateway.get(host, "/").await.expect(200);
+        assert_eq!(answer.backend(), name);
+    }
+    load.more(20).await;
+    assert_only_200(&load.stop().await);
+}
+
+#[tokio::test]
+async fn an_ingress_that_changes_hands_is_served_until_another_gateway_says_it_does() {
     let (api, _backends) = two_services().await;
     let gateway = launch(&api).start().await;
     api.create(&simple("web", "web.example.com", "one")).await;
-    until_ready(&api, "web").await;
+    let mut ours = until_ready(&api, "web").await["status"].take();
     let class = "networking.knative.dev/ingress.class";
-    for _ in 0..10 {
-        for (now, status) in [
-            ("kourier.ingress.networking.knative.dev", 404),
-            (objects::CLASS, 200),
-        ] {
-            let changes = json!({"metadata": {"annotations": {class: now}}});
-            api.patch(INGRESS, "default", "web", &changes).await;
-            eventually(PATIENCE, "it has changed hands", async || {
-                (gateway.get("web.example.com", "/").await.status == status).then_some(())
-            })
-            .await;
-        }
+    let hand_to = async |who: &str| {
+        let changes = json!({"metadata": {"annotations": {class: who}}});
+        api.patch(INGRESS, "default", "web", &changes).await
+    };
+    for _ in 0..3 {
+        hand_to("kourier.ingress.networking.knative.dev").await;
+        // What is made after it is served after it.
+        api.create(&simple("next", "next.example.com", "one")).await;
+        until_ready(&api, "next").await;
+        api.delete(INGRESS, "default", "next").await;
+        gateway.get("web.example.com", "/").await.expect(200);
+        let now = api.get(INGRESS, "default", "web").await.unwrap();
+        assert_eq!(now["status"], ours, "it is not ours to write");
+        let mut theirs = ours.clone();
+        let at = json!([{"domainInternal": "kourier.kourier-system.svc.cluster.local"}]);
+        theirs["publicLoadBalancer"]["ingress"] = at;
+        api.patch_status(INGRESS, "default", "web", theirs).await;
+        eventually(PATIENCE, "it is not served any more", async || {
+            (gateway.get("web.example.com", "/").await.status == 404).then_some(())
+        })
+        .await;
+        hand_to(objects::CLASS).await;
+        ours = until_ours(&api).await["status"].take();
+        gateway.get("web.example.com", "/").await.expect(200);
     }
     // Going, with somebody else's finalizer, and coming back.
     let held = json!({"metadata": {"finalizers": ["example.com/a"]}});
@@ -916,4 +968,39 @@ async fn a_server_that_flaps_is_followed_in_the_end() {
     })
     .await;
     assert_only_200(&load.stop().await);
+}
+
+#[tokio::test]
+async fn a_file_that_claims_the_host_of_an_ingress_wins_and_the_ingress_says_so() {
+    let (api, _backends) = two_services().await;
+    let gateway = launch(&api).start().await;
+    for (name, host) in [("one", "a.example.com"), ("two", "b.example.com")] {
+        api.create(&simple(name, host, "one")).await;
+        until_ready(&api, name).await;
+    }
+    let listeners = std::fs::read_to_string(gateway.config()).unwrap();
+    let claims = "
+routes:
+  - {name: mine, hosts: [a.example.com], rules: [{respond: {status: 418}}]}
+";
+    gateway.apply(&format!("{listeners}{claims}")).await;
+    until_reason(&api, "one", "DomainConflict").await;
+    assert_eq!(gateway.get("a.example.com", "/").await.status, 418);
+    gateway.get("b.example.com", "/").await.expect(200);
+    // It comes back by itself, or at once with another host.
+    let rules = simple("one", "c.example.com", "two")["spec"]["rules"].take();
+    api.patch_spec(INGRESS, "default", "one", json!({"rules": rules}))
+        .await;
+    until_ready(&api, "one").await;
+    let answer = gateway.get("c.example.com", "/").await.expect(200);
+    assert_eq!(answer.backend(), "two");
+    // Who asks for what a file has already is told the same.
+    api.create(&simple("late", "a.example.com", "one")).await;
+    until_reason(&api, "late", "DomainConflict").await;
+    assert_eq!(gateway.get("a.example.com", "/").await.status, 418);
+    if tests::long() {
+        gateway.apply(&listeners).await;
+        until_ready(&api, "late").await;
+        gateway.get("a.example.com", "/").await.expect(200);
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -27,7 +28,8 @@ const HOST: &str = "hello.default.example.com";
 const ASKED: &str = "data-plane.knative.dev";
 
 /// The TLS side of a pod's queue-proxy, at its address and Knative's port.
-struct Tls(JoinHandle<()>, Arc<Notify>);
+/// It knows who has left, and how many came in.
+struct Tls(JoinHandle<()>, Arc<Notify>, Arc<AtomicUsize>);
 
 impl Drop for Tls {
     fn drop(&mut self) {
@@ -62,16 +64,20 @@ fn serve(listener: TcpListener, pem: &Pem, to: SocketAddr) -> Tls {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let left = Arc::new(Notify::new());
     let told = left.clone();
+    let taken = Arc::new(AtomicUsize::new(0));
+    let count = taken.clone();
     let task = tokio::spawn(async move {
         let mut connections = tokio::task::JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
             let (acceptor, left) = (acceptor.clone(), told.clone());
+            let count = count.clone();
             connections.spawn(async move {
                 let Ok(mut outside) = acceptor.accept(stream).await else {
                     left.notify_one();
                     return;
                 };
                 assert_eq!(outside.get_ref().1.server_name(), Some(ASKED));
+                count.fetch_add(1, Ordering::SeqCst);
                 let mut inside = TcpStream::connect(to).await.unwrap();
                 // With TLS 1.3 a client that does not believe us leaves only now.
                 if tokio::io::copy_bidirectional(&mut outside, &mut inside)
@@ -83,7 +89,7 @@ fn serve(listener: TcpListener, pem: &Pem, to: SocketAddr) -> Tls {
             });
         }
     });
-    Tls(task, left)
+    Tls(task, left, taken)
 }
 
 /// The Secret as Knative's manifests make it: of no type.
@@ -172,6 +178,41 @@ async fn pods_are_spoken_to_over_tls_once_it_is_enabled_and_only_if_they_are_who
     applied(&api, &gateway, &network("Disabled")).await;
     drop(tls);
     answered(&gateway).await;
+}
+
+#[tokio::test]
+async fn a_request_that_waited_meanwhile_goes_over_tls() {
+    let revision = Revision::new("default", "hello-00001");
+    let (pod, listener) = pod("one").await;
+    let authority = Authority::new();
+    let (api, gateway) = world(&revision, &pod).await;
+    api.create(&serving(&authority)).await;
+    let activators = ["127.0.0.1:8012".parse().unwrap()];
+    api.scale(&revision, &Pods::default(), Traffic::Proxy(&activators))
+        .await;
+    let waits = eventually(PATIENCE, "a request waits", async || {
+        let asking = gateway.clone();
+        let mut request = tokio::spawn(async move { asking.get(HOST, "/").await });
+        tokio::select! {
+            _ = &mut request => None,
+            () = gateway.until_waiting("hello-00001", 1) => Some(request),
+        }
+    })
+    .await;
+    applied(&api, &gateway, &network("Enabled")).await;
+    let passed = pod.requests().len();
+    // In clear it would be answered as well, and that is not asked for any more.
+    let (reached, own) = (listener, authority.issue(&["kn-user-default"]));
+    let tls = serve(reached, &own, pod.address);
+    api.scale(
+        &revision,
+        &Pods::ready(&[pod.address]),
+        Traffic::Proxy(&activators),
+    )
+    .await;
+    waits.await.unwrap().expect(200);
+    assert_eq!(pod.requests().len(), passed + 1);
+    assert!(tls.2.load(Ordering::SeqCst) > 0, "it came in clear");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod both;
 mod breaking;
 mod ingress;
 mod internal_tls;
+mod junk;
 mod observed;
 mod revisions;
 mod scale;

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use tests::client::with;
-use tests::kubernetes::kind::CONFIG_MAP;
+use tests::kubernetes::kind::{CONFIG_MAP, REVISION};
 use tests::kubernetes::objects::{Pods, Revision, Route, Traffic, config_map};
 use tests::kubernetes::{Api, Autoscaler, QueueProxy};
 use tests::{Gateway, PATIENCE, eventually, request};
@@ -298,4 +298,65 @@ async fn trace_headers_pass_on_unchanged_both_ways() {
         assert_eq!(answer.seen(name), value, "{name}");
     }
     assert_eq!(answer.header("traceparent"), back);
+}
+
+#[tokio::test]
+async fn a_revision_that_cannot_start_is_refused_with_the_cause_that_its_status_has() {
+    let world = World::at_zero().await;
+    let mut client = world.gateway.connect().await;
+    let held = tokio::spawn(async move { client.get(HOST, "/").await });
+    world.gateway.until_waiting("hello-00001", 1).await;
+    let says = async |ready: &str, image: &str| {
+        let status = json!({"conditions": [
+            {"type": "Ready", "status": ready, "reason": "ImagePullBackOff"},
+            {"type": "ResourcesAvailable", "status": image, "reason": "ImagePullBackOff",
+             "message": "Back-off pulling image\nat the registry"},
+        ]});
+        let Revision {
+            namespace, name, ..
+        } = &world.revision;
+        world
+            .api
+            .patch_status(REVISION, namespace, name, status)
+            .await;
+    };
+    says("False", "False").await;
+    let cause = "ImagePullBackOff: Back-off pulling image";
+    let answer = held.await.unwrap().refused(503, "start_failed");
+    assert_eq!(
+        answer.text(),
+        format!("The service could not be started: {cause}\n")
+    );
+    // So is whoever comes now.
+    let next = world.gateway.get(HOST, "/").await;
+    next.refused(503, "start_failed");
+    let told = world
+        .gateway
+        .ask("/api/cold-starts")
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&told[0]["outcome"], &told[0]["cause"]),
+        (&json!("failed"), &json!(cause))
+    );
+
+    says("Unknown", "Unknown").await;
+    let waits = eventually(PATIENCE, "requests are held again", async || {
+        let mut client = world.gateway.connect().await;
+        let mut held = tokio::spawn(async move { client.get(HOST, "/").await });
+        tokio::select! {
+            _refused = &mut held => None,
+            () = world.gateway.until_waiting("hello-00001", 1) => Some(held),
+        }
+    })
+    .await;
+    says("False", "False").await;
+    waits.await.unwrap().refused(503, "start_failed");
+    // A pod that serves is proof enough.
+    world.start_pod().await;
+    eventually(PATIENCE, "the pod serves", async || {
+        (world.gateway.get(HOST, "/").await.status == 200).then_some(())
+    })
+    .await;
 }

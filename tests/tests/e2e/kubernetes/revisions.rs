@@ -11,7 +11,8 @@ use tests::kubernetes::autoscaler::scale_to_zero_probe;
 use tests::kubernetes::kind::REVISION;
 use tests::kubernetes::objects::{Pods, Revision, Route, Traffic};
 use tests::kubernetes::{Api, Autoscaler, QueueProxy};
-use tests::{Answer, Client, Gateway, PATIENCE, eventually, request};
+use tests::{Answer, Client, Gateway, PATIENCE, eventually, request, sized};
+use tokio::time::Instant;
 
 use super::set::{inside, launch_with, listener, until_ready};
 
@@ -148,6 +149,68 @@ async fn a_request_wakes_its_revision_and_goes_to_the_first_pod_that_answers() {
     assert!(!seen.headers.contains_key("knative-serving-revision"));
     // Its end is told.
     world.until_idle().await;
+}
+
+/// A probe period is some milliseconds: that few of them pass is seen by what the pod was asked, how
+/// long they took is printed.
+#[tokio::test]
+async fn the_first_request_follows_the_first_probe_that_a_pod_answers_well() {
+    let mut waits = Vec::new();
+    for _ in 0..sized(3, 20) {
+        let world = World::at_zero(revision()).await;
+        let pod = QueueProxy::start("one");
+        let held = world.held("/");
+        world
+            .pods(
+                &Pods::unready(&[pod.address]),
+                Traffic::Proxy(&activators()),
+            )
+            .await;
+        pod.until_probed("Knative-Activator-Probe").await;
+        pod.set_ready(true);
+        let ready = Instant::now();
+        held.await.unwrap().expect(200);
+        let first = &pod.requests()[0];
+        waits.push(first.at.saturating_duration_since(ready));
+        let well = pod.probes().into_iter();
+        let well = well.filter(|probe| probe.status == 200 && probe.at <= first.at);
+        assert_eq!(well.count(), 1, "it does not wait for a second one");
+    }
+    waits.sort_unstable();
+    let (median, most) = (waits[waits.len() / 2], waits[waits.len() - 1]);
+    println!("pod ready to first request: {median:?} in the median, {most:?} at most");
+}
+
+#[tokio::test]
+async fn a_prewarmed_revision_is_told_of_until_it_has_a_pod() {
+    let world = World::at_zero(revision()).await;
+    let gateway = world.gateway.clone();
+    let asked = tokio::spawn(async move {
+        let asked = request(
+            "POST",
+            "admin",
+            "/api/prewarm?revision=hello-00001&wait=60s",
+        );
+        let asked = with(asked, "authorization", "Bearer secret");
+        Client::connect(gateway.admin()).await.send(asked).await
+    });
+    world
+        .until_stat("one request is told, and again", |average, count| {
+            (average, count) == (1.0, 1.0)
+        })
+        .await;
+    let pod = QueueProxy::start("one").ready();
+    world
+        .pods(&Pods::ready(&[pod.address]), Traffic::Proxy(&activators()))
+        .await;
+    let answer = asked.await.unwrap().expect(200).json();
+    assert_eq!(answer["revisions"][0]["scaler"], "knative");
+    assert_eq!(answer["revisions"][0]["ready"], 1);
+    // Nobody made a request.
+    assert!(pod.requests().is_empty());
+    world
+        .until_stat("nothing more is told", |average, _| average == 0.0)
+        .await;
 }
 
 #[tokio::test]
@@ -334,6 +397,69 @@ async fn a_revision_that_goes_takes_nobody_with_it() {
     inside(&world.gateway, "hello.default", "/")
         .await
         .expect(200);
+}
+
+#[tokio::test]
+async fn who_calls_itself_a_prober_is_served_as_everybody_is() {
+    let (world, pod) = World::at_one(revision()).await;
+    world.gateway.get(HOST, "/").await.expect(200);
+    let serving = [pod.address];
+    for traffic in [Traffic::Proxy(&activators()), Traffic::Serve(&serving)] {
+        let marks = matches!(traffic, Traffic::Proxy(_));
+        world.pods(&Pods::ready(&[pod.address]), traffic).await;
+        eventually(PATIENCE, "the mode is known", async || {
+            let answer = world.gateway.get(HOST, "/").await.expect(200);
+            (answer.seen("k-proxy-request").is_empty() != marks).then_some(())
+        })
+        .await;
+        for agent in ["kube-probe/1.30", "Knative-Activator-Probe"] {
+            for listener in [listener(&world.gateway, "internal"), world.gateway.public()] {
+                let asks = with(request("GET", HOST, "/x"), "user-agent", agent);
+                let answer = Client::connect(listener).await.send(asks).await.expect(200);
+                assert_eq!(answer.backend(), "one", "{agent}");
+                assert_eq!(answer.seen("user-agent"), "");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pod_with_two_addresses_has_its_limit_once() {
+    let world = World::at_zero(revision().concurrency(1)).await;
+    // One pod, and a port that it has at addresses of both families.
+    let (four, six) = eventually(PATIENCE, "a port of both families", async || {
+        let four = QueueProxy::at(([127, 0, 0, 1], 0).into(), "four", 1).ready();
+        let six = SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), four.address.port());
+        let is_free = std::net::TcpListener::bind(six).is_ok();
+        is_free.then(|| (four, QueueProxy::at(six, "six", 1).ready()))
+    })
+    .await;
+    let service = world.revision.private();
+    let mut slices = service.slices(&Pods::ready(&[four.address]));
+    let mut other = slices[0].clone();
+    other["metadata"]["name"] = "second-family".into();
+    other["addressType"] = "IPv6".into();
+    other["endpoints"][0]["addresses"] = serde_json::json!(["::1"]);
+    slices.push(other);
+    world
+        .api
+        .place(
+            "default",
+            &format!("{}-private", world.revision.name),
+            &slices,
+        )
+        .await;
+    world.gateway.get(HOST, "/").await.expect(200);
+    let first = world.held("/?sleep=300");
+    pod_has(&four, 1).await;
+    let second = world.held("/");
+    let (first, second) = (first.await.unwrap(), second.await.unwrap());
+    assert_eq!(
+        (first.expect(200).backend(), second.expect(200).backend()),
+        ("four", "four")
+    );
+    assert_eq!(six.requests().len(), 0, "it is the same pod");
+    assert_eq!(four.peak(), 1);
 }
 
 async fn pod_has(pod: &QueueProxy, running: usize) {

@@ -14,6 +14,7 @@ pub(super) const SYSTEM: &str = "knative-serving";
 
 const LISTENERS: &str = "
 gateway:
+  adminTokenFile: token
   drain: {wait: 0s}
   listeners:
     - {address: '127.0.0.1:0'}
@@ -30,6 +31,7 @@ pub(super) fn launch(api: &Api) -> Launch {
 
 pub(super) fn launch_with(api: &Api, autoscaler: &str) -> Launch {
     Launch::new(LISTENERS)
+        .file("token", "secret")
         .own_listeners()
         .arguments(["--kubernetes"])
         .environment("KUBECONFIG", api.kubeconfig())

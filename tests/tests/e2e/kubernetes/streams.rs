@@ -162,3 +162,57 @@ async fn routes_for_the_cluster_split_and_choose_by_path() {
     );
     gateway.get(host, "/three").await.refused(404, "no_route");
 }
+
+/// What a DomainMapping leads to: a host for the cluster alone, looked up again inside.
+fn mapping(host: &str, local: &str) -> Value {
+    let mut vanity = path(
+        "",
+        &[("K-Original-Host", host)],
+        &[split("default", "own", 80, 100, &[])],
+    );
+    vanity["rewriteHost"] = local.into();
+    rule(&[host], "ExternalIP", &[vanity])
+}
+
+/// A route for the cluster alone to a Service, and a vanity host that leads to it.
+async fn mapped(api: &Api, name: &str) -> Gateway {
+    let local = "own.default.svc.cluster.local";
+    let inner = [rule(&[local], "ClusterLocal", &[to("", &[(name, 100)])])];
+    api.create(&objects::ingress("default", "own", &inner))
+        .await;
+    let ours = format!("tidegate-internal.{}.svc.cluster.local", super::set::SYSTEM);
+    api.create(&Service::external("default", "own", &ours).object())
+        .await;
+    serve(api, &[mapping("vanity.test", local)]).await
+}
+
+#[tokio::test]
+async fn websockets_pass_through_a_domain_mapping() {
+    let (backend, api) = (Backend::start("one"), Api::start());
+    service(&api, "one", "http", &[&backend]).await;
+    let gateway = mapped(&api, "one").await;
+    let mut socket = WebSocket::open(gateway.public(), "vanity.test", "/").await;
+    for round in 0..100 {
+        socket.echo(&format!("{round}")).await;
+    }
+    socket.close().await;
+}
+
+#[tokio::test]
+async fn grpc_streams_pass_through_a_domain_mapping() {
+    let (backend, api) = (GrpcBackend::start(), Api::start());
+    let service = Service::new("default", "grpc", "h2c");
+    api.create(&service.object()).await;
+    let slices = service.slices(&Pods::ready(&[backend.address]));
+    api.place("default", "grpc", &slices).await;
+    let gateway = mapped(&api, "grpc").await;
+    let mut caller = Caller::new(gateway.public(), "vanity.test");
+    let pieces: Vec<_> = (0..100).map(|number| Piece::new("ping", number)).collect();
+    let answers = caller
+        .chat(Request::new(stream::iter(pieces.clone())))
+        .await;
+    let mut answers = answers.unwrap().into_inner();
+    for piece in pieces {
+        assert_eq!(answers.message().await.unwrap(), Some(piece));
+    }
+}

@@ -72,6 +72,11 @@ async fn an_ingress_comes_from_kourier_and_goes_back_without_a_failed_request() 
     assert_eq!(gateway.get(HOST, "/").await.backend(), "pod");
     load.more(100).await;
     move_to(&api, "kourier").await;
+    // It is served here until Kourier says that it serves it.
+    load.more(100).await;
+    assert_eq!(gateway.get(HOST, "/").await.backend(), "pod");
+    let status = served_by_kourier();
+    api.patch_status(INGRESS, "default", "hello", status).await;
     answering("kourier").await;
     load.more(100).await;
     let tally = load.stop().await;

@@ -42,7 +42,7 @@ impl World {
         let addresses = Addresses {
             ready: ready.iter().map(|&number| pod(number)).collect(),
             unready: unready.iter().map(|&number| pod(number)).collect(),
-            proxied: false,
+            ..Addresses::default()
         };
         self.pods.set(&addresses, self.now);
     }
@@ -116,22 +116,50 @@ fn a_pod_that_answers_badly_is_asked_again_a_period_after_it_was_asked() {
     assert_eq!(world.next_in(), Some(PAUSE_LEAST), "the period is over");
 }
 
-#[test]
-fn a_young_pod_that_refuses_is_asked_quickly_and_an_old_one_is_not() {
-    let mut world = World::new(true, true);
-    world.set(&[], &[1]);
+/// The pauses between probes of a pod to which all of this comes, until it is young no longer.
+fn pauses(world: &mut World, outcome: Outcome) -> Vec<Duration> {
     let mut pauses = Vec::new();
     while world.now - world.pods.known[&pod(1)].since < EAGER_FOR {
         assert_eq!(world.asked(), [pod(1)]);
-        world.answer(0, 1, Outcome::Refused);
+        world.answer(0, 1, outcome);
         pauses.push(world.next_in().unwrap());
         world.pass(*pauses.last().unwrap());
     }
-    assert_eq!(pauses[0], EAGER_FIRST);
-    assert!(pauses.is_sorted() && pauses.iter().all(|pause| *pause <= PERIOD));
-    assert!(pauses.iter().filter(|pause| **pause < PERIOD).count() >= 12);
+    pauses
+}
+
+#[test]
+fn a_young_pod_that_refuses_or_does_not_serve_yet_is_asked_quickly_and_an_old_one_is_not() {
+    for outcome in [Outcome::Refused, Outcome::NotYet] {
+        let mut world = World::new(true, true);
+        world.set(&[], &[1]);
+        let pauses = pauses(&mut world, outcome);
+        assert_eq!(pauses[0], EAGER_FIRST);
+        assert!(pauses.is_sorted() && pauses.iter().all(|pause| *pause <= PERIOD));
+        assert!(pauses.iter().filter(|pause| **pause < PERIOD).count() >= 12);
+        world.asked();
+        world.answer(0, 1, outcome);
+        assert_eq!(world.next_in(), Some(PERIOD));
+    }
+}
+
+#[test]
+fn a_pod_that_begins_to_listen_is_asked_quickly_anew() {
+    let mut world = World::new(true, true);
+    world.set(&[], &[1]);
+    for _ in 0..15 {
+        world.asked();
+        world.answer(0, 1, Outcome::Refused);
+        let pause = world.next_in().unwrap();
+        world.pass(pause);
+    }
     world.asked();
-    world.answer(0, 1, Outcome::Refused);
+    world.answer(0, 1, Outcome::NotYet);
+    assert_eq!(world.next_in(), Some(EAGER_FIRST));
+    // What is not the pod's own word says nothing of when it will serve.
+    world.pass(EAGER_FIRST);
+    world.asked();
+    world.answer(0, 1, Outcome::Failed);
     assert_eq!(world.next_in(), Some(PERIOD));
 }
 
@@ -142,7 +170,11 @@ fn many_young_pods_are_not_asked_more_often_together_than_a_few() {
     world.set(&[], &numbers);
     assert_eq!(world.asked().len(), 100);
     for (back, number) in numbers.iter().rev().enumerate() {
-        world.answer(back as u64, *number, Outcome::Refused);
+        let outcome = match number % 2 {
+            0 => Outcome::Refused,
+            _ => Outcome::NotYet,
+        };
+        world.answer(back as u64, *number, outcome);
     }
     assert_eq!(world.next_in(), Some(PERIOD));
 }
@@ -217,23 +249,20 @@ fn patience_grows_with_probes_that_are_late_and_with_slow_connections() {
     let mut world = World::new(true, true);
     world.set(&[], &[1]);
     let mut waited = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..7 {
         let questions = world.ask();
         waited.push(questions[0].within);
         world.pass(questions[0].within);
         world.answer(0, 1, Outcome::Late { connected: true });
         world.pass(PAUSE_LEAST);
     }
-    let third = PATIENCE_MOST;
-    assert_eq!(
-        waited,
-        [ms(300), ms(600), ms(1_200), ms(2_400), third, third]
-    );
+    let doubled = [300, 600, 1_200, 2_400, 4_800, 9_600, 10_000].map(ms);
+    assert_eq!(waited, doubled);
     world.ask();
     let connect = ms(250);
     world.answer(0, 1, Outcome::Passed { connect });
     world.set(&[1, 2], &[]);
-    assert_eq!(world.ask()[0].within, ms(750));
+    assert_eq!(world.ask()[0].within, ms(500 + 4 * 250));
 }
 
 #[test]
@@ -249,9 +278,36 @@ fn what_cannot_be_connected_to_is_tried_often_and_sometimes_for_long() {
         world.pass(PAUSE_LEAST);
     }
     let expected = [
-        300, 300, 300, 300, 600, 300, 300, 300, 1_200, 300, 300, 300, 2_400, 300, 300, 300, 3_000,
+        300, 300, 300, 300, 600, 300, 300, 300, 1_200, 300, 300, 300, 2_400, 300, 300, 300, 4_800,
     ];
     assert_eq!(waited, expected);
+}
+
+#[test]
+fn a_pod_that_failed_a_request_is_asked_while_it_is_used_until_it_is_well() {
+    let mut world = World::new(true, true);
+    world.set(&[], &[1]);
+    world.ask();
+    assert!(world.answer(0, 1, PASSED));
+    world.pods.doubt(pod(1), world.now);
+    assert!(world.asked().is_empty());
+    world.pass(PERIOD);
+    for _ in 0..3 {
+        assert_eq!(world.asked(), [pod(1)]);
+        world.answer(0, 1, Outcome::Failed);
+        assert_eq!(world.pods.usable(), [pod(1)]);
+        world.pass(PERIOD);
+    }
+    // That it became ready is a reason to ask again at once, not to take it away.
+    world.ask();
+    world.answer(0, 1, Outcome::Failed);
+    world.set(&[1], &[]);
+    assert_eq!(world.pods.usable(), [pod(1)]);
+    assert_eq!(world.asked(), [pod(1)]);
+    assert!(!world.answer(0, 1, PASSED), "nobody is new");
+    world.pass(PERIOD * 2);
+    assert!(world.asked().is_empty());
+    assert_eq!(world.pods.usable(), [pod(1)]);
 }
 
 #[test]
@@ -325,9 +381,10 @@ fn only_those_who_answered_serve_and_nobody_is_forgotten() {
                     PASSED,
                     Outcome::Refused,
                     Outcome::Late { connected: true },
+                    Outcome::NotYet,
                     Outcome::Failed,
                 ];
-                let outcome = outcomes[rng.usize(0..4)];
+                let outcome = outcomes[rng.usize(0..5)];
                 world.pods.answered(ticket, address, outcome, world.now);
                 if outcome == PASSED {
                     proven.insert(address);

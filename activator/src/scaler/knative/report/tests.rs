@@ -28,6 +28,9 @@ fn reading(start: Instant) -> Reading {
         marked: 0,
         marked_integral: 0,
         asked: 7,
+        again: 0,
+        resting: 0,
+        resting_marked: 0,
     }
 }
 
@@ -72,6 +75,12 @@ impl Timeline {
         self
     }
 
+    /// A request that has waited and run already has to wait once more.
+    fn waits_again(&mut self) -> &mut Timeline {
+        self.reading.again += 1;
+        self.ends().waits()
+    }
+
     fn is_let_in(&mut self, marked: bool) -> &mut Timeline {
         self.reading.waiting -= 1;
         self.reading.marked += u32::from(marked);
@@ -81,6 +90,12 @@ impl Timeline {
     fn ends(&mut self) -> &mut Timeline {
         self.reading.marked -= 1;
         self
+    }
+
+    fn rests(&mut self) -> &mut Timeline {
+        self.reading.resting += 1;
+        self.reading.resting_marked += 1;
+        self.ends()
     }
 
     fn nudge(&mut self) -> Option<Measured> {
@@ -147,6 +162,28 @@ fn a_request_counts_from_its_arrival_through_the_wait() {
 }
 
 #[test]
+fn a_request_that_is_made_again_is_one_request() {
+    let mut line = Timeline::new();
+    line.runs().runs();
+    assert_eq!(line.nudge(), Some(FIRST));
+    line.to(500).waits_again();
+    line.to(1_000).is_let_in(true);
+    assert_eq!(line.tick(), Some(measured(1.0, 1.0)));
+    line.to(2_000).waits_again().is_let_in(true);
+    assert_eq!(line.tick(), Some(measured(2.0, 0.0)));
+}
+
+#[test]
+fn a_request_that_is_made_again_wakes_a_revision_as_any_other() {
+    let mut line = Timeline::new();
+    line.reading.again += 1;
+    line.waits().is_let_in(false);
+    assert_eq!(line.nudge(), Some(FIRST), "though it has gone");
+    line.to(1_000);
+    assert_eq!(line.tick(), Some(measured(0.0, 0.0)));
+}
+
+#[test]
 fn what_runs_unmarked_is_for_others_to_tell() {
     let mut line = Timeline::new();
     line.waits();
@@ -157,6 +194,29 @@ fn what_runs_unmarked_is_for_others_to_tell() {
     line.to(2_000);
     assert_eq!(line.tick(), Some(measured(0.0, 0.0)));
     assert!(!line.ledger.is_active(line.id));
+}
+
+#[test]
+fn silent_streams_count_while_somebody_waits_for_their_slots() {
+    let mut line = Timeline::new();
+    line.runs().runs();
+    assert_eq!(line.nudge(), Some(FIRST));
+    line.to(1_000).rests().rests();
+    line.tick();
+    line.to(2_000);
+    assert_eq!(line.tick(), Some(measured(0.0, 0.0)), "they are no demand");
+    assert!(!line.ledger.is_active(line.id));
+    line.waits();
+    assert_eq!(line.nudge(), Some(FIRST));
+    line.to(3_000);
+    assert_eq!(line.tick(), Some(measured(2.0, 0.0)));
+    // Of those that are not marked, others tell.
+    line.reading.resting_marked = 0;
+    line.to(4_000);
+    assert_eq!(line.tick(), Some(measured(1.0, 0.0)));
+    line.reading.resting_marked = 2;
+    line.to(5_000).is_let_in(true);
+    assert_eq!(line.tick(), Some(measured(1.0, 0.0)), "nobody waits");
 }
 
 #[test]
@@ -269,7 +329,7 @@ fn no_arrival_is_lost_or_told_of_twice() {
         for _ in 0..200 {
             let now = line.now + rng.u64(0..400);
             line.to(now);
-            match rng.u32(0..6) {
+            match rng.u32(0..7) {
                 0 => {
                     line.runs();
                     came += 1.0;
@@ -284,7 +344,11 @@ fn no_arrival_is_lost_or_told_of_twice() {
                 3 if line.reading.marked > 0 => {
                     line.ends();
                 }
-                4 => told += line.nudge().map_or(0.0, |first| first.count),
+                // It runs, so the revision does not rest.
+                4 if line.reading.marked > 0 => {
+                    line.waits_again();
+                }
+                5 => told += line.nudge().map_or(0.0, |first| first.count),
                 _ => told += line.tick().map_or(0.0, |report| report.count),
             }
         }

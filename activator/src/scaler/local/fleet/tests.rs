@@ -1,5 +1,5 @@
 use super::*;
-use config::revision::{Backend, Protocol, Readiness, RevisionId, Scale};
+use config::revision::{Backend, Protocol, Readiness, Scale};
 use std::collections::HashMap;
 
 /// Does what it is asked and writes it down.
@@ -11,7 +11,11 @@ struct FakeHost {
     stopped: Vec<Id>,
     endpoints: Vec<SocketAddr>,
     in_flight: HashMap<SocketAddr, u32>,
+    /// Of those.
+    resting: HashMap<SocketAddr, u32>,
     failure: Option<String>,
+    /// Until when.
+    fails_until: Option<Instant>,
     portless: bool,
 }
 
@@ -20,9 +24,9 @@ fn address(id: Id) -> SocketAddr {
 }
 
 impl Host for FakeHost {
-    fn start(&mut self, process: &Arc<Process>) -> Result<(Id, SocketAddr), String> {
+    fn start(&mut self, process: &Arc<Process>) -> Result<(Id, SocketAddr), Refusal> {
         if self.portless {
-            return Err("no port".to_owned());
+            return Err(refusal("no port"));
         }
         self.next += 1;
         self.running.push((self.next, process.command[0].clone()));
@@ -33,20 +37,31 @@ impl Host for FakeHost {
         self.stopped.push(id);
     }
 
+    fn lacks(&self, _id: Id) -> String {
+        "it sleeps".to_owned()
+    }
+
     fn set_endpoints(&mut self, ready: &[SocketAddr]) {
         self.endpoints = ready.to_vec();
+    }
+
+    fn busy_at(&self, address: SocketAddr) -> u32 {
+        let resting = self.resting.get(&address).copied().unwrap_or(0);
+        self.in_flight_at(address) - resting
     }
 
     fn in_flight_at(&self, address: SocketAddr) -> u32 {
         self.in_flight.get(&address).copied().unwrap_or(0)
     }
 
-    fn fail(&mut self, why: &str) {
+    fn fail(&mut self, why: &str, until: Instant) {
         self.failure = Some(why.to_owned());
+        self.fails_until = Some(until);
     }
 
     fn clear_failure(&mut self) {
         self.failure = None;
+        self.fails_until = None;
     }
 }
 
@@ -73,6 +88,13 @@ fn process(command: &str) -> Process {
     }
 }
 
+fn refusal(cause: &str) -> Refusal {
+    Refusal {
+        cause: cause.to_owned(),
+        detail: "/secret".to_owned(),
+    }
+}
+
 fn exit(status: i32, tail: &str) -> Exit {
     Exit {
         status: Some(status),
@@ -83,22 +105,18 @@ fn exit(status: i32, tail: &str) -> Exit {
 
 impl World {
     fn new() -> World {
+        let key = Key {
+            namespace: "default".into(),
+            name: "a".into(),
+        };
+        let queue = config::revision::Queue {
+            // Less than a start may take.
+            wait: config::revision::Wait::For(Duration::from_secs(5)),
+            ..Default::default()
+        };
         let revision = Revision {
-            id: RevisionId(0),
-            key: Key {
-                namespace: "default".into(),
-                name: "a".into(),
-            },
-            protocol: Protocol::Http1,
-            tls: None,
-            concurrency: 0,
-            timeout: None,
-            max_duration: None,
-            idle: None,
-            queue_depth: 1,
-            queue_bytes: None,
-            queue_wait: Duration::from_secs(5),
-            backend: Backend::None,
+            queue: queue.into(),
+            ..Revision::plain(key, Backend::None)
         };
         World {
             fleet: Fleet::new(&revision, &process("first")),
@@ -205,15 +223,19 @@ fn early_exits_pause_longer_and_longer_and_are_told_after_three_rounds() {
         starts.push(world.now);
         let id = world.last();
         world.exited(id, &exit(1, "no such module"));
-        assert_eq!(world.host.failure.is_some(), round >= 3, "round {round}");
+        let why = "exited with status 1 before it was ready";
+        let told = (round >= 3).then_some(why);
+        assert_eq!(world.host.failure.as_deref(), told, "round {round}");
         let pause = Duration::from_millis(250 << (round - 1));
+        let until = told.map(|_| world.now + pause);
+        assert_eq!(world.host.fails_until, until, "round {round}");
         world.pass(pause - Duration::from_millis(1));
         assert_eq!(world.last(), id, "too early in round {round}");
+        assert_eq!(world.host.failure.as_deref(), told, "round {round}");
         world.pass(Duration::from_millis(1));
         assert_eq!(world.last(), id + 1, "too late in round {round}");
+        assert_eq!(world.host.failure, None, "requests may wait for it");
     }
-    let why = "exited with status 1 before it was ready: no such module";
-    assert_eq!(world.host.failure.as_deref(), Some(why));
     let id = world.last();
     world.ready(id);
     assert_eq!(world.host.failure, None);
@@ -239,9 +261,9 @@ fn a_round_of_many_counts_once_and_one_tries_next() {
 fn a_program_that_cannot_be_executed_is_told_at_once() {
     let mut world = World::new();
     world.want(1);
-    let why = "cannot execute \"nope\": No such file or directory";
-    world.fleet.refused(1, why, world.now, &mut world.host);
-    assert_eq!(world.host.failure.as_deref(), Some(why));
+    let why = refusal("its command was not found");
+    world.fleet.refused(1, &why, world.now, &mut world.host);
+    assert_eq!(world.host.failure, Some(why.cause));
     assert_eq!(world.last(), 1);
     world.pass(Duration::from_millis(250));
     assert_eq!(world.last(), 2, "it is tried again");
@@ -256,31 +278,25 @@ fn a_program_that_cannot_be_executed_is_told_at_once() {
 }
 
 #[test]
-fn a_long_reason_is_cut() {
+fn a_failure_lasts_as_long_as_its_pause_whoever_wants_the_revision() {
     let mut world = World::new();
     world.want(1);
-    let why = "é".repeat(2000);
-    world.fleet.refused(1, &why, world.now, &mut world.host);
-    assert_eq!(world.host.failure.unwrap().len(), WHY_MAX);
-}
-
-#[test]
-fn a_failure_ends_when_nobody_wants_the_revision_any_more() {
-    let mut world = World::new();
-    world.want(1);
-    for _ in 0..3 {
+    for _ in 0..2 {
         let id = world.last();
         world.exited(id, &exit(1, ""));
         world.pass(Duration::from_secs(1));
     }
-    assert!(world.host.failure.is_some());
-    world.want(0);
-    assert_eq!(world.host.failure, None);
     let id = world.last();
-    world.exited(id, &Exit::default());
+    world.exited(id, &exit(1, ""));
+    world.want(0);
+    world.pass(Duration::from_millis(999));
+    assert!(world.host.failure.is_some());
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.host.failure, None);
     world.pass(Duration::from_secs(60));
     assert_eq!(world.last(), id, "nothing is tried while nobody wants it");
     world.want(1);
+    assert_eq!(world.last(), id + 1);
     world.exited(id + 1, &exit(1, ""));
     assert!(world.host.failure.is_some(), "it is known to fail");
 }
@@ -309,19 +325,20 @@ fn what_is_not_ready_in_time_is_stopped_and_replaced() {
     assert!(world.host.stopped.is_empty());
     world.pass(Duration::from_millis(1));
     assert_eq!(world.host.stopped, [1]);
+    let why = "was not ready within 60 s: it sleeps";
+    assert_eq!(world.host.failure.as_deref(), Some(why));
     world.pass(Duration::from_millis(250));
     assert_eq!(world.last(), 2);
+    assert_eq!(world.host.failure, None);
     world.ready(1);
     assert!(world.host.endpoints.is_empty(), "too late");
-    world.pass(START_TIMEOUT * 3);
-    let why = "was not ready within 60 s";
-    assert_eq!(world.host.failure.as_deref(), Some(why));
 }
 
 #[test]
 fn a_start_may_take_as_long_as_requests_wait_for_it() {
     let mut world = World::new();
-    world.revision.queue_wait = Duration::from_secs(600);
+    let queue = Arc::make_mut(&mut world.revision.queue);
+    queue.wait = config::revision::Wait::For(Duration::from_secs(600));
     world.configure(&process("first"));
     world.want(1);
     world.pass(Duration::from_secs(599));
@@ -342,15 +359,20 @@ fn a_ready_process_that_exits_is_taken_away_and_replaced_at_once() {
 #[test]
 fn a_process_that_crashes_soon_after_it_was_ready_is_replaced_with_a_pause() {
     let mut world = World::with_ready(1);
-    for _ in 0..5 {
+    for round in 1..=6 {
         let id = world.last();
         world.exited(id, &exit(1, ""));
         assert_eq!(world.last(), id);
+        // The first pauses are waited for.
+        let why = "exited with status 1 soon after it was ready";
+        let told = (round >= CRASHES).then_some(why);
+        assert_eq!(world.host.failure.as_deref(), told, "round {round}");
+        assert!(world.host.endpoints.is_empty());
         world.pass(Duration::from_secs(8));
         assert_eq!(world.last(), id + 1);
+        assert_eq!(world.host.failure, None, "round {round}");
         world.ready(id + 1);
     }
-    assert_eq!(world.host.failure, None, "it was ready each time");
     // Having been well for a while, it is trusted again.
     world.pass(HEALTHY);
     let id = world.last();
@@ -398,6 +420,23 @@ fn draining_is_bounded() {
     assert!(world.host.stopped.is_empty());
     world.pass(Duration::from_millis(1));
     assert_eq!(world.host.stopped, [1]);
+}
+
+#[test]
+fn streams_at_rest_keep_no_process() {
+    let mut world = World::with_ready(3);
+    for (id, in_flight, resting) in [(1, 2, 2), (2, 1, 1), (3, 2, 1)] {
+        world.host.in_flight.insert(address(id), in_flight);
+        world.host.resting.insert(address(id), resting);
+    }
+    // Of two that nothing keeps, the one goes that has fewer streams to lose.
+    world.want(2);
+    assert_eq!(world.host.stopped, [2]);
+    world.want(0);
+    assert_eq!(world.host.stopped, [2, 1]);
+    world.host.resting.insert(address(3), 2);
+    world.pass(DRAIN_POLL);
+    assert_eq!(world.host.stopped, [2, 1, 3]);
 }
 
 #[test]

@@ -29,7 +29,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use self::output::{Output, Tail};
-use super::protocol::{Command, Event, Exit, Id, Messages, Start, Stream, encode};
+use super::protocol::{Command, Event, Exit, Id, Messages, Refusal, Start, Stream, encode};
 
 /// Events that wait for the gateway to read them. When it is slower than the processes print, their
 /// output waits in their own pipes.
@@ -157,11 +157,14 @@ impl Supervisor {
         let id = start.id;
         match self.try_start(start) {
             Ok(running) => self.keeper.started(id, running),
-            Err(why) => self.keeper.pending.push_back(Event::Refused { id, why }),
+            Err(refusal) => self
+                .keeper
+                .pending
+                .push_back(Event::Refused { id, refusal }),
         }
     }
 
-    fn try_start(&mut self, start: &Start) -> Result<Running, String> {
+    fn try_start(&mut self, start: &Start) -> Result<Running, Refusal> {
         let mut child = spawn::spawn(start)?;
         let tail = Arc::new(Mutex::new(Tail::default()));
         let stdout = child

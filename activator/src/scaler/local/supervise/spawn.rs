@@ -2,13 +2,14 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::scaler::local::protocol::Start;
+use crate::scaler::local::protocol::{Refusal, Start};
 
 /// What the gateway calls itself; as a command it means this very binary when it is not on `PATH`.
 const OWN_NAME: &str = "tidegate";
@@ -25,12 +26,12 @@ const MANAGER_VARIABLES: [&str; 4] = [
 /// Starts the process in a group of its own, its output in pipes.
 ///
 /// # Errors
-/// Why not, as a sentence for the revision's owner.
-pub(super) fn spawn(start: &Start) -> Result<Child, String> {
-    let (program, arguments) = start
-        .command
-        .split_first()
-        .ok_or("there is no command to execute")?;
+/// Why not.
+pub(super) fn spawn(start: &Start) -> Result<Child, Refusal> {
+    let (program, arguments) = start.command.split_first().ok_or_else(|| Refusal {
+        cause: "there is no command".to_owned(),
+        detail: "`command` is empty".to_owned(),
+    })?;
     let path = start
         .env
         .iter()
@@ -58,13 +59,26 @@ pub(super) fn spawn(start: &Start) -> Result<Child, String> {
         .process_group(0);
     if let Some(directory) = &start.directory {
         if !directory.is_dir() {
-            return Err(format!("{} is not a directory", directory.display()));
+            return Err(Refusal {
+                cause: "the directory of its command does not exist".to_owned(),
+                detail: format!("{} is not a directory", directory.display()),
+            });
         }
         command.current_dir(directory);
     }
-    command
-        .spawn()
-        .map_err(|error| format!("cannot execute {program:?}: {error}"))
+    command.spawn().map_err(|error| refusal(program, &error))
+}
+
+fn refusal(program: &str, error: &io::Error) -> Refusal {
+    let cause = match error.kind() {
+        ErrorKind::NotFound => "its command was not found",
+        ErrorKind::PermissionDenied => "its command may not be executed",
+        _ => "its command cannot be executed",
+    };
+    Refusal {
+        cause: cause.to_owned(),
+        detail: format!("cannot execute {program:?}: {error}"),
+    }
 }
 
 fn is_on_path(program: &str, path: Option<&OsStr>) -> bool {

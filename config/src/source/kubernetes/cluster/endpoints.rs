@@ -1,6 +1,6 @@
 //! The addresses behind a Service, from its EndpointSlices or, where there are none, its Endpoints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1 as core;
@@ -29,7 +29,33 @@ pub(super) struct Endpoints {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Slice {
     ports: Box<[(Box<str>, u16)]>,
-    addresses: Box<[(IpAddr, State)]>,
+    addresses: Box<[Address]>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Address {
+    ip: IpAddr,
+    state: State,
+    /// What makes the addresses of a pod known as the same pod's; `None` where nobody says whose it
+    /// is.
+    pod: Option<Box<str>>,
+}
+
+/// Which address of a pod is used that has one of either family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in super::super) enum Family {
+    #[default]
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(super) fn of(ip: IpAddr) -> Family {
+        match ip {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,7 +75,8 @@ impl Slice {
             let state = state_of(endpoint.conditions.as_ref())?;
             // All addresses of an endpoint are the same pod: the first is enough.
             let ip = endpoint.addresses.first()?.parse().ok()?;
-            Some((ip, state))
+            let pod = endpoint.target_ref.as_ref().and_then(pod_of);
+            Some(Address { ip, state, pod })
         });
         Slice {
             ports: ports.collect(),
@@ -69,7 +96,11 @@ impl Slice {
                 .map(|at| (at, State::Ready));
             let unready = subset.not_ready_addresses.iter().flatten();
             let addresses = ready.chain(unready.map(|at| (at, State::Unready)));
-            let addresses = addresses.filter_map(|(at, state)| Some((at.ip.parse().ok()?, state)));
+            let addresses = addresses.filter_map(|(at, state)| {
+                let ip = at.ip.parse().ok()?;
+                let pod = at.target_ref.as_ref().and_then(pod_of);
+                Some(Address { ip, state, pod })
+            });
             Slice {
                 ports: ports.collect(),
                 addresses: addresses.collect(),
@@ -77,6 +108,12 @@ impl Slice {
         });
         slices.collect()
     }
+}
+
+/// Unique among what a Service may lead to; the name where there is no better.
+fn pod_of(target: &core::ObjectReference) -> Option<Box<str>> {
+    let id = target.uid.as_deref().filter(|uid| !uid.is_empty());
+    Some(id.or(target.name.as_deref())?.into())
 }
 
 fn port_of(name: Option<&str>, number: i32) -> Option<(Box<str>, u16)> {
@@ -149,31 +186,41 @@ impl Endpoints {
     /// Every address, whatever its port, that is not on its way out.
     pub(super) fn ips(&self) -> impl Iterator<Item = IpAddr> {
         let all = self.slices().flat_map(|slice| &slice.addresses);
-        all.filter(|(_, state)| *state != State::Leaving)
-            .map(|(ip, _)| *ip)
+        all.filter(|address| address.state != State::Leaving)
+            .map(|address| address.ip)
     }
 
     pub(super) fn has(&self, ip: IpAddr) -> bool {
         self.slices()
-            .any(|slice| slice.addresses.iter().any(|(known, _)| *known == ip))
+            .any(|slice| slice.addresses.iter().any(|known| known.ip == ip))
     }
 
     /// The addresses on the ports that `wanted` takes, sorted. One that is in several slices is
     /// what the best of them says; `leaving` ones are taken for ready while there are no ready
-    /// ones.
-    pub(super) fn addresses(&self, wanted: impl Fn(&str) -> bool, leaving: bool) -> Addresses {
-        let mut all = BTreeMap::<SocketAddr, State>::new();
+    /// ones. Of a pod with several addresses only one counts: the best, and of equals that of the
+    /// `preferred` family.
+    pub(super) fn addresses(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+        leaving: bool,
+        preferred: Family,
+    ) -> Addresses {
+        let mut all = BTreeMap::<SocketAddr, (State, Option<&str>)>::new();
         for slice in self.slices() {
             let Some((_, port)) = slice.ports.iter().find(|(name, _)| wanted(name)) else {
                 continue;
             };
-            for (ip, state) in &slice.addresses {
-                let known = all.entry(SocketAddr::new(*ip, *port)).or_insert(*state);
-                *known = (*known).max(*state);
+            for address in &slice.addresses {
+                let pod = address.pod.as_deref();
+                let known = all
+                    .entry(SocketAddr::new(address.ip, *port))
+                    .or_insert((address.state, pod));
+                known.0 = known.0.max(address.state);
             }
         }
+        keep_one_of_each_pod(&mut all, preferred);
         let of = |wanted: State| -> Vec<SocketAddr> {
-            let all = all.iter().filter(|(_, state)| **state == wanted);
+            let all = all.iter().filter(|(_, (state, _))| *state == wanted);
             all.map(|(address, _)| *address).collect()
         };
         let mut ready = of(State::Ready);
@@ -183,7 +230,30 @@ impl Endpoints {
         Addresses {
             ready,
             unready: of(State::Unready),
-            proxied: false,
+            ..Addresses::default()
         }
     }
+}
+
+fn keep_one_of_each_pod(all: &mut BTreeMap<SocketAddr, (State, Option<&str>)>, preferred: Family) {
+    let family = |address: &SocketAddr| Family::of(address.ip());
+    let Some(first) = all.keys().next().map(family) else {
+        return;
+    };
+    // IPv4 sorts first: where the last is of its family, there is but one.
+    if all.keys().next_back().map(family) == Some(first) {
+        return;
+    }
+    let rank = |address: &SocketAddr, state: State| (state, family(address) == preferred);
+    let mut best = HashMap::<(&str, u16), SocketAddr>::new();
+    for (address, (state, pod)) in all.iter() {
+        let Some(pod) = pod else { continue };
+        let best = best.entry((*pod, address.port())).or_insert(*address);
+        if rank(address, *state) > rank(best, all[best].0) {
+            *best = *address;
+        }
+    }
+    all.retain(|address, (_, pod)| {
+        pod.is_none_or(|pod| best.get(&(pod, address.port())) == Some(address))
+    });
 }

@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use self::endpoints::Endpoints;
+use self::endpoints::{Endpoints, Family};
 use self::internal_tls::InternalTls;
 use crate::revision::Key;
 use crate::source::feed::Addresses;
@@ -44,6 +44,8 @@ pub(super) enum Change {
     /// The addresses behind the Service of this name.
     Endpoints(Key),
     Revision(Key),
+    /// Whether it is known that this revision cannot start.
+    Failure(Key),
     Secret(Key),
     /// How pods of Knative's revisions are spoken to.
     Trust,
@@ -73,6 +75,8 @@ pub(super) struct Cluster {
     /// Slices, and the Service that each belongs to.
     slices: HashMap<Key, Key>,
     revisions: HashMap<Key, Revision>,
+    /// Why revisions cannot start that are known not to.
+    failures: HashMap<Key, Arc<str>>,
     /// Of a revision, the Service of its pods.
     private: HashMap<Key, Key>,
     secrets: HashMap<Key, Secret>,
@@ -101,6 +105,7 @@ impl Cluster {
             endpoints: HashMap::new(),
             slices: HashMap::new(),
             revisions: HashMap::new(),
+            failures: HashMap::new(),
             private: HashMap::new(),
             secrets: HashMap::new(),
             internal_tls: InternalTls::default(),
@@ -216,13 +221,19 @@ impl Cluster {
     pub(super) fn put_revision(&mut self, object: &RevisionObject) -> Change {
         let key = self.key_of(&object.metadata);
         let revision = Revision::of(object);
+        let failed = match revision::failure_of(object) {
+            Some(why) => self.failures.insert(key.clone(), Arc::clone(&why)) != Some(why),
+            None => self.failures.remove(&key).is_some(),
+        };
         match self.revisions.insert(key.clone(), revision.clone()) {
+            Some(before) if before == revision && failed => Change::Failure(key),
             Some(before) if before == revision => Change::Nothing,
             Some(_) | None => Change::Revision(key),
         }
     }
 
     pub(super) fn remove_revision(&mut self, key: &Key) -> Change {
+        self.failures.remove(key);
         match self.revisions.remove(key) {
             Some(_) => Change::Revision(key.clone()),
             None => Change::Nothing,
@@ -316,25 +327,31 @@ impl Cluster {
         })
     }
 
+    fn family(&self, service: &Key) -> Family {
+        let service = self.services.get(service);
+        service.map_or(Family::default(), |service| service.family)
+    }
+
     /// The addresses behind a port of a plain Service. Those that are on their way out but still
     /// serve count while there are no others.
     pub(super) fn addresses(&self, service: &Key, port: &str) -> Addresses {
         self.endpoints
             .get(service)
             .map_or_else(Addresses::default, |endpoints| {
-                endpoints.addresses(|name| name == port, true)
+                endpoints.addresses(|name| name == port, true, self.family(service))
             })
     }
 
     /// The pods of a revision, and whether requests to them count with us.
     pub(super) fn pods(&self, revision: &Key) -> Addresses {
         let private = self.private_service(revision);
-        let pods = self
-            .endpoints
-            .get(&private)
-            .map(|endpoints| endpoints.addresses(|name| matches!(name, "http" | "http2"), false));
+        let family = self.family(&private);
+        let wanted = |name: &str| matches!(name, "http" | "http2");
+        let pods = self.endpoints.get(&private);
+        let pods = pods.map(|endpoints| endpoints.addresses(wanted, false, family));
         Addresses {
             proxied: self.is_proxied(revision),
+            failure: self.failures.get(revision).cloned(),
             ..pods.unwrap_or_default()
         }
     }
@@ -356,8 +373,15 @@ impl Cluster {
 
     /// The replicas that are ready, on the port of their internal listener.
     pub(super) fn replicas(&self) -> BTreeSet<SocketAddr> {
-        let replicas = self.endpoints.get(&self.landmarks.internal);
-        let ready = replicas.map(|endpoints| endpoints.addresses(|name| name == "http2", false));
+        let internal = &self.landmarks.internal;
+        // By our own address we find ourselves among them.
+        let family = match self.landmarks.pod {
+            Some(ip) => Family::of(ip),
+            None => self.family(internal),
+        };
+        let replicas = self.endpoints.get(internal);
+        let ready =
+            replicas.map(|endpoints| endpoints.addresses(|name| name == "http2", false, family));
         ready.unwrap_or_default().ready.into_iter().collect()
     }
 

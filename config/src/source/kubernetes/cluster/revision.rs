@@ -1,6 +1,7 @@
 //! Knative's `Revision`, as far as we read it, and what we keep of it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -12,6 +13,12 @@ use crate::revision::Knative;
 const SERVICE: &str = "serving.knative.dev/service";
 const CONFIGURATION: &str = "serving.knative.dev/configuration";
 
+/// Conditions that say why a revision is not ready which has no pod that could serve.
+const FATAL: [&str; 2] = ["ContainerHealthy", "ResourcesAvailable"];
+
+/// The longest cause that clients read, in bytes.
+const CAUSE_MAX: usize = 200;
+
 /// What Knative takes for `timeoutSeconds` where nothing is said.
 const TIMEOUT_SECONDS: u32 = 300;
 
@@ -22,6 +29,24 @@ pub(in super::super) struct Object {
     pub(in super::super) metadata: ObjectMeta,
     #[serde(default)]
     spec: Readable<Spec>,
+    #[serde(default)]
+    status: Readable<Status>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    conditions: Option<Vec<Condition>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+    reason: Option<String>,
+    message: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -75,6 +100,34 @@ impl Resource for Object {
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
     }
+}
+
+/// Why a revision cannot start, as its status says, in words that clients may read: the reason, and the
+/// first line of the message.
+pub(super) fn failure_of(object: &Object) -> Option<Arc<str>> {
+    let conditions = object.status.0.as_ref().ok()?.conditions.as_deref()?;
+    let failed = |kind: &str| {
+        let of_kind = conditions.iter().find(|condition| condition.kind == kind);
+        of_kind.filter(|condition| condition.status == "False")
+    };
+    failed("Ready")?;
+    let condition = FATAL.iter().find_map(|kind| failed(kind))?;
+    let said = |text: &Option<String>| {
+        let line = text.as_deref().unwrap_or_default().lines().next();
+        line.unwrap_or_default()
+            .trim()
+            .replace(char::is_control, " ")
+    };
+    let cause = match (said(&condition.reason), said(&condition.message)) {
+        (reason, message) if message.is_empty() => reason,
+        (reason, message) if reason.is_empty() => message,
+        (reason, message) => format!("{reason}: {message}"),
+    };
+    let cause = &cause[..cause.floor_char_boundary(CAUSE_MAX)];
+    Some(match cause {
+        "" => "its pods do not become ready".into(),
+        cause => cause.into(),
+    })
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::endpoints::Family;
 use crate::revision::Key;
 
 /// Says what a Service of a Knative revision is for.
@@ -16,6 +17,8 @@ const REVISION: &str = "serving.knative.dev/revision";
 pub(in super::super) struct Service {
     pub(in super::super) kind: Kind,
     pub(in super::super) ports: Box<[Port]>,
+    /// Of its addresses, which comes first.
+    pub(super) family: Family,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +49,7 @@ impl Service {
         Service {
             kind: Kind::of(object, key),
             ports: ports.collect(),
+            family: spec.map_or(Family::default(), family_of),
         }
     }
 
@@ -55,6 +59,18 @@ impl Service {
             IntOrString::Int(number) => i32::from(port.number) == *number,
             IntOrString::String(name) => *port.name == **name,
         })
+    }
+}
+
+/// The first of its families, or of its addresses where they are not said.
+fn family_of(spec: &core::ServiceSpec) -> Family {
+    let named = spec.ip_families.iter().flatten().next();
+    let ips = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
+    let first = || ips.filter_map(|ip| ip.parse().ok()).map(Family::of).next();
+    match named.map(String::as_str) {
+        Some("IPv6") => Family::V6,
+        Some(_) => Family::V4,
+        None => first().unwrap_or_default(),
     }
 }
 

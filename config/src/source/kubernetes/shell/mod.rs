@@ -308,6 +308,14 @@ impl Shell {
     /// Everything that follows from what is known.
     fn bring_out(&mut self) {
         if self.offer.is_none() {
+            // Whatever gave way did so after the last verdict.
+            for origin in self.feed.take_overruled() {
+                let key = origin.name().strip_prefix("ingress ");
+                if let Some((namespace, name)) = key.and_then(|key| key.split_once('/')) {
+                    let (namespace, name) = (namespace.into(), name.into());
+                    self.state.overruled(&Key { namespace, name });
+                }
+            }
             // Certificates and endpoints first, so that the table finds them.
             self.certify();
             let batch = self.state.take_batch();

@@ -1,20 +1,27 @@
 //! Ingresses as they come, change and go: what they name, and which hosts are theirs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use super::entry::{Entry, Wish};
+use super::entry::{Entry, Live, Removed, Wish};
 use super::{Standing, State};
 use crate::revision::Key;
 use crate::source::kubernetes::conflict::Arrival;
 use crate::source::kubernetes::ingress::Ingress;
+use crate::source::kubernetes::status::Status;
+
+/// Most ingresses that change places at once.
+const RING_MAX: usize = 64;
 
 impl State {
     pub(super) fn put_ingress(&mut self, object: &Ingress) {
         let key = self.cluster.key_of(&object.metadata);
         self.finalizers.remove(&key);
         if !object.is_of(&self.identity.class) {
-            self.remove_ingress(&key);
+            match self.is_to_stay(&key, object) {
+                true => self.hand_over(&key),
+                false => self.remove_ingress(&key),
+            }
             return;
         }
         if object.metadata.deletion_timestamp.is_some() {
@@ -28,7 +35,11 @@ impl State {
         let status = object.status.0.clone().unwrap_or_default();
         let version = version_of(object);
         let wish = Wish::of(object, &key);
-        let unchanged = |entry: &Entry| entry.generation == generation && entry.wish == wish;
+        let unchanged = |entry: &Entry| {
+            entry.generation == generation
+                && entry.wish == wish
+                && entry.standing != Standing::HandedOver
+        };
         if let Some(entry) = self
             .ingresses
             .get_mut(&key)
@@ -49,9 +60,8 @@ impl State {
         let (live, owned) = match self.unlist(&key) {
             Some(before) => (before.live, before.owned),
             None => {
-                let live = self.removed.remove(&key);
-                let owned = live.as_ref().map(|live| Arc::clone(&live.hosts));
-                (live, owned.unwrap_or_default())
+                let before = self.removed.remove(&key).unwrap_or_default();
+                (before.live, before.hosts)
             }
         };
         self.list(&key, &wish);
@@ -69,6 +79,38 @@ impl State {
         self.ingresses.insert(key.clone(), entry);
         if self.synced {
             self.claim(&key);
+        }
+    }
+
+    /// Whether an ingress that is not of our class is in the table and, as far as is known, nowhere
+    /// else: who takes it over needs a moment.
+    fn is_to_stay(&self, key: &Key, object: &Ingress) -> bool {
+        let is_served = |entry: &Entry| entry.live.is_some();
+        let generation = object.metadata.generation.unwrap_or_default();
+        let balancers = &self.identity.balancers;
+        let ready = |status: &Status| status.is_ready_elsewhere(generation, balancers);
+        object.metadata.deletion_timestamp.is_none()
+            && self.ingresses.get(key).is_some_and(is_served)
+            && !object.status.0.as_ref().is_ok_and(ready)
+    }
+
+    /// An ingress stays as it is in the table, with its endpoints, and is not touched any more.
+    fn hand_over(&mut self, key: &Key) {
+        let Some(entry) = self.ingresses.get_mut(key) else {
+            return;
+        };
+        if entry.standing == Standing::HandedOver {
+            return;
+        }
+        entry.standing = Standing::HandedOver;
+        let live = entry.live.as_ref().map(|live| Arc::clone(&live.hosts));
+        self.hosts
+            .stop_waiting(&entry.arrival, entry.wish.hosts.iter());
+        self.dirty.remove(key);
+        self.unsaid.remove(key);
+        self.unasked.remove(key);
+        if !self.offered.contains(key) {
+            self.keep_hosts(key, &live.unwrap_or_default());
         }
     }
 
@@ -133,31 +175,123 @@ impl State {
         self.dirty.remove(key);
         self.unsaid.remove(key);
         self.unasked.remove(key);
-        match entry.live {
-            // Its hosts are free once its routes are.
-            Some(mut live) => {
-                live.hosts = entry.owned;
-                self.removed.insert(key.clone(), live);
-                self.dirty.insert(key.clone());
-            }
-            None => self.release(key, &entry.owned, &BTreeSet::new()),
+        if entry.live.is_none() && !self.offered.contains(key) {
+            self.release(key, &entry.owned, &BTreeSet::new());
+            return;
         }
+        // Its hosts are free once its routes are.
+        let removed = Removed {
+            live: entry.live,
+            hosts: entry.owned,
+        };
+        self.removed.insert(key.clone(), removed);
+        self.dirty.insert(key.clone());
     }
 
     /// Tries to get the hosts that an ingress asks for.
     pub(super) fn claim(&mut self, key: &Key) {
+        let Some(entry) = self.ingresses.get(key) else {
+            return;
+        };
+        let is_offered = |ingress: &Key| self.offered.contains(ingress);
+        match self
+            .hosts
+            .claim(&entry.arrival, &entry.wish.hosts, is_offered)
+        {
+            Ok(lost) => {
+                self.has_hosts(key);
+                for other in &lost {
+                    self.claim(other);
+                }
+            }
+            Err(()) => {
+                self.has_to_wait(key);
+                self.change_places(key);
+            }
+        }
+    }
+
+    /// All hosts that an ingress asks for are its own.
+    fn has_hosts(&mut self, key: &Key) {
         let Some(entry) = self.ingresses.get_mut(key) else {
             return;
         };
-        if self.hosts.claim(&entry.arrival, &entry.wish.hosts) {
-            entry.standing = Standing::Asking;
-            let owned = entry.owned.union(&entry.wish.hosts);
-            entry.owned = Arc::new(owned.cloned().collect());
-            self.dirty.insert(key.clone());
-        } else {
-            entry.standing = Standing::Conflict;
-            self.dirty.remove(key);
-            self.unsaid.insert(key.clone());
+        entry.standing = Standing::Asking;
+        let owned = entry.owned.union(&entry.wish.hosts);
+        entry.owned = Arc::new(owned.cloned().collect());
+        self.dirty.insert(key.clone());
+    }
+
+    /// Some host that an ingress asks for is not its own: it has those of its routes and no other.
+    fn has_to_wait(&mut self, key: &Key) {
+        let Some(entry) = self.ingresses.get_mut(key) else {
+            return;
+        };
+        entry.standing = Standing::Conflict;
+        let live = entry.live.as_ref().map(|live| Arc::clone(&live.hosts));
+        self.dirty.remove(key);
+        self.unsaid.insert(key.clone());
+        // What is offered may become its routes.
+        if !self.offered.contains(key) {
+            self.keep_hosts(key, &live.unwrap_or_default());
+        }
+    }
+
+    /// Ingresses that stand in each other's way by what is in the table for them alone, and not by
+    /// what they ask for, get what they ask for, all at once.
+    pub(super) fn change_places(&mut self, key: &Key) {
+        for key in self.ring(key).unwrap_or_default() {
+            if let Some(entry) = self.ingresses.get(&key) {
+                self.hosts.hand_over(&entry.arrival, &entry.wish.hosts);
+                self.has_hosts(&key);
+            }
+        }
+    }
+
+    /// Those who have to move together with an ingress, and it; `None` if one of them cannot.
+    fn ring(&self, key: &Key) -> Option<Vec<Key>> {
+        let mut ring = vec![key.clone()];
+        let mut wanted = HashSet::new();
+        let mut at = 0;
+        while let Some(next) = ring.get(at).cloned() {
+            at += 1;
+            for host in self.ingresses.get(&next)?.wish.hosts.iter() {
+                if !wanted.insert(host) {
+                    return None;
+                }
+                let others = [self.hosts.owner(host), self.hosts.leaving(host)];
+                for other in others.into_iter().flatten() {
+                    if ring.contains(other) {
+                        continue;
+                    }
+                    // Others let go by themselves, or not at all.
+                    if !self.is_stuck(other) || ring.len() == RING_MAX {
+                        return None;
+                    }
+                    ring.push(other.clone());
+                }
+            }
+        }
+        Some(ring)
+    }
+
+    /// Whether an ingress cannot move before somebody else does.
+    fn is_stuck(&self, key: &Key) -> bool {
+        let Some(entry) = self.ingresses.get(key) else {
+            return false;
+        };
+        let in_the_way = |host: &str| self.hosts.leaving(host).is_some_and(|by| by != key);
+        entry.standing == Standing::Conflict || entry.wish.hosts.iter().any(|host| in_the_way(host))
+    }
+
+    /// The table has these hosts for an ingress now, in place of what it had `before`.
+    pub(super) fn serve(&mut self, key: &Key, before: Option<&Live>, hosts: &BTreeSet<Box<str>>) {
+        let had = before.map(|live| Arc::clone(&live.hosts));
+        for next in self.hosts.serve(key, &had.unwrap_or_default(), hosts) {
+            let waits = |entry: &Entry| matches!(entry.standing, Standing::NotYet(_));
+            if self.ingresses.get(&next).is_some_and(waits) {
+                self.dirty.insert(next);
+            }
         }
     }
 

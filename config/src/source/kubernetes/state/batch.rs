@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::entry::Live;
+use super::entry::{Live, Removed};
 use super::uses::{Edit, says};
 use super::{Standing, State};
 use crate::document::{At, Document};
@@ -13,6 +13,9 @@ use crate::source::kubernetes::cluster::ServiceKind;
 use crate::source::kubernetes::translate::{Backend, Translation, Untranslated, Wanted, translate};
 use crate::source::{Content, Fragment, Origin, Verdict};
 
+/// So often, before anything is offered, it is looked at who can move now that others cannot.
+const WAITS_MAX: usize = 16;
+
 /// What was offered, until its verdict comes. There is one at a time.
 #[derive(Debug, Default)]
 pub(in super::super) struct Batch {
@@ -20,6 +23,8 @@ pub(in super::super) struct Batch {
     /// Revisions that come or go by themselves.
     placed: BTreeSet<Key>,
     edits: BTreeMap<Key, Edit>,
+    /// Its ingresses can only be judged together.
+    alone: bool,
 }
 
 #[derive(Debug)]
@@ -44,36 +49,57 @@ impl State {
         if !self.synced {
             return None;
         }
-        let alone = self.alone.pop_first();
-        let (keys, unplaced) = match alone {
-            Some(key) => (BTreeSet::from([key]), BTreeSet::new()),
-            None => (
-                std::mem::take(&mut self.dirty),
-                std::mem::take(&mut self.unplaced),
-            ),
-        };
-        let mut batch = Batch::default();
-        let mut fragments = Vec::new();
+        // Those who have nothing to say make way for the next.
+        while let Some(key) = self.alone.pop_first() {
+            let offer = self.batch_of(BTreeSet::from([key]), BTreeSet::new(), true);
+            if offer.is_some() {
+                return offer;
+            }
+        }
+        // Who has to wait may let go of what somebody else waits for.
+        for _ in 0..WAITS_MAX {
+            let keys = std::mem::take(&mut self.dirty);
+            let unplaced = std::mem::take(&mut self.unplaced);
+            let offer = self.batch_of(keys, unplaced, false);
+            if offer.is_some() || self.dirty.is_empty() {
+                return offer;
+            }
+        }
+        None
+    }
+
+    /// What has changed of these ingresses and revisions.
+    fn batch_of(
+        &mut self,
+        mut keys: BTreeSet<Key>,
+        unplaced: BTreeSet<Key>,
+        alone: bool,
+    ) -> Option<(Batch, Vec<Fragment>)> {
+        self.take_along(&mut keys);
+        let mut changes = BTreeMap::new();
         for key in keys {
-            let part = match self.ingresses.contains_key(&key) {
+            let change = match self.ingresses.contains_key(&key) {
                 true => self.translated(&key),
                 false => self.removed.contains_key(&key).then(Change::gone),
             };
-            let Some(Change {
-                routes,
-                live,
-                translation,
-            }) = part
-            else {
-                continue;
-            };
-            self.edit_uses(&mut batch.edits, &key, &translation);
+            changes.extend(change.map(|change| (key, change)));
+        }
+        self.leave_behind(&mut changes);
+        let mut batch = Batch {
+            alone,
+            ..Batch::default()
+        };
+        let mut fragments = Vec::new();
+        for (key, change) in changes {
+            self.edit_uses(&mut batch.edits, &key, &change.translation);
             let origin = Origin::Kubernetes(format!("ingress {key}").into());
             fragments.push(Fragment {
                 origin,
-                content: routes,
+                content: change.routes,
             });
-            batch.parts.insert(key, live.map_or(Part::Gone, Part::Put));
+            self.offered.insert(key.clone());
+            let part = change.live.map_or(Part::Gone, Part::Put);
+            batch.parts.insert(key, part);
         }
         for key in unplaced {
             self.place(&mut batch, key);
@@ -111,7 +137,7 @@ impl State {
     /// The change that brings an ingress into the table; `None` when it has to wait.
     fn translated(&mut self, key: &Key) -> Option<Change> {
         let entry = self.ingresses.get(key)?;
-        if entry.standing == Standing::Conflict {
+        if entry.is_to_stay() {
             return None;
         }
         let standing = match self.translate(key) {
@@ -119,12 +145,19 @@ impl State {
             Err(Untranslated::NotYet(missing)) => Standing::NotYet(missing),
             Err(Untranslated::Failed(error)) => Standing::Failed(error),
         };
+        self.waits(key, standing);
+        None
+    }
+
+    pub(super) fn waits(&mut self, key: &Key, standing: Standing) {
+        let Some(entry) = self.ingresses.get(key) else {
+            return;
+        };
         tracing::debug!(ingress = %key, ?standing, "ingress waits");
         let live = entry.live.as_ref().map(|live| Arc::clone(&live.hosts));
         let keeps = union(&live.unwrap_or_default(), &entry.wish.hosts);
         self.stand(key, standing);
         self.keep_hosts(key, &keeps);
-        None
     }
 
     fn translate(&self, key: &Key) -> Result<Change, Untranslated> {
@@ -170,7 +203,10 @@ impl State {
 
     fn edit_uses(&self, edits: &mut BTreeMap<Key, Edit>, key: &Key, translation: &Translation) {
         let entry = self.ingresses.get(key);
-        let live = entry.map_or_else(|| self.removed.get(key), |entry| entry.live.as_ref());
+        let live = match entry {
+            Some(entry) => entry.live.as_ref(),
+            None => self.removed.get(key).and_then(|gone| gone.live.as_ref()),
+        };
         for revision in live.iter().flat_map(|live| &live.revisions) {
             self.uses.edit(edits, revision, Some(key), None);
         }
@@ -183,6 +219,25 @@ impl State {
 
     /// What became of a batch.
     pub(in super::super) fn heard(&mut self, batch: Batch, verdict: &Verdict) {
+        self.judge(batch, verdict);
+        let offered = std::mem::take(&mut self.offered);
+        // Some of what an ingress could not have because of the offer it may have now.
+        for key in offered {
+            let Some(entry) = self.ingresses.get(&key) else {
+                continue;
+            };
+            match (&entry.standing, &entry.live) {
+                (Standing::Conflict, _) => self.claim(&key),
+                (Standing::HandedOver, Some(live)) => {
+                    let keeps = Arc::clone(&live.hosts);
+                    self.keep_hosts(&key, &keeps);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn judge(&mut self, batch: Batch, verdict: &Verdict) {
         match verdict {
             Verdict::Accepted { .. } => self.accepted(batch),
             Verdict::Rejected(problems) => self.rejected(batch, problems),
@@ -192,6 +247,7 @@ impl State {
                     parts,
                     placed,
                     edits,
+                    ..
                 } = batch;
                 self.dirty.extend(parts.into_keys());
                 self.unplaced.extend(placed);
@@ -216,12 +272,23 @@ impl State {
     fn is_live(&mut self, key: &Key, live: Live) {
         let hosts = Arc::clone(&live.hosts);
         let Some(entry) = self.ingresses.get_mut(key) else {
-            // It went while it came.
-            self.removed.insert(key.clone(), live);
+            // It went while it came, with all hosts it had.
+            let before = self.removed.remove(key).unwrap_or_default();
+            let all = union(&before.hosts, &hosts);
+            let removed = Removed {
+                live: Some(live),
+                hosts: all,
+            };
+            self.removed.insert(key.clone(), removed);
             self.dirty.insert(key.clone());
+            self.serve(key, before.live.as_ref(), &hosts);
             return;
         };
-        entry.live = Some(live);
+        let before = entry.live.replace(live);
+        self.serve(key, before.as_ref(), &hosts);
+        let Some(entry) = self.ingresses.get_mut(key) else {
+            return;
+        };
         if entry.is_live() {
             let ready = entry
                 .status
@@ -231,8 +298,7 @@ impl State {
             } else {
                 Standing::Asking
             };
-            // A conflict is over only with another wish.
-            if entry.standing != Standing::Conflict {
+            if !entry.is_to_stay() {
                 entry.standing = standing;
                 self.unasked.insert(key.clone());
             }
@@ -244,7 +310,7 @@ impl State {
             };
             self.keep_hosts(key, &keeps);
         } else {
-            let claimed = entry.standing != Standing::Conflict;
+            let claimed = !entry.is_to_stay();
             let keeps = match claimed {
                 true => union(&hosts, &entry.wish.hosts),
                 false => hosts,
@@ -254,16 +320,18 @@ impl State {
     }
 
     fn is_gone(&mut self, key: &Key) {
-        let live = self.removed.remove(key);
+        let removed = self.removed.remove(key);
         if let Some(entry) = self.ingresses.get_mut(key) {
             // It came back while it went.
-            entry.live = None;
+            let live = entry.live.take();
             self.dirty.insert(key.clone());
+            self.serve(key, live.as_ref(), &BTreeSet::new());
             return;
         }
         self.uncertified.insert(key.clone());
-        if let Some(live) = live {
-            self.release(key, &live.hosts, &BTreeSet::new());
+        if let Some(removed) = removed {
+            self.serve(key, removed.live.as_ref(), &BTreeSet::new());
+            self.release(key, &removed.hosts, &BTreeSet::new());
         }
     }
 
@@ -274,8 +342,13 @@ impl State {
             parts,
             placed,
             edits,
+            alone,
         } = batch;
-        let alone = parts.len() == 1;
+        let alone = alone || parts.len() == 1;
+        // Nobody but files speaks of the same, and those win.
+        let is_ours = |file: &str| file.starts_with("ingress ") || file.starts_with("revision ");
+        let in_a_file = problems.iter().any(|problem| !is_ours(&problem.file))
+            && problems.iter().any(|problem| is_ours(&problem.file));
         let mut blamed = BTreeMap::<Key, Arc<str>>::new();
         for key in parts.keys() {
             let ingress = format!("ingress {key}");
@@ -307,8 +380,13 @@ impl State {
         }
         for key in parts.into_keys() {
             match blamed.remove(&key) {
+                // Who stands against a file is found out one by one.
+                Some(_) if in_a_file && !alone => drop(self.alone.insert(key)),
                 Some(error) => {
-                    let standing = Standing::Failed(error);
+                    let standing = match in_a_file {
+                        true => Standing::Overruled,
+                        false => Standing::Failed(error),
+                    };
                     let known = self.ingresses.get(&key).map(|entry| &entry.standing);
                     if known != Some(&standing) {
                         tracing::warn!(ingress = %key, ?standing, "ingress refused");
@@ -321,8 +399,18 @@ impl State {
         }
     }
 
+    /// What the table had for an ingress has given way to a file.
+    pub(in super::super) fn overruled(&mut self, key: &Key) {
+        if let Some(live) = self.ingresses.get_mut(key).and_then(|e| e.live.as_mut()) {
+            live.hash = Box::default();
+        }
+        tracing::warn!(ingress = %key, "a file has one of its hosts: it is served no more");
+        self.stand(key, Standing::Overruled);
+    }
+
     pub(super) fn stand(&mut self, key: &Key, standing: Standing) {
-        if let Some(entry) = self.ingresses.get_mut(key) {
+        let entry = self.ingresses.get_mut(key);
+        if let Some(entry) = entry.filter(|entry| entry.standing != Standing::HandedOver) {
             entry.standing = standing;
             self.unsaid.insert(key.clone());
         }
@@ -330,9 +418,9 @@ impl State {
 }
 
 /// What a batch says of one ingress.
-struct Change {
+pub(super) struct Change {
     routes: Content,
-    live: Option<Live>,
+    pub(super) live: Option<Live>,
     translation: Translation,
 }
 

@@ -34,11 +34,14 @@ impl State {
             let gone = !self.removed.contains_key(&key) && self.certified.remove(&key).is_some();
             return gone.then(|| (key, Vec::new()));
         };
-        if entry.standing == Standing::Conflict {
+        if entry.is_to_stay() {
             return None;
         }
         let spec = entry.wish.spec().ok()?;
-        let waits = matches!(entry.standing, Standing::Failed(_) | Standing::NotYet(_));
+        let waits = matches!(
+            entry.standing,
+            Standing::Failed(_) | Standing::Overruled | Standing::NotYet(_)
+        );
         match certificates(&spec, &self.cluster) {
             Err(secret) => {
                 self.dirty.remove(&key);

@@ -50,6 +50,15 @@ pub(super) struct Live {
     pub(super) probes: Arc<[Probe]>,
 }
 
+/// What is left of an ingress that is not in the cluster any more.
+#[derive(Debug, Default)]
+pub(super) struct Removed {
+    /// `None`: it has only been offered.
+    pub(super) live: Option<Live>,
+    /// Nobody else may have them until it is gone.
+    pub(super) hosts: Arc<BTreeSet<Box<str>>>,
+}
+
 impl Wish {
     pub(super) fn of(object: &Ingress, key: &Key) -> Wish {
         let mut wish = Wish {
@@ -96,12 +105,19 @@ impl Wish {
 }
 
 impl Entry {
+    /// Whether what is in the table for it stays as it is. A conflict is over only with another wish,
+    /// or another's.
+    pub(super) fn is_to_stay(&self) -> bool {
+        matches!(self.standing, Standing::Conflict | Standing::HandedOver)
+    }
+
     /// What its status ought to say, where that is not what it says; `now` in RFC 3339.
     pub(super) fn unsaid(&self, balancers: &Balancers, now: &str) -> Option<Status> {
         let said = self.status.is_ready(self.generation, balancers);
         match &self.standing {
             // Once it has been ready, only another generation takes that back.
             Standing::Asking | Standing::NotYet(_) | Standing::Ready if said => return None,
+            Standing::HandedOver => return None,
             _ => {}
         }
         let status = self

@@ -9,6 +9,7 @@ mod batch;
 mod certificates;
 mod entry;
 mod maps;
+mod together;
 mod uses;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -112,6 +113,8 @@ pub(super) struct State {
     dirty: BTreeSet<Key>,
     /// Those of them that have to be offered each by itself.
     alone: BTreeSet<Key>,
+    /// Those whose verdict has not been heard.
+    offered: BTreeSet<Key>,
     /// What was handed out for ingresses that have certificates, and those for which it may have
     /// to be something else.
     certified: HashMap<Key, Vec<Certificate>>,
@@ -120,8 +123,8 @@ pub(super) struct State {
     uncertified: BTreeSet<Key>,
     /// Revisions that may have come, gone or changed.
     unplaced: BTreeSet<Key>,
-    /// Ingresses that are in the table and not in the cluster.
-    removed: BTreeMap<Key, entry::Live>,
+    /// Ingresses that are in the table, or on their way there, and not in the cluster.
+    removed: BTreeMap<Key, entry::Removed>,
     /// Revisions whose addresses may be others now.
     unfed: BTreeSet<Key>,
     forgotten: Vec<Key>,
@@ -150,6 +153,7 @@ impl State {
             by_secret: HashMap::new(),
             dirty: BTreeSet::new(),
             alone: BTreeSet::new(),
+            offered: BTreeSet::new(),
             certified: HashMap::new(),
             certified_inside: None,
             uncertified: BTreeSet::new(),
@@ -265,8 +269,10 @@ impl State {
             // The Service that leads to a revision has its name.
             Change::Revision(revision) => {
                 self.touch_users_of(&revision);
+                self.unfed.insert(revision.clone());
                 self.unplaced.insert(revision);
             }
+            Change::Failure(revision) => drop(self.unfed.insert(revision)),
             Change::Endpoints(service) => self.follow_endpoints(&service),
             Change::Secret(secret) => {
                 let users = self.by_secret.get(&secret);
@@ -298,7 +304,11 @@ impl State {
             match entry.standing {
                 Standing::NotYet(_) => drop(self.dirty.insert(ingress.clone())),
                 Standing::Asking => drop(self.unasked.insert(ingress.clone())),
-                Standing::Ready | Standing::Conflict | Standing::Failed(_) => {}
+                Standing::Ready
+                | Standing::Conflict
+                | Standing::Overruled
+                | Standing::Failed(_)
+                | Standing::HandedOver => {}
             }
         }
     }
@@ -404,7 +414,8 @@ impl State {
     /// What was refused is offered once more.
     pub(super) fn retry(&mut self) {
         let refused = |entry: &&Entry| {
-            matches!(entry.standing, Standing::Failed(_)) && entry.wish.spec().is_ok()
+            let refused = matches!(entry.standing, Standing::Failed(_) | Standing::Overruled);
+            refused && entry.wish.spec().is_ok()
         };
         let refused = self.ingresses.values().filter(refused);
         self.dirty

@@ -1,5 +1,6 @@
 mod api;
 mod cases;
+mod hosts;
 mod render;
 mod shell;
 mod state;

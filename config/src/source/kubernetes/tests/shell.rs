@@ -1,5 +1,6 @@
 //! The loop, against a server over real sockets.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -42,6 +43,10 @@ impl Feed for Fed {
 
     fn replicas(&self, now: &[IpAddr]) {
         self.say(format!("replicas {now:?}"));
+    }
+
+    fn take_overruled(&self) -> BTreeSet<Origin> {
+        BTreeSet::new()
     }
 
     fn certificates(&self, origin: &Origin, now: &[Certificate]) -> Result<(), String> {

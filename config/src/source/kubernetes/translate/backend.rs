@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{Untranslated, Work, not_yet, text};
-use crate::document::{self, At, DurationText, Protocol, Queue};
+use crate::document::{self, At, DurationText, Protocol, Queue, WaitText};
 use crate::revision::{Authorities, EndpointTls, Fed, Inside, Key, Knative};
 use crate::source::feed::Addresses;
 use crate::source::kubernetes::cluster::{
@@ -177,11 +177,10 @@ impl Backend {
             fed: None,
             fed_tls: None,
         };
-        let wait = At::nowhere(DurationText(PLAIN_WAIT.into()));
+        let wait = |wait: &str| Some(At::nowhere(WaitText(wait.into())));
         let plain_queue = Queue {
-            depth: None,
-            bytes: None,
-            wait: Some(wait),
+            wait: wait(PLAIN_WAIT),
+            ..Queue::default()
         };
         match &self.source {
             Source::Knative {
@@ -193,11 +192,11 @@ impl Backend {
                 revision.timeout = Some(seconds(limits.response_start));
                 revision.max_duration = Some(seconds(limits.timeout));
                 revision.idle = Some(seconds(limits.idle));
-                revision.queue = Some(Queue {
+                revision.queue = Some(Box::new(Queue {
                     depth: Some(At::nowhere(KNATIVE_DEPTH)),
-                    bytes: None,
-                    wait: Some(seconds(limits.timeout)),
-                });
+                    wait: wait(&seconds(limits.timeout).value.0),
+                    ..Queue::default()
+                }));
                 revision.fed = Some(Box::new(Fed {
                     knative: Some(knative.clone()),
                 }));
@@ -205,11 +204,11 @@ impl Backend {
                 revision.fed_tls = tls.map(|pem| Box::new(inside(pem, &key.namespace)));
             }
             Source::Plain { .. } => {
-                revision.queue = Some(plain_queue);
+                revision.queue = Some(Box::new(plain_queue));
                 revision.fed = Some(Box::new(Fed { knative: None }));
             }
             Source::External { host, port } => {
-                revision.queue = Some(plain_queue);
+                revision.queue = Some(Box::new(plain_queue));
                 let address = match host.parse::<std::net::IpAddr>() {
                     Ok(ip) => std::net::SocketAddr::new(ip, *port).to_string(),
                     Err(_) => format!("{host}:{port}"),

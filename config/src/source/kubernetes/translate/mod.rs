@@ -8,6 +8,7 @@ mod tls;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use self::rules::Found;
 use super::cluster::Cluster;
 use super::ingress::{Rule, Spec};
 use crate::document::{self, At, Text, Visibility};
@@ -134,21 +135,24 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// The routes of hosts that all these rules name. Internal listeners serve every rule, others
-    /// only some: where both kinds name a host, it has a route for each.
+    /// only some: where both kinds name a host, it has a route for each, and the order of all of
+    /// them holds.
     fn group(&mut self, rules: &[&Rule], hosts: &[Box<str>]) -> Result<(), Untranslated> {
-        let found = self.rules(rules)?;
-        let (public, local): (Vec<_>, Vec<_>) = found.into_iter().partition(|rule| rule.external);
+        let found = (1..).zip(self.rules(rules)?);
+        let (public, local): (Vec<(u32, Found)>, Vec<_>) =
+            found.partition(|(_, rule)| rule.external);
         for (rules, visibility) in [
             (public, Visibility::Public),
             (local, Visibility::ClusterLocal),
         ] {
-            if let Some(first) = rules.first() {
+            if let Some((_, first)) = rules.first() {
                 self.done.probes.push(first.probe(&hosts[0]));
-                let rules = rules
+                let (order, rules): (Vec<u32>, Vec<_>) = rules
                     .into_iter()
-                    .map(|rule| At::nowhere(rule.rule))
-                    .collect();
-                let route = self.route(hosts, visibility, rules);
+                    .map(|(place, rule)| (place, At::nowhere(rule.rule)))
+                    .unzip();
+                let mut route = self.route(hosts, visibility, rules);
+                route.order = Some(order.into());
                 self.done.routes.push(route);
             }
         }
@@ -175,7 +179,11 @@ impl Work<'_> {
             traffic: None,
             sticky: None,
             rules: Some(rules),
+            priority: None,
+            deadline: None,
+            warm_before_shift: None,
             network_hash: Some(text(self.wanted.hash)),
+            order: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The paths of an ingress → rules.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use super::{Probe, Untranslated, Work, text};
@@ -8,6 +9,9 @@ use crate::source::kubernetes::ingress::{self, Path, Rule, Split};
 
 /// Where certificate authorities look for what proves that a host is ours.
 const ACME: &str = "/.well-known/acme-challenge/";
+
+/// Visible, and in no URL (RFC 3986 §3.3): clients that keep to that encode them, and ours sends none.
+const UNASKABLE: [char; 3] = ['<', '>', '`'];
 
 /// A rule, and whose requests it is for.
 pub(super) struct Found {
@@ -56,41 +60,27 @@ impl Work<'_> {
         let mut by_path = HashMap::<String, Vec<usize>>::new();
         let redirects = self.wanted.spec.redirects();
         for rule in rules {
+            let external = rule.is_external();
             for path in rule.paths() {
-                let prefix = match path.path.as_str() {
-                    "" => "/",
-                    path => path,
-                };
-                // The raw path of a request begins with a slash and is visible ASCII.
-                let visible = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
-                if !prefix.starts_with('/') || !prefix.bytes().all(visible) {
-                    continue;
-                }
                 let headers = matches(&path.headers);
-                let external = rule.is_external();
-                let same = by_path.entry(prefix.to_owned()).or_default();
-                let behind = |at: &usize| found[*at].comes_before(&headers, external);
-                if same.iter().any(behind) {
-                    continue;
+                for prefix in prefixes(&path.path) {
+                    let same = by_path.entry(prefix.clone().into_owned()).or_default();
+                    let behind = |at: &usize| found[*at].comes_before(&headers, external);
+                    if same.iter().any(behind) {
+                        continue;
+                    }
+                    same.push(found.len());
+                    let mut rule = self.rule(path, &prefix)?;
+                    // An authority asks for its proof by plain HTTP.
+                    let https_only = redirects && external && !prefix.starts_with(ACME);
+                    rule.https_only = https_only.then_some(true);
+                    found.push(Found {
+                        rule,
+                        external,
+                        path: prefix.into_owned(),
+                        headers: headers.clone(),
+                    });
                 }
-                if same.iter().any(|at| found[*at].headers == headers) {
-                    let problem = format!(
-                        "path {prefix} of a host is given by a ClusterLocal rule and then by an \
-                         ExternalIP one: only the other order can be served"
-                    );
-                    return Err(Untranslated::Failed(problem.into()));
-                }
-                same.push(found.len());
-                let mut rule = self.rule(path, prefix)?;
-                // An authority asks for its proof by plain HTTP.
-                let https_only = redirects && external && !prefix.starts_with(ACME);
-                rule.https_only = https_only.then_some(true);
-                found.push(Found {
-                    rule,
-                    external,
-                    path: prefix.to_owned(),
-                    headers,
-                });
             }
         }
         Ok(found)
@@ -111,6 +101,8 @@ impl Work<'_> {
             respond: None,
             reroute: None,
             timeout: None,
+            priority: None,
+            deadline: None,
             https_only: None,
         };
         let host = path.rewrite_host.as_str();
@@ -126,13 +118,38 @@ impl Work<'_> {
             return Ok(rule);
         }
         rule.rewrite_host = (!host.is_empty()).then(|| text(host));
-        let targets = path.splits().iter().map(|split| {
+        let mut targets = Vec::new();
+        for split in path.splits() {
+            // What gets no requests has to be there as well.
             let revision = self.backend(split)?;
-            Ok(At::nowhere(target(path, split, &revision)))
-        });
-        rule.traffic = Some(At::nowhere(targets.collect::<Result<_, _>>()?));
+            if split.percent > 0 {
+                targets.push(At::nowhere(target(path, split, &revision)));
+            }
+        }
+        rule.traffic = Some(At::nowhere(targets));
         Ok(rule)
     }
+}
+
+/// The beginnings of raw paths that a path stands for; none, if no request has it: a raw path begins
+/// with a slash and is visible ASCII. What no URL may hold comes percent-encoded from those who keep
+/// to that, and as it is from others; the former first, for that is how a replica can be asked.
+fn prefixes(path: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    let path = if path.is_empty() { "/" } else { path };
+    let visible = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
+    let is_path = path.starts_with('/') && path.bytes().all(visible);
+    let mut encoded = String::new();
+    if path.contains(UNASKABLE) {
+        for part in path.chars() {
+            match UNASKABLE.contains(&part) {
+                true => encoded.push_str(&format!("%{:02X}", u32::from(part))),
+                false => encoded.push(part),
+            }
+        }
+    }
+    let encoded = (!encoded.is_empty()).then_some(Cow::Owned(encoded));
+    let all = encoded.into_iter().chain([Cow::Borrowed(path)]);
+    all.filter(move |_| is_path)
 }
 
 fn target(path: &Path, split: &Split, revision: &str) -> Target {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::observe::facts::Protocol;
+use crate::observe::facts::{Protocol, WaitReason};
 
 /// One request as its line is written from.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,8 @@ pub(crate) struct Values<'a> {
     /// Bytes of the answer's body.
     pub(crate) size: u64,
     pub(crate) latency: Duration,
+    pub(crate) waited: Duration,
+    pub(crate) wait_reason: Option<WaitReason>,
     pub(crate) namespace: &'a [u8],
     pub(crate) revision: &'a [u8],
     pub(crate) service: &'a [u8],
@@ -48,6 +50,8 @@ pub(super) enum Field {
     Code,
     Size,
     Latency,
+    QueueLatency,
+    WaitReason,
     Revision,
     Namespace,
     Service,
@@ -79,7 +83,7 @@ pub(super) enum Value<'a> {
 }
 
 /// The names behind the dot of all that has one.
-const NAMES: [(&str, Field); 23] = [
+const NAMES: [(&str, Field); 25] = [
     ("Request.Method", Field::Method),
     ("Request.RequestURI", Field::RequestUri),
     ("Request.URL", Field::RequestUri),
@@ -96,6 +100,8 @@ const NAMES: [(&str, Field); 23] = [
     ("Response.Code", Field::Code),
     ("Response.Size", Field::Size),
     ("Response.Latency", Field::Latency),
+    ("Response.QueueLatency", Field::QueueLatency),
+    ("Response.WaitReason", Field::WaitReason),
     ("Revision.Name", Field::Revision),
     ("Revision.Namespace", Field::Namespace),
     ("Revision.Service", Field::Service),
@@ -124,7 +130,7 @@ impl Field {
             | Field::ProtoMinor
             | Field::Code
             | Field::Size => Kind::Int,
-            Field::Latency => Kind::Float,
+            Field::Latency | Field::QueueLatency => Kind::Float,
             _ => Kind::Text,
         }
     }
@@ -158,6 +164,10 @@ impl Field {
             Field::Configuration => values.configuration.into(),
             // An activator does not know it.
             Field::PodName => b"".into(),
+            Field::WaitReason => {
+                let word = values.wait_reason.map_or("", WaitReason::word);
+                word.as_bytes().into()
+            }
             Field::Referer => values.header(REFERER).into(),
             Field::TraceId => values.trace().into(),
             Field::Proto => match values.protocol {
@@ -178,6 +188,7 @@ impl Field {
             Field::Code => return Value::Int(values.code.into()),
             Field::Size => return Value::Int(i64::try_from(values.size).unwrap_or(i64::MAX)),
             Field::Latency => return Value::Float(values.latency.as_secs_f64()),
+            Field::QueueLatency => return Value::Float(values.waited.as_secs_f64()),
         })
     }
 }

@@ -23,7 +23,7 @@ pub(super) const FIELDS_MAX: usize = 16;
 /// Bytes of the name of one.
 pub(super) const NAME_MAX: usize = 64;
 /// Bytes of a line; more are cut off.
-pub(super) const LINE_MAX: usize = 64 * 1024;
+pub(crate) const LINE_MAX: usize = 64 * 1024;
 
 /// How lines of a request log look.
 #[derive(Clone, Debug, PartialEq)]

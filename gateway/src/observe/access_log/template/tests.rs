@@ -6,7 +6,7 @@ use std::time::Duration;
 use config::source::kubernetes::config_maps::DEFAULT_TEMPLATE;
 use proptest::prelude::*;
 
-use crate::observe::facts::Protocol;
+use crate::observe::facts::{Protocol, WaitReason};
 
 use super::{LINE_MAX, Template, Values};
 
@@ -33,6 +33,8 @@ fn values() -> Values<'static> {
         code: 200,
         size: 3_400,
         latency: Duration::from_micros(57_250),
+        waited: Duration::from_millis(12),
+        wait_reason: Some(WaitReason::Cold),
         namespace: b"default",
         revision: b"coffee-00001",
         service: b"coffee",
@@ -110,10 +112,13 @@ fn fields_are_written_as_go_prints_them() {
         "{{.Request.Host}} {{.Response.Latency}}",
         "coffee.example.com 0.05725",
     );
+    let waited = "{{.Response.QueueLatency}} {{.Response.WaitReason}}.";
+    assert_line(waited, "0.012 cold.");
     let unsaid = Values {
         content_length: -1,
         protocol: Protocol::Http2,
         latency: Duration::from_micros(12),
+        wait_reason: None,
         endpoint: None,
         headers: &[],
         ..values()
@@ -121,6 +126,7 @@ fn fields_are_written_as_go_prints_them() {
     let template = "{{.Request.ContentLength}} {{.Request.Proto}} {{.Response.Latency}} \
                     [{{.Revision.PodIP}}{{.TraceID}}{{.Request.Referer}}]";
     assert_eq!(written(template, &unsaid), "-1 HTTP/2.0 1.2e-05 []\n");
+    assert_eq!(written(waited, &unsaid), "0.012 .\n");
 }
 
 #[test]
