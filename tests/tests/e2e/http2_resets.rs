@@ -89,7 +89,8 @@ async fn client_that_resets_one_by_one_is_left_too() {
                 break;
             }
         }
-        assert_eq!(resets, RESETS + 1);
+        // One that took its time would not count.
+        assert!(resets > RESETS, "{resets}");
         let why = [("why", "resets")];
         assert_eq!(
             gateway.metric("tidegate_http2_closed_total", &why).await,
@@ -203,7 +204,8 @@ async fn client_that_makes_us_reset_without_end_is_left() {
         client.end().await;
         gateway.until_idle().await;
         assert!(backend.total() <= 2 * u64::from(RESETS), "{what}");
-        assert_eq!(backend.running(), 0, "{what}");
+        let left = async || (backend.running() == 0).then_some(());
+        eventually(PATIENCE, "the endpoint hears of it", left).await;
         others_are_served(&gateway).await;
     }
 }

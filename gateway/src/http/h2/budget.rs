@@ -40,6 +40,10 @@ const FOR_CRUMB: u32 = FOR_DATA + 1;
 /// Streams a client has reset, or made us reset, in [`RECENT`], before their share is looked at.
 const RESETS: u32 = 200;
 
+/// A request that is taken back sooner than this may be an attack. One that has waited for thrice
+/// this was given up by somebody, which is no fault: it costs nothing and does not count.
+const RAPID: Duration = Duration::from_millis(333);
+
 /// Heads of one connection that were larger than allowed.
 const LARGE_HEADS: u32 = 4;
 
@@ -95,6 +99,7 @@ pub struct Budget {
     recent: Recent,
     /// Highest stream the client has opened.
     opened: u32,
+    ages: Ages,
     /// Highest stream of the client that we have taken up.
     taken: u32,
     /// Streams whose answer has gone whole, or that we have reset.
@@ -128,6 +133,7 @@ impl Budget {
             filled: clock.now(),
             recent: Recent::new(clock.now()),
             opened: 0,
+            ages: Ages::new(clock.now()),
             taken: 0,
             over: Over::default(),
             settings: 0,
@@ -158,6 +164,7 @@ impl Budget {
             DATA => u32::from(frame.length == 0 && !frame.has(END_STREAM)),
             HEADERS => {
                 if frame.stream > self.opened {
+                    self.ages.turn(self.clock.now(), self.opened);
                     self.opened = frame.stream;
                     self.over.set(frame.stream, false);
                     tally.streams += 1;
@@ -166,11 +173,7 @@ impl Budget {
                 let answer = self.peer == Peer::Endpoint && !frame.has(END_STREAM);
                 u32::from(frame.length == 0 || answer)
             }
-            RST_STREAM => {
-                // Who was answered before it had said all says so.
-                tally.resets += u32::from(!self.over.has(frame.stream));
-                1
-            }
+            RST_STREAM => self.reset(frame.stream, tally),
             SETTINGS if frame.has(ACK) => unasked(&mut self.settings),
             PING if frame.has(ACK) => unasked(&mut self.pings),
             WINDOW_UPDATE => {
@@ -180,6 +183,22 @@ impl Budget {
             // Among them CONTINUATION, PRIORITY, GOAWAY and unknown ones.
             _ => 1,
         };
+    }
+
+    /// What it costs that the peer takes this stream back.
+    fn reset(&mut self, stream: u32, tally: &mut Tally) -> u32 {
+        if self.over.has(stream) {
+            // Who was answered before it had said all says so.
+            return 1;
+        }
+        self.ages.turn(self.clock.now(), self.opened);
+        if self.peer == Peer::Client && stream <= self.ages.old {
+            // Free once.
+            self.over.set(stream, true);
+            return 0;
+        }
+        tally.resets += 1;
+        1
     }
 
     /// Takes what came; whether it may be looked at.
@@ -265,6 +284,38 @@ impl Budget {
         self.recent.add(self.clock.now(), streams, resets);
         if self.recent.is_mostly_reset() {
             self.abuse.get_or_insert(Abuse::Resets);
+        }
+    }
+}
+
+/// How long streams have been open, by their numbers alone.
+#[derive(Debug)]
+struct Ages {
+    /// The highest stream when the present span began, and when that was.
+    young: u32,
+    since: Instant,
+    /// The highest that had been opened at least [`RAPID`] before that.
+    old: u32,
+}
+
+impl Ages {
+    fn new(since: Instant) -> Ages {
+        Ages {
+            young: 0,
+            since,
+            old: 0,
+        }
+    }
+
+    /// Brings it up to `now`, when `opened` is the highest stream so far. To be called before it rises.
+    fn turn(&mut self, now: Instant, opened: u32) {
+        let passed = now.saturating_duration_since(self.since);
+        if passed >= RAPID {
+            // Had there been a stream in the second half of a span so long, it would have ended it.
+            let old_too = passed >= 2 * RAPID;
+            self.old = if old_too { opened } else { self.young };
+            self.young = opened;
+            self.since = now;
         }
     }
 }

@@ -220,6 +220,65 @@ fn half_of_all_streams_may_be_reset() {
     }
 }
 
+/// A hundred streams at a time, all of them taken back after `age`, ten times over.
+fn given_up(age: Duration) -> Option<Abuse> {
+    let (mut budget, clock) = budget();
+    let mut at = clock.now();
+    for round in 0..10 {
+        let streams = (0..100).map(|number| 2 * (100 * round + number) + 1);
+        for stream in streams.clone() {
+            at += Duration::from_millis(1);
+            clock.set(at);
+            receive(&mut budget, [frame(HEADERS, stream)]);
+            budget.taken(stream);
+        }
+        at += age;
+        clock.set(at);
+        receive(&mut budget, streams.map(|stream| frame(RST_STREAM, stream)));
+    }
+    budget.abuse()
+}
+
+#[test]
+fn requests_that_were_waited_for_may_be_given_up_as_often_as_one_likes() {
+    assert_eq!(given_up(3 * RAPID), None);
+    assert_eq!(given_up(RAPID / 2), Some(Abuse::Resets));
+}
+
+#[test]
+fn a_stream_is_given_up_once() {
+    let (mut budget, clock) = budget();
+    receive(&mut budget, [frame(HEADERS, 1)]);
+    clock.set(clock.now() + 3 * RAPID);
+    assert!(receive(&mut budget, [frame(RST_STREAM, 1)]));
+    for _ in 0..BURST {
+        assert!(receive(&mut budget, [frame(RST_STREAM, 1)]));
+    }
+    assert!(!receive(&mut budget, [frame(RST_STREAM, 1)]));
+    assert_eq!(budget.abuse(), Some(Abuse::Frames));
+}
+
+#[test]
+fn ages_of_streams_are_at_most_two_spans_behind() {
+    let start = Instant::now();
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut ages = Ages::new(start);
+    let (mut now, mut opened) = (start, Vec::<Instant>::new());
+    for _ in 0..100_000 {
+        now += RAPID * random.u32(0..100) / 80;
+        let highest = u32::try_from(opened.len()).unwrap();
+        ages.turn(now, highest);
+        let old = ages.old as usize;
+        assert!(opened[..old].iter().all(|at| now - *at >= RAPID));
+        assert!(opened[old..].iter().all(|at| now - *at < 3 * RAPID));
+        opened.push(now);
+        if opened.len() > 50 {
+            opened.clear();
+            ages = Ages::new(now);
+        }
+    }
+}
+
 #[test]
 fn the_fourth_head_that_is_too_large_is_the_last() {
     let (mut budget, _clock) = budget();
