@@ -109,6 +109,7 @@ fn from() -> Client {
         address_text: "192.0.2.7".into(),
         listener: 0,
         audience: config::settings::Audience::Public,
+        one_client: true,
         trusted: false,
         secure: false,
         identity: None,

@@ -87,6 +87,9 @@ pub struct Client {
     pub listener: usize,
     /// Whom the listener serves.
     pub audience: Audience,
+    /// The address is nobody's but the client's, as far as we were told: not a proxy's that did not say
+    /// for whom it speaks.
+    pub one_client: bool,
     /// The address is one of `trustedProxies`: what it says of the client before it is believed.
     pub trusted: bool,
     /// The connection is TLS.

@@ -101,7 +101,7 @@ impl Exchange<'_> {
     /// The client's own address; `None` where only a proxy of ours is known.
     fn client_address(&self) -> Option<IpAddr> {
         if !self.client.trusted {
-            return Some(self.client.address.ip());
+            return self.client.one_client.then_some(self.client.address.ip());
         }
         let proxies = &self.worker.shared.settings.trusted_proxies;
         last_untrusted(&self.request.head, |address| {

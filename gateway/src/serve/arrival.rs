@@ -73,6 +73,7 @@ pub(super) async fn arrive(
         address_text: address.ip().to_string().into(),
         listener,
         audience: of.audience,
+        one_client,
         trusted,
         secure: false,
         identity: None,

@@ -123,6 +123,40 @@ async fn behind_a_proxy_connections_count_for_the_client_it_names() {
 }
 
 #[tokio::test]
+async fn behind_a_proxy_held_requests_count_for_the_client_it_names() {
+    let backend = Backend::start("one");
+    let config = "gateway: { listeners: [ { address: '127.0.0.1:0', proxyProtocol: v1v2, \
+                  trustedProxies: [127.0.0.0/8] } ], limits: { heldPerAddress: 1 } }\n"
+        .to_owned()
+        + &hello(&backend)
+        + "    concurrency: 1\n";
+    let gateway = Launch::new(&config).own_listeners().start().await;
+    let begin = async |proxy: &str| {
+        let mut client = gateway.raw().await;
+        let head = format!("GET /?hold HTTP/1.1\r\nHost: {HELLO}\r\n\r\n");
+        client.send(format!("PROXY {proxy}\r\n{head}")).await;
+        client
+    };
+    let named = "TCP4 192.0.2.1 192.0.2.200 56324 443";
+    let mut clients = vec![begin(named).await];
+    eventually(PATIENCE, "the endpoint is asked", async || {
+        (backend.running() == 1).then_some(())
+    })
+    .await;
+    // Whom the last two speak for, nobody knows.
+    for (waiting, proxy) in [(1, named), (2, "UNKNOWN"), (3, "UNKNOWN")] {
+        clients.push(begin(proxy).await);
+        gateway.until_waiting("hello-1", waiting).await;
+    }
+    let mut refused = begin(named).await;
+    assert_eq!(refused.answer().await.status(), 503);
+    backend.open_gate();
+    for mut client in clients {
+        assert_eq!(client.answer().await.status(), 200);
+    }
+}
+
+#[tokio::test]
 async fn proxies_that_speak_for_many_clients_are_not_counted_as_one() {
     let backend = Backend::start("one");
     let config =

@@ -258,6 +258,7 @@ fn world_client() -> Client {
         address_text: "192.0.2.7".into(),
         listener: 0,
         audience: Audience::Public,
+        one_client: true,
         trusted: false,
         secure: false,
         identity: None,
