@@ -334,15 +334,21 @@ impl Exchange<'_> {
             self.answer(answer, down).await?;
             return Ok(None);
         }
-        let revision = self.revision(&routed).map_err(End::Refused)?;
+        self.address_to(&routed).map(Some).map_err(End::Refused)
+    }
+
+    /// Makes it a request for the revision that it was routed to.
+    fn address_to(&mut self, routed: &Routed) -> Result<Rc<LocalRevision>, Reason> {
+        let target = routed.target().ok_or(Reason::NoRoute)?;
+        let revision = self.worker.live.revision(target).ok_or(Reason::NoRoute)?;
         if self.request.wants_websocket && revision.revision.protocol == Protocol::H2c {
-            return Err(End::Refused(Reason::NotImplemented));
+            return Err(Reason::NotImplemented);
         }
-        self.edit(&routed);
+        self.edit(routed);
         self.unlike_probe(&revision.revision);
-        self.deadline = self.deadline(&routed);
+        self.deadline = self.deadline(routed);
         self.revision = Some(revision.clone());
-        Ok(Some(revision))
+        Ok(revision)
     }
 
     /// What a head asks that no route can grant.
@@ -398,11 +404,6 @@ impl Exchange<'_> {
             self.rerouted.push(routed);
             internal = true;
         }
-    }
-
-    fn revision(&self, routed: &Routed) -> Result<Rc<LocalRevision>, Reason> {
-        let target = routed.target().ok_or(Reason::NoRoute)?;
-        self.worker.live.revision(target).ok_or(Reason::NoRoute)
     }
 
     /// Slot, endpoint, answer; again while nothing can have been done.
@@ -473,14 +474,12 @@ impl Exchange<'_> {
         }
     }
 
+    /// Whom it is for as things are now, as if it had just come.
     fn reroute(&mut self) -> Result<Rc<LocalRevision>, Reason> {
         self.unedit();
+        self.routed = None;
         let routed = self.route()?;
-        let revision = self.revision(&routed)?;
-        self.edit_for(&routed);
-        self.unlike_probe(&revision.revision);
-        self.routed = Some(routed);
-        self.revision = Some(revision.clone());
-        Ok(revision)
+        self.routed = Some(routed.clone());
+        self.address_to(&routed)
     }
 }

@@ -127,6 +127,7 @@ fn is_named(line: &[u8], name: &str) -> bool {
 impl Exchange<'_> {
     /// Decides everything that changes in the request's head.
     pub(super) fn edit(&mut self, routed: &Routed) {
+        self.request.head.settle();
         self.forwarded();
         self.strip(routed);
         let received: &[u8] = match self.request.version {
@@ -141,28 +142,14 @@ impl Exchange<'_> {
         self.edit_for(routed);
     }
 
-    /// Undoes what its route wanted.
+    /// Undoes it all.
     pub(super) fn unedit(&mut self) {
-        self.unmark();
-        for before in self.rerouted.drain(..).chain(self.routed.take()) {
-            let of_rule = match &before.rule().action {
-                Action::Forward(forward) => &forward.set_headers[..],
-                Action::Reroute(reroute) => &reroute.set_headers[..],
-                Action::Redirect(_) | Action::Respond(_) => &[],
-            };
-            let of_target = before
-                .target()
-                .map_or(&[][..], |target| &target.set_headers);
-            for (name, _) in of_rule.iter().chain(of_target) {
-                self.edits.unset(name);
-            }
-        }
-        self.edits.host.clear();
-        self.edits.target.clear();
+        self.request.head.restore();
+        self.edits.clear();
     }
 
     /// What rules and target want changed, those that came first first.
-    pub(super) fn edit_for(&mut self, routed: &Routed) {
+    fn edit_for(&mut self, routed: &Routed) {
         for before in self.rerouted.clone() {
             if let Action::Reroute(reroute) = &before.rule().action {
                 for (name, value) in &reroute.set_headers {
@@ -191,6 +178,7 @@ impl Exchange<'_> {
         }
         if let Some(hash) = self.passed_hash.take() {
             self.set_header(knative::HASH, &hash);
+            self.passed_hash = Some(hash);
         }
         if let Some(host) = &forward.rewrite_host {
             self.edits.set_host(host);

@@ -213,6 +213,8 @@ pub struct Field {
     pub id: Name,
     /// Left out when the head is passed on.
     pub dropped: bool,
+    /// It was left out when the head was [settled](Head::settle).
+    pub settled: bool,
     pub name: Span,
     /// Without surrounding white space.
     pub value: Span,
@@ -267,6 +269,7 @@ impl Head {
         self.push(Field {
             id: Name::of(name),
             dropped: false,
+            settled: false,
             name: Span::new(start, name_end),
             value: Span::new(value_start, value_start + value.len()),
             line: Span::new(start, self.bytes.len()),
@@ -316,6 +319,20 @@ impl Head {
     /// (RFC 9110 §5.6.1).
     pub fn list(&self, id: Name) -> impl Iterator<Item = &[u8]> {
         self.all(id).flat_map(members)
+    }
+
+    /// Takes what is left out by now for good: [`restore`](Head::restore) comes back to here.
+    pub fn settle(&mut self) {
+        for field in &mut self.fields {
+            field.settled = field.dropped;
+        }
+    }
+
+    /// Passes on again whatever was left out since it was settled.
+    pub fn restore(&mut self) {
+        for field in &mut self.fields {
+            field.dropped = field.settled;
+        }
     }
 
     /// Leaves out every field of this name when the head is passed on.

@@ -145,6 +145,37 @@ async fn held_request_follows_its_route_when_its_revision_is_removed() {
 }
 
 #[tokio::test]
+async fn held_request_goes_as_it_came_when_its_revision_is_removed() {
+    let switch = Switch::new();
+    let config = cold(&[("GATE", &switch.path())]);
+    let own = "traffic:\n      - revision: cold-1\n";
+    let set = "rules: [{ setHeaders: { X-User: ours, X-Forwarded-Proto: gopher, X-More: '1' }, \
+               rewritePath: /elsewhere, traffic: [{ revision: cold-1 }] }]\n";
+    assert!(config.contains(own), "{config}");
+    let gateway = Gateway::start(&config.replace(own, set)).await;
+    let mut client = gateway.raw().await;
+    let head = format!("GET /here HTTP/1.1\r\nHost: {COLD}\r\nX-User: theirs\r\n\r\n");
+    client.send(head).await;
+    gateway.until_waiting("cold-1", 1).await;
+    let backend = Backend::start("new");
+    let config = hello(&backend).replace("hello", "cold");
+    gateway.apply(&config.replace("cold-1", "cold-2")).await;
+    let answer = client.answer().await;
+    assert_eq!(answer.status(), 200);
+    let seen: serde_json::Value = serde_json::from_str(&answer.text()).unwrap();
+    assert_eq!(seen["target"], "/here");
+    let fields = &seen["headers"];
+    assert_eq!(fields["x-user"], "theirs", "{seen}");
+    assert_eq!(fields["x-forwarded-proto"], "http", "{seen}");
+    assert_eq!(fields["x-forwarded-for"], "127.0.0.1", "{seen}");
+    assert_eq!(fields["x-more"], serde_json::Value::Null, "{seen}");
+    for once in ["via", "x-request-id"] {
+        let value = fields[once].as_str().unwrap_or_default();
+        assert!(!value.is_empty() && !value.contains(','), "{seen}");
+    }
+}
+
+#[tokio::test]
 async fn held_request_has_no_route_when_its_route_is_removed() {
     let switch = Switch::new();
     let gateway = Gateway::start(&cold(&[("GATE", &switch.path())])).await;

@@ -79,6 +79,7 @@ fn index(head: &mut Head, bytes: &[u8], headers: &[httparse::Header<'_>]) -> boo
         head.push(Field {
             id: Name::of(header.name.as_bytes()),
             dropped: false,
+            settled: false,
             name,
             value,
             line: Span {
