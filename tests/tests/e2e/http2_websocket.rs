@@ -40,8 +40,11 @@ async fn messages_of_all_sizes_and_kinds_are_echoed() {
     // Others use the connection meanwhile, and it is in flight for as long as it is open.
     let call = client.open(request("GET", HELLO, "/"), true).await;
     assert_eq!(call.answer().await.0, 200);
-    let inflight = gateway.metric("tidegate_inflight", &[("revision", "hello-1")]);
-    assert_eq!(inflight.await, 1.0);
+    gateway
+        .until_metric("tidegate_inflight", &[("revision", "hello-1")], |n| {
+            n == 1.0
+        })
+        .await;
     socket.close().await;
     gateway.until_idle().await;
 }
