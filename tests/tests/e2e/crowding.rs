@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::{COLD, HELLO, Switch, cold, hello};
 
@@ -35,18 +36,24 @@ async fn clients(gateway: &Gateway, count: usize) -> Vec<Raw> {
     clients
 }
 
-/// Reads every client's answer, which must be 200.
+/// Reads every client's answer, which must be 200. The more there are, the longer the last may wait.
 async fn all_are_answered(clients: Vec<Raw>) {
+    let limit = PATIENCE + Duration::from_millis(10) * u32::try_from(clients.len()).unwrap();
     let mut reading = JoinSet::new();
     for mut client in clients {
         reading.spawn(async move {
+            assert!(client.begins().await, "closed without an answer");
             let answer = client.answer().await;
             assert_eq!(answer.status(), 200, "{}", answer.head);
         });
     }
-    while let Some(read) = reading.join_next().await {
-        read.unwrap();
-    }
+    let all = async {
+        while let Some(read) = reading.join_next().await {
+            read.unwrap();
+        }
+    };
+    let read = timeout(limit, all).await;
+    read.expect("all are answered in time");
 }
 
 /// The window of the revision's only endpoint, if it has one.
@@ -167,10 +174,11 @@ async fn a_suspect_is_used_again_once_a_check_finds_it_well_and_not_before() {
     let address = moody.backend.address;
     let gateway = Gateway::start(
         &(hello(&format!("{address}', '{other}"))
-            + "    health: { path: /health, interval: 50ms }\n"),
+            + "    health: { path: /health, interval: 200ms }\n"),
     )
     .await;
-    // Checks take it out, so it is brought back before it is suspect.
+    // Checks take it out, so it is brought back before it is suspect. They are waited for for as long
+    // as lies between them: long enough that the other one always answers in time.
     moody.well.store(true, Ordering::SeqCst);
     eventually(PATIENCE, "both endpoints are ready", async || {
         (gateway.endpoints("hello-1", "ready").await == 2).then_some(())

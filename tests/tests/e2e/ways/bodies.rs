@@ -10,7 +10,7 @@ use hyper::{HeaderMap, Request, Response};
 use tests::body::{channel, chunks, fingerprint, full, pattern};
 use tests::client::{carrying, with};
 use tests::process::resident;
-use tests::{Backend, Body, Wire, request, settled, sized, within};
+use tests::{Backend, Body, PATIENCE, Wire, eventually, request, settled, sized, within};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{Way, on_every_way};
@@ -287,7 +287,7 @@ async fn slow_endpoint_holds_back_the_client(way: Way) {
     let (body, taken) = much();
     let sending = tokio::spawn(async move {
         client
-            .send(carrying(request("POST", HELLO, "/"), body))
+            .try_send(carrying(request("POST", HELLO, "/"), body))
             .await
     });
     let count = || taken.load(Ordering::SeqCst);
@@ -298,5 +298,9 @@ async fn slow_endpoint_holds_back_the_client(way: Way) {
         "the gateway swells"
     );
     opened.add_permits(1);
-    within("the rest", sending).await.unwrap().expect(200);
+    eventually(4 * PATIENCE, "the rest is read", async || {
+        sending.is_finished().then_some(())
+    })
+    .await;
+    sending.await.unwrap().unwrap().expect(200);
 }
