@@ -95,6 +95,14 @@ impl Backend {
         // The abort is the expected end; the sockets are closed when the task has gone.
         drop((&mut self.task).await);
     }
+
+    /// The same, and nobody else gets its port: connections are refused for as long as the socket
+    /// lives, unless it listens again.
+    pub async fn kill_for_now(self) -> TcpSocket {
+        let address = self.address;
+        self.kill().await;
+        bind(address)
+    }
 }
 
 impl Drop for Backend {
@@ -133,6 +141,10 @@ pub fn listen() -> TcpListener {
 
 #[must_use]
 pub fn listen_on(address: SocketAddr) -> TcpListener {
+    bind(address).listen(BACKLOG).unwrap()
+}
+
+fn bind(address: SocketAddr) -> TcpSocket {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
@@ -140,7 +152,7 @@ pub fn listen_on(address: SocketAddr) -> TcpListener {
     let socket = socket.unwrap();
     socket.set_reuseaddr(true).unwrap();
     socket.bind(address).unwrap();
-    socket.listen(BACKLOG).unwrap()
+    socket
 }
 
 /// An address that refuses connections for as long as the socket lives.

@@ -166,7 +166,7 @@ async fn broken_endpoint_is_suspect() {
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     let gateway = Gateway::start(&hello(&format!("{one}', '{two}"))).await;
     let address = two.address.to_string();
-    two.kill().await;
+    let _socket = two.kill_for_now().await;
     tests::eventually(tests::PATIENCE, "it is found out", async || {
         gateway.get(HELLO, "/").await.expect(200);
         let revision = gateway.revision("hello-1").await;

@@ -33,12 +33,11 @@ async fn killed_endpoint_is_not_noticed_by_clients_that_read() {
 async fn endpoint_that_comes_back_is_used_again() {
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     let gateway = Gateway::start(&hello(&format!("{one}', '{two}"))).await;
-    let address = two.address;
-    two.kill().await;
+    let socket = two.kill_for_now().await;
     let counts = distribution(gateway.public(), 50, |_| request("GET", HELLO, "/")).await;
     assert_eq!(counts, [("one".to_owned(), 50)].into());
     let app = Arc::new(tests::app::App::new("back"));
-    let listener = backend::listen_on(address);
+    let listener = socket.listen(1024).unwrap();
     let server = tokio::spawn(backend::accept(listener, false, move |request| {
         app.clone().answer(request)
     }));

@@ -119,7 +119,7 @@ async fn killed_backend_closes_its_connections_and_refuses_new_ones() {
     let mut open = Raw::connect(address).await;
     open.send("GET / HTTP/1.1\r\nhost: h\r\n\r\n").await;
     assert_eq!(open.answer().await.status(), 200);
-    backend.kill().await;
+    let _socket = backend.kill_for_now().await;
     assert_eq!(open.rest().await, b"");
     assert!(Client::try_connect(address).await.is_err());
     let (_socket, refusing) = tests::backend::refusing();
