@@ -127,17 +127,33 @@ async fn client_that_reads_nothing_is_left_though_it_goes_on_speaking() {
     let stall = "gateway:\n  limits: { writeStall: 2s }\n".to_owned();
     let gateway = Gateway::start(&(stall + &hello(&backend))).await;
     let mut client = connected(&gateway).await;
+    // More than the kernel keeps for one that does not read.
+    let more = (1_u32 << 30).to_be_bytes();
+    client.send(frames::WINDOW_UPDATE, 0, 0, &more).await;
     client.get(1, HELLO, "/?hold").await;
+    eventually(PATIENCE, "it arrives", async || {
+        (backend.running() == 1).then_some(())
+    })
+    .await;
     for stream in (3..190).step_by(2) {
         // Small enough to be given to the connection whole.
         client.get(stream, HELLO, "/?size=60000").await;
     }
+    let mut looks = 0;
     eventually(PATIENCE, "it is left", async || {
-        let ping = frames::encode(frames::PING, 0, 0, &[0; 8]);
-        client.flood(&ping).await;
+        // Fewer than would be too many by themselves.
+        if looks % 20 == 0 {
+            let ping = frames::encode(frames::PING, 0, 0, &[0; 8]);
+            client.flood(&ping).await;
+        }
+        looks += 1;
         (backend.running() == 0).then_some(())
     })
     .await;
+    // Not for what it said.
+    let why = [("why", "frames")];
+    let left = gateway.metric("tidegate_http2_closed_total", &why).await;
+    assert_eq!(left, 0.0);
     others_are_served(&gateway).await;
 }
 
