@@ -183,8 +183,9 @@ async fn refused_stream_is_sent_again_though_its_body_came_later() {
     let gateway = Gateway::start(&hello_h2c(&backend)).await;
     let mut client = Http2::connect(gateway.public()).await;
     let mut call = client.open(request("POST", HELLO, "/"), false).await;
-    eventually(PATIENCE, "it is refused", async || {
-        (backend.streams() > 0).then_some(())
+    // A body that came before the refusal is known could be on its way already.
+    eventually(PATIENCE, "it is refused, and asked again", async || {
+        (backend.streams() == 2).then_some(())
     })
     .await;
     call.send("once").await;
@@ -251,11 +252,22 @@ async fn endpoint_that_is_too_slow_is_told_to_stop() {
             _ => stream.status(200),
         }
     });
-    let config = one_worker(&backend) + "    timeout: 500ms\n";
+    // Time enough for the others on a busy machine, who have as much as they want.
+    let rules = "    rules:
+      - path: /slow
+        timeout: 2s
+        traffic: [{ revision: hello-1 }]
+      - traffic: [{ revision: hello-1 }]
+    traffic:\n";
+    let config = one_worker(&backend).replace("    traffic:\n", rules);
     let gateway = Gateway::start(&config).await;
     for _ in 0..3 {
+        let before = backend.streams();
         let (slow, ()) = tokio::join!(gateway.get(HELLO, "/slow"), async {
-            running(&backend, 1).await;
+            eventually(PATIENCE, "it has begun", async || {
+                (backend.streams() > before).then_some(())
+            })
+            .await;
             // Others hear from it meanwhile.
             gateway.get(HELLO, "/").await.expect(200);
         });
@@ -280,19 +292,27 @@ async fn limit_of_an_endpoint_holds_on_a_shared_connection() {
     for outcome in calls.join_all().await {
         assert_eq!(outcome.unwrap(), 200);
     }
-    assert_eq!(backend.peak(), 3);
+    assert!(backend.peak() <= 3, "{}", backend.peak());
     // Who leaves while it runs gives its slot back at once.
     for _ in 0..10 {
-        let mut sibling = client.sibling();
-        let asked = request("GET", HELLO, "/?hold");
-        let held = tokio::spawn(async move { sibling.try_send(asked).await.map(drop) });
-        eventually(PATIENCE, "it arrives", async || {
-            (backend.running() == 1).then_some(())
+        let mut held = JoinSet::new();
+        for _ in 0..3 {
+            let mut sibling = client.sibling();
+            let asked = request("GET", HELLO, "/?hold");
+            held.spawn(async move { drop(sibling.try_send(asked).await) });
+        }
+        eventually(PATIENCE, "they arrive", async || {
+            (backend.running() == 3).then_some(())
         })
         .await;
-        held.abort();
+        held.shutdown().await;
         gateway.until_idle().await;
+        eventually(PATIENCE, "the endpoint has heard of it", async || {
+            (backend.running() == 0).then_some(())
+        })
+        .await;
     }
+    assert_eq!(backend.peak(), 3);
 }
 
 #[tokio::test]
