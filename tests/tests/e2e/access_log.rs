@@ -11,9 +11,11 @@ async fn logging(log: &str, backend: &Backend) -> Gateway {
     Gateway::start(&(keys + &hello(backend))).await
 }
 
+/// Those that are whole: of the last, half may have been written.
 fn lines(gateway: &Gateway) -> Vec<String> {
     let log = std::fs::read_to_string(gateway.directory().join("access.log")).unwrap_or_default();
-    log.lines().map(str::to_owned).collect()
+    let whole = log.rfind('\n').map_or("", |end| &log[..end]);
+    whole.lines().map(str::to_owned).collect()
 }
 
 /// Waits until there is a line with that text, which came after all lines before.

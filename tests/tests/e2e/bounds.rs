@@ -188,10 +188,11 @@ async fn crowd(
 
 #[tokio::test]
 async fn bodies_held_for_one_revision_leave_half_of_the_budget_to_the_others() {
-    let backend = Backend::start("one");
     let hosts = [HELLO, "other.default.example.com"];
     let head = "POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 20000\r\n\r\n";
     for (keys, bodies) in [("", 2), ("    queue: { bytes: 20000 }\n", 1)] {
+        // Its own: what runs there is counted.
+        let backend = Backend::start("one");
         let config = limits("heldBytes: 100000") + &hello(&backend) + "    concurrency: 1\n";
         let config = config + keys + &other("default", &backend);
         let gateway = Gateway::start(&config).await;
