@@ -21,6 +21,9 @@ use crate::{COLD, HELLO, Switch, cold, hello};
 /// Connections that the endpoint bears.
 const MOST: usize = 64;
 
+/// The first client may wait for the last to have come before any of them says something.
+const PATIENT: &str = "limits: { headTimeout: 1h }";
+
 /// Either side of the gateway takes a descriptor per client in its process.
 fn five_thousand() -> usize {
     raise_descriptor_limit();
@@ -95,8 +98,8 @@ async fn five_thousand_held_gets_meet_an_endpoint_that_resets_beyond_64_connecti
     let environment = [("GATE", &switch.path()[..]), ("CONNECTIONS", &most)];
     let more = format!("    queue: {{ depth: {count} }}\n    scale: {{ max: 1 }}\n");
     // Idle connections of another worker would count there as well.
-    let one = "gateway: { workers: 1 }\n";
-    let gateway = Gateway::start(&(one.to_owned() + &cold(&environment) + &more)).await;
+    let one = format!("gateway: {{ workers: 1, {PATIENT} }}\n");
+    let gateway = Gateway::start(&(one + &cold(&environment) + &more)).await;
     let mut clients = clients(&gateway, count).await;
     for client in &mut clients {
         let get = format!("GET /?sleep=10 HTTP/1.1\r\nHost: {COLD}\r\n\r\n");
@@ -120,7 +123,8 @@ async fn five_thousand_gets_at_once_meet_a_fixed_endpoint_that_resets_beyond_64_
         anyhow::Ok(hyper::Response::new(body::empty()))
     }));
     let more = format!("    queue: {{ depth: {count} }}\n");
-    let gateway = Gateway::start(&(hello(&address) + &more)).await;
+    let patient = format!("gateway: {{ {PATIENT} }}\n");
+    let gateway = Gateway::start(&(patient + &hello(&address) + &more)).await;
     let mut clients = clients(&gateway, count).await;
     for client in &mut clients {
         let get = format!("GET / HTTP/1.1\r\nHost: {HELLO}\r\n\r\n");
