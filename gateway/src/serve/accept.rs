@@ -137,8 +137,9 @@ impl Door {
                 spawn_local(serving);
             }
             Err(why) => {
-                drop(stream);
+                // Before it hears: whoever looks then finds it counted.
                 self.refused(why, listener);
+                drop(stream);
             }
         }
     }
