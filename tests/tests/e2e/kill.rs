@@ -9,8 +9,8 @@ use tests::{Gateway, PATIENCE, eventually};
 use crate::{COLD, SERVICE};
 
 /// A service below a shell, its child and its sibling. With `apart`, the sibling has left the
-/// shell's session and process group.
-fn family(pids: &Path, apart: &str) -> String {
+/// shell's session and process group. It goes that long after its last request.
+fn family(pids: &Path, apart: &str, grace: &str) -> String {
     let script = format!("{apart} {SERVICE} child & {SERVICE}; echo and so sh does not exec it");
     format!(
         "
@@ -20,7 +20,7 @@ revisions:
     process:
       command: [sh, -c, '{script}']
       env: {{ CHILD: '1', PIDS: '{}' }}
-    scale: {{ window: 2s, grace: 0s }}
+    scale: {{ window: 2s, grace: {grace} }}
 ",
         pids.display()
     )
@@ -28,7 +28,7 @@ revisions:
 
 /// A gateway with the whole family up.
 async fn with_family(pids: &Path, apart: &str) -> Gateway {
-    let gateway = Gateway::start(&family(pids, apart)).await;
+    let gateway = Gateway::start(&family(pids, apart, "1h")).await;
     gateway.get(COLD, "/").await.expect(200);
     eventually(PATIENCE, "the family is complete", async || {
         (living(pids).len() == 3).then_some(())
@@ -65,7 +65,8 @@ async fn sigterm_leaves_no_process() {
 #[tokio::test]
 async fn scaling_to_zero_leaves_no_process() {
     let pids = tempfile::TempDir::new().unwrap();
-    let _gateway = with_family(pids.path(), "").await;
+    let gateway = with_family(pids.path(), "").await;
+    gateway.apply(&family(pids.path(), "", "0s")).await;
     none_lives(pids.path()).await;
 }
 
