@@ -89,6 +89,10 @@ async fn every_family_is_there_with_its_labels() {
         .get("nobody.example.com", "/")
         .await
         .refused(404, "no_route");
+    // A client hears its answer before it is counted.
+    gateway
+        .until_metric("tidegate_requests_total", &[], |n| n == 2.0)
+        .await;
     gateway.replace("routes: [");
     gateway
         .until_metric("tidegate_config_rejected_total", &[], |n| n >= 1.0)
