@@ -101,9 +101,12 @@ async fn process_that_ends_at_once_is_told_with_its_last_words() {
     let answer = gateway.get(COLD, "/").await;
     assert_ne!(answer.header("retry-after"), "");
     answer.refused(503, "start_failed");
-    let log = gateway.stderr();
-    let told = log.lines().filter(|line| line.contains("no kettle here"));
-    assert!(told.clone().any(|line| line.contains("cold-1")), "{log}");
+    eventually(PATIENCE, "its last words are in the log", async || {
+        let log = gateway.stderr();
+        let mut told = log.lines().filter(|line| line.contains("no kettle here"));
+        told.any(|line| line.contains("cold-1")).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
