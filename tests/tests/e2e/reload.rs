@@ -149,18 +149,16 @@ async fn bad_file_changes_nothing_and_is_told_everywhere() {
     let gateway = Gateway::start(&saying("v0")).await;
     let version = gateway.version().await;
     gateway.replace("routes:\n  - name: hello\n    traffic:\n      - revision: nowhere\n");
-    gateway
-        .until_metric("tidegate_config_rejected_total", &[], |n| n >= 1.0)
-        .await;
+    // It is counted before it is told.
+    eventually(PATIENCE, "/readyz tells it", async || {
+        let ready = gateway.ask("/readyz").await.expect(200);
+        ready.json().to_string().contains("nowhere").then_some(())
+    })
+    .await;
     let rejected = gateway.metrics().await;
+    assert!(rejected.sum("tidegate_config_rejected_total", &[]) >= Some(1.0));
     let mut samples = rejected.samples("tidegate_config_rejected_total", &[]);
     assert!(samples.all(|sample| sample.labels.contains_key("source")));
-    let ready = gateway.ask("/readyz").await.expect(200);
-    assert!(
-        ready.json().to_string().contains("nowhere"),
-        "{}",
-        ready.text()
-    );
     gateway.until_logged("nowhere").await;
     gateway.until_logged("tidegate.yaml:4:19").await;
     until_said(&gateway, "v0").await;
@@ -168,6 +166,7 @@ async fn bad_file_changes_nothing_and_is_told_everywhere() {
 
     gateway.replace(&saying("v1"));
     until_said(&gateway, "v1").await;
+    gateway.until_problems(0).await;
     let ready = gateway.ask("/readyz").await.expect(200);
     assert!(!ready.text().contains("nowhere"), "{}", ready.text());
 }
