@@ -37,7 +37,7 @@ async fn until_none(gateway: &Gateway) {
 async fn prewarmed_processes_are_there_before_any_request_and_go_when_none_comes() {
     let scale = "    scale: { window: 1s, grace: 0s, max: 2 }\n";
     let gateway = start(&(cold(&[]) + scale)).await;
-    let answer = prewarm(&gateway, "revision=cold-1&endpoints=5&for=3s&wait=60s").await;
+    let answer = prewarm(&gateway, "revision=cold-1&endpoints=5&for=1h&wait=60s").await;
     let revision = json!({"namespace": "default", "name": "cold-1", "scaler": "process",
                           "endpoints": 2, "ready": 2, "why": null});
     // No more than there may be.
@@ -45,10 +45,17 @@ async fn prewarmed_processes_are_there_before_any_request_and_go_when_none_comes
     assert_eq!((answer.status, answer.json()), (200, expected));
     assert_eq!(gateway.endpoints("cold-1", "ready").await, 2);
     gateway.get(COLD, "/").await.expect(200);
+    gateway
+        .until_metric("tidegate_requests_total", &[], |n| n == 1.0)
+        .await;
     let waited = gateway
         .metric("tidegate_queue_wait_seconds_count", &[])
         .await;
     assert_eq!(waited, 0.0);
+    // Where their time is over, they go.
+    let gateway = start(&(cold(&[]) + scale)).await;
+    let answer = prewarm(&gateway, "revision=cold-1&endpoints=2&for=3s&wait=60s").await;
+    assert_eq!(answer.status, 200);
     until_none(&gateway).await;
 }
 
