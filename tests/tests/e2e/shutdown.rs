@@ -6,11 +6,13 @@ use rustix::process::Signal;
 use tests::load::{Reconnect, assert_only_200};
 use tests::websocket::WebSocket;
 use tests::{Backend, Client, Gateway, Load, PATIENCE, eventually, request, sized};
+use tokio::time::Instant;
 
 use crate::{COLD, HELLO, Switch, cold, hello};
 
-/// How long the end may take after the last exchange: the promise is one second.
-const SOON: Duration = Duration::from_secs(5);
+/// How long the end may take after the last exchange: the promise is one second. It is to tell that from
+/// waiting until the drain is over.
+const SOON: Duration = Duration::from_secs(15);
 
 fn drain(drain: &str) -> String {
     format!("gateway: {{ drain: {{ {drain} }} }}\n")
@@ -67,10 +69,8 @@ async fn connection_that_the_kernel_took_before_the_signal_is_served() {
     }
 }
 
-#[tokio::test]
-async fn clients_that_do_not_close_do_not_keep_it_up() {
-    // One second is promised; what it must not do is wait for the client's good will.
-    let limit = Duration::from_millis(1_800);
+/// How long a gateway takes to end after its last answer, whose client does not close.
+async fn end_beside_an_open_connection() -> Duration {
     let backend = Backend::start("one");
     let mut gateway = Gateway::start(&hello(&backend)).await;
     let mut busy = gateway.raw().await;
@@ -84,7 +84,25 @@ async fn clients_that_do_not_close_do_not_keep_it_up() {
     closed(&gateway).await;
     backend.open_gate();
     assert_eq!(busy.answer().await.field("connection"), Some("close"));
-    gateway.exit(limit).await.expect(0);
+    let answered = Instant::now();
+    gateway.exit(PATIENCE).await.expect(0);
+    answered.elapsed()
+}
+
+#[tokio::test]
+async fn clients_that_do_not_close_do_not_keep_it_up() {
+    // One second is promised; what it must not do is wait for the client's good will. Then it would be
+    // late each time, and not only where the machine stood still.
+    let limit = Duration::from_millis(1_800);
+    let mut times = Vec::new();
+    while times.len() < 10 {
+        let time = end_beside_an_open_connection().await;
+        if time < limit {
+            return;
+        }
+        times.push(time);
+    }
+    panic!("it always waited: {times:?}");
 }
 
 #[tokio::test]
@@ -127,8 +145,8 @@ async fn draining_is_told_on_every_way() {
 #[tokio::test]
 async fn while_it_waits_it_still_accepts() {
     let backend = Backend::start("one");
-    let config = drain("wait: 3s, timeout: 30s") + &hello(&backend);
-    let mut gateway = Gateway::start(&config).await;
+    let config = drain("wait: 1h, timeout: 30s") + &hello(&backend);
+    let gateway = Gateway::start(&config).await;
     gateway.signal(Signal::TERM);
     eventually(PATIENCE, "it is not ready", async || {
         (gateway.ask("/readyz").await.status == 503).then_some(())
@@ -136,6 +154,10 @@ async fn while_it_waits_it_still_accepts() {
     .await;
     let answer = gateway.get(HELLO, "/").await.expect(200);
     assert_eq!(answer.backend(), "one");
+    // And once it has waited, it ends.
+    let config = drain("wait: 1s, timeout: 30s") + &hello(&backend);
+    let mut gateway = Gateway::start(&config).await;
+    gateway.signal(Signal::TERM);
     gateway.exit(PATIENCE).await.expect(0);
 }
 
