@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 use serde_json::Value;
-use tests::{Client, Gateway, Launch, PATIENCE};
+use tests::{Client, Gateway, Launch, PATIENCE, eventually};
 
 const CONFIG: &str = "
 routes:
@@ -44,7 +44,19 @@ async fn without_any_address_it_takes_8080_and_9901() {
         return;
     }
     let launch = Launch::without_file().file("tidegate.yaml", CONFIG);
-    let gateway = launch.command(["run"]).start().await;
+    let mut gateway = launch.command(["run"]).spawn();
+    eventually(2 * PATIENCE, "it is ready, or over", async || {
+        (gateway.is_ready() || !gateway.lives()).then_some(())
+    })
+    .await;
+    if !gateway.lives() {
+        // Somebody came in between.
+        let exit = gateway.exit(PATIENCE).await.expect(1);
+        let taken = [":8080", ":9901"].map(|port| exit.stderr.contains(port));
+        assert!(taken.contains(&true), "{exit:#?}");
+        return;
+    }
+    let gateway = gateway.ready().await;
     assert_eq!(
         gateway.stdout(),
         "listening http://0.0.0.0:8080 public\nadmin http://127.0.0.1:9901\nready\n"
