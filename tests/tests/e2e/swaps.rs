@@ -10,8 +10,9 @@ use hyper::body::Frame;
 use tests::body::channel;
 use tests::load::{Reconnect, assert_only_200};
 use tests::process::{open_descriptors, resident};
+use tests::wait::eventually_seen;
 use tests::websocket::WebSocket;
-use tests::{Backend, Client, Gateway, Load, eventually, request, sized, within};
+use tests::{Backend, Client, Gateway, Load, PATIENCE, eventually, request, sized, within};
 
 use crate::{COLD, HELLO, cold};
 
@@ -60,6 +61,19 @@ revisions:
         "revisions: [{{ name: extra-{}, endpoints: ['{a}'] }}]\n",
         number % 4
     )
+}
+
+/// Waits until its memory is what it was, a quarter and these bytes aside: tables that nobody needs any
+/// more are freed a little later.
+async fn until_small(gateway: &Gateway, before: u64, more: u64) {
+    eventually_seen(PATIENCE, "its memory is given back", async || {
+        let now = resident(gateway.pid());
+        match now < before + before / 4 + more {
+            true => Ok(()),
+            false => Err(format!("it grew from {before} to {now} bytes")),
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -115,11 +129,7 @@ async fn hundreds_of_swaps_under_load_fail_no_request_and_cut_no_stream() {
     drop(events);
     assert!(body.frame().await.is_none());
     gateway.until_idle().await;
-    let after = resident(gateway.pid());
-    assert!(
-        after < memory + memory / 4 + (8 << 20),
-        "it grew from {memory} to {after} bytes"
-    );
+    until_small(&gateway, memory, 8 << 20).await;
     // What was removed on the way is gone: of four names of one revision, one is left.
     eventually(
         tests::PATIENCE,
@@ -145,10 +155,12 @@ fn large(routes: usize, mark: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nudge_and_livez_stay_prompt_while_a_large_file_compiles() {
-    // Prompt is milliseconds; this only tells it from waiting for the compiler.
+    // Prompt is milliseconds; this only tells it from waiting for the compiler, which takes nearly all of
+    // the time, whatever the machine.
     const PROMPT: Duration = Duration::from_secs(1);
     let _alone = tests::heavy().await;
     let gateway = Gateway::start(&cold(&[])).await;
+    let replaced = Instant::now();
     gateway.replace(&large(sized(20_000, 100_000), "large"));
 
     let mut admin = Client::connect(gateway.admin()).await;
@@ -180,12 +192,17 @@ async fn nudge_and_livez_stay_prompt_while_a_large_file_compiles() {
         },
     )
     .await;
+    let half = replaced.elapsed() / 2;
     let woken = match woken {
         Some(time) => time,
         None => asked.await.unwrap(),
     };
-    assert!(slowest < PROMPT, "/livez took {slowest:?}");
-    assert!(woken < 5 * PROMPT, "the cold start took {woken:?}");
+    let told = format!("of {:?}", 2 * half);
+    assert!(slowest < PROMPT.max(half), "/livez took {slowest:?} {told}");
+    assert!(
+        woken < half.max(5 * PROMPT),
+        "the cold start took {woken:?} {told}"
+    );
 }
 
 #[tokio::test]
@@ -209,12 +226,11 @@ async fn table_that_is_gone_gives_its_memory_and_descriptors_back() {
         gateway.replace(&large(1000, &format!("b{number}")));
         served(&format!("b{number}")).await;
     }
-    let after = resident(gateway.pid());
-    assert!(
-        after < memory + memory / 4 + (4 << 20),
-        "it grew from {memory} to {after} bytes"
-    );
-    assert!(open_descriptors(gateway.pid()) <= descriptors + 10);
+    until_small(&gateway, memory, 4 << 20).await;
+    eventually(PATIENCE, "descriptors are given back", async || {
+        (open_descriptors(gateway.pid()) <= descriptors + 10).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
