@@ -29,7 +29,7 @@ async fn drip(client: &mut Raw, pause: Duration) {
 #[tokio::test]
 async fn head_must_come_in_time_however_it_drips() {
     let backend = Backend::start("one");
-    let gateway = Gateway::start(&(limits("headTimeout: 300ms") + &hello(&backend))).await;
+    let gateway = Gateway::start(&(limits("headTimeout: 1s") + &hello(&backend))).await;
     let mut client = gateway.raw().await;
     client
         .send(format!("GET / HTTP/1.1\r\nHost: {HELLO}\r\nX: "))
@@ -65,7 +65,7 @@ async fn idle_connection_is_closed_without_a_word() {
 
 #[tokio::test]
 async fn half_a_preface_is_answered_as_a_late_head() {
-    let gateway = Gateway::start(&limits("headTimeout: 200ms")).await;
+    let gateway = Gateway::start(&limits("headTimeout: 1s")).await;
     let mut client = gateway.raw().await;
     client.send("PRI * HTTP/2.0\r\n\r\nSM").await;
     let answer = client.answer().await;
@@ -76,7 +76,7 @@ async fn half_a_preface_is_answered_as_a_late_head() {
 #[tokio::test]
 async fn old_connections_are_asked_to_end() {
     let backend = Backend::start("one");
-    let gateway = Gateway::start(&(limits("connectionAge: 200ms") + &hello(&backend))).await;
+    let gateway = Gateway::start(&(limits("connectionAge: 1s") + &hello(&backend))).await;
     let mut client = gateway.raw().await;
     within("a last answer", async {
         loop {
@@ -137,7 +137,7 @@ async fn held_upload_may_take_its_time() {
     let switch = Switch::new();
     let backend = Backend::start("clock");
     let clock = hello(&backend);
-    let config = limits("bodyIdle: 200ms") + &cold(&[("GATE", &switch.path())]) + "---\n" + &clock;
+    let config = limits("bodyIdle: 2s") + &cold(&[("GATE", &switch.path())]) + "---\n" + &clock;
     let gateway = Gateway::start(&config).await;
     let mut client = gateway.raw().await;
     let host = crate::COLD;
@@ -149,7 +149,7 @@ async fn held_upload_may_take_its_time() {
         .await;
     client.send(vec![b'a'; 30_000]).await;
     gateway.until_waiting("cold-1", 1).await;
-    gateway.get(HELLO, "/?sleep=800").await.expect(200);
+    gateway.get(HELLO, "/?sleep=4000").await.expect(200);
     switch.turn_on();
     client.send(vec![b'a'; 70_000]).await;
     let answer = client.answer().await;
@@ -182,24 +182,37 @@ async fn endpoint_must_answer_in_time() {
             .await
             .refused(504, "response_timeout");
         gateway.until_idle().await;
-        gateway.get(HELLO, "/").await.expect(200);
+        // It does on a machine that does not stand still meanwhile.
+        eventually(tests::PATIENCE, "it answers in time", async || {
+            (gateway.get(HELLO, "/").await.status == 200).then_some(())
+        })
+        .await;
     }
 }
 
 #[tokio::test]
 async fn answer_that_stalls_or_takes_too_long_is_cut() {
     for key in ["idle: 200ms", "maxDuration: 400ms"] {
-        let (events, stream) = channel();
-        let stream = std::sync::Arc::new(std::sync::Mutex::new(Some(stream)));
+        let open = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
         let backend = Backend::with(move |_| {
-            let stream = stream.lock().unwrap().take().unwrap();
+            let (events, stream) = channel();
+            events.try_send(Frame::data("some".into())).unwrap();
+            open.lock().unwrap().push(events);
             std::future::ready(hyper::Response::new(stream))
         });
         let gateway = Gateway::start(&format!("{}    {key}\n", hello(&backend))).await;
-        let mut client = gateway.connect().await;
-        events.send(Frame::data("some".into())).await.unwrap();
-        let outcome = within("the end", client.try_send(request("GET", HELLO, "/"))).await;
-        assert!(outcome.is_err(), "{outcome:?}");
+        eventually(tests::PATIENCE, "an answer begins in time", async || {
+            let mut client = gateway.connect().await;
+            let outcome = client.try_send(request("GET", HELLO, "/"));
+            match within("the end", outcome).await {
+                Ok(answer) => {
+                    answer.refused(504, "response_timeout");
+                    None
+                }
+                Err(_) => Some(()),
+            }
+        })
+        .await;
         let labels = [("reason", "stream_timeout")];
         gateway
             .until_metric("tidegate_requests_total", &labels, |n| n == 1.0)
@@ -212,11 +225,11 @@ async fn answer_that_stalls_or_takes_too_long_is_cut() {
 #[tokio::test]
 async fn idle_limit_counts_bytes_of_both_directions() {
     let backend = Backend::start("one");
-    let gateway = Gateway::start(&format!("{}    idle: 1s\n", hello(&backend))).await;
+    let gateway = Gateway::start(&format!("{}    idle: 2s\n", hello(&backend))).await;
     let mut client = gateway.connect().await;
-    // Twice as long in all as the limit, never half as long without a byte.
+    // Longer in all than the limit, never a tenth as long without a byte.
     let answer = client
-        .get(HELLO, "/?size=60&pieces=20&every=100")
+        .get(HELLO, "/?size=60&pieces=20&every=150")
         .await
         .expect(200);
     assert_eq!(answer.body.len(), 60);
@@ -225,7 +238,7 @@ async fn idle_limit_counts_bytes_of_both_directions() {
     let upload = carrying(request("POST", HELLO, "/?mirror"), stream);
     let answer = client.open(upload).await.unwrap();
     let pieces = tokio::spawn(async move {
-        let mut pause = tokio::time::interval(Duration::from_millis(100));
+        let mut pause = tokio::time::interval(Duration::from_millis(150));
         for _ in 0..20 {
             pause.tick().await;
             sender.send(Frame::data("x".into())).await.unwrap();
@@ -241,7 +254,7 @@ async fn idle_limit_counts_bytes_of_both_directions() {
 #[tokio::test]
 async fn quiet_tunnel_is_closed() {
     let backend = Backend::start("one");
-    let gateway = Gateway::start(&(limits("tunnelIdle: 300ms") + &hello(&backend))).await;
+    let gateway = Gateway::start(&(limits("tunnelIdle: 2s") + &hello(&backend))).await;
     let mut socket = WebSocket::open(gateway.public(), HELLO, "/").await;
     socket.echo("a").await;
     socket.gone().await;
