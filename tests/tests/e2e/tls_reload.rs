@@ -48,12 +48,14 @@ async fn visit(gateway: &Gateway, authority: &Authority, stop: &AtomicBool) -> u
     };
     let mut stays = client().await;
     let mut count = 0;
-    while !stop.load(Ordering::SeqCst) {
+    loop {
         stays.get(HELLO, "/?size=20000").await.expect(200);
         client().await.get(HELLO, "/").await.expect(200);
         count += 2;
+        if stop.load(Ordering::SeqCst) {
+            return count;
+        }
     }
-    count
 }
 
 #[tokio::test]
