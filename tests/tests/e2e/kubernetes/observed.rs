@@ -139,7 +139,10 @@ async fn a_revision_is_counted_under_the_names_that_knative_knows_it_by() {
         assert_eq!(count(name, &labels), Some(1.0), "{method}");
     }
     let peer = [("peer", "autoscaler")];
-    assert_eq!(count("kn_activator_stats_conn_reachable", &peer), Some(1.0));
+    world
+        .gateway
+        .until_metric("kn_activator_stats_conn_reachable", &peer, |n| n == 1.0)
+        .await;
     world.autoscaler.stop().await;
     world
         .gateway
@@ -255,7 +258,9 @@ async fn kouriers_switch_turns_the_access_log_off_and_on() {
         .await
         .is_ok()
     };
-    assert!(is_logged("/first").await);
+    world.gateway.get(HOST, "/first").await.expect(200);
+    let first = format!("GET {HOST} /first HTTP/1.1");
+    world.gateway.until_logged(&first).await;
     world.api.create(&map("false")).await;
     let mut n = 0;
     eventually(PATIENCE, "the access log is off", async || {
