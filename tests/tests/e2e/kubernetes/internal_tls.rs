@@ -282,6 +282,10 @@ async fn whoever_sends_requests_to_activators_finds_their_certificate_under_any_
     );
     api.create(&serving(&authority)).await;
     api.create(&network("Enabled")).await;
+    eventually(PATIENCE, "a certificate is shown", async || {
+        shaken(&authority, ASKED).await.ok()
+    })
+    .await;
     answered(&gateway).await;
     for name in [ASKED, "kn-routing"] {
         let stream = shaken(&authority, name).await.unwrap();
