@@ -80,13 +80,16 @@ async fn request_in_flight_ends_before_its_process_does() {
     let gateway = Gateway::start(&cold(&environment)).await;
     let mut client = gateway.raw().await;
     client
-        .send(format!("GET /?sleep=2000 HTTP/1.1\r\nHost: {COLD}\r\n\r\n"))
+        .send(format!(
+            "POST / HTTP/1.1\r\nHost: {COLD}\r\nContent-Length: 5\r\n\r\n"
+        ))
         .await;
     gateway
         .until_metric("tidegate_inflight", &[("revision", "cold-1")], |n| n == 1.0)
         .await;
     gateway.apply("routes: []\n").await;
     gateway.get(COLD, "/").await.refused(404, "no_route");
+    client.send("hello").await;
     assert_eq!(client.answer().await.status(), 200);
     eventually(PATIENCE, "no process is left", async || {
         living(pids.path()).is_empty().then_some(())
