@@ -956,7 +956,8 @@ async fn a_server_that_flaps_is_followed_in_the_end() {
     let slices =
         Service::new("default", "one", "http").slices(&Pods::ready(&[backends[1].address]));
     api.place("default", "one", &slices).await;
-    eventually(PATIENCE, "the newest is known", async || {
+    // After each failure in a row it is asked twice as late, up to half a minute and more.
+    eventually(4 * PATIENCE, "the newest is known", async || {
         (gateway
             .get("web.example.com", "/")
             .await
