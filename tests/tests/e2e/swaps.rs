@@ -132,7 +132,7 @@ async fn hundreds_of_swaps_under_load_fail_no_request_and_cut_no_stream() {
     until_small(&gateway, memory, 8 << 20).await;
     // What was removed on the way is gone: of four names of one revision, one is left.
     eventually(
-        tests::PATIENCE,
+        PATIENCE,
         "removed revisions are forgotten",
         async || {
             let revisions = gateway.ask("/api/revisions").await.json();
@@ -212,7 +212,7 @@ async fn table_that_is_gone_gives_its_memory_and_descriptors_back() {
     let host = "r-999.default.example.com";
     let served = async |mark: &str| {
         let what = format!("{mark} is served");
-        eventually(tests::PATIENCE, &what, async || {
+        eventually(PATIENCE, &what, async || {
             (gateway.get(host, "/").await.text() == mark).then_some(())
         })
         .await;
@@ -241,7 +241,7 @@ async fn request_keeps_the_revision_it_drew() {
     client
         .send(format!("GET /?hold HTTP/1.1\r\nHost: {HELLO}\r\n\r\n"))
         .await;
-    eventually(tests::PATIENCE, "it arrives", async || {
+    eventually(PATIENCE, "it arrives", async || {
         (old.running() == 1).then_some(())
     })
     .await;
@@ -256,7 +256,7 @@ async fn request_keeps_the_revision_it_drew() {
         (200, Some("old"))
     );
     eventually(
-        tests::PATIENCE,
+        PATIENCE,
         "the old revision is forgotten",
         async || gateway.revision("hello-1").await.is_null().then_some(()),
     )
