@@ -392,6 +392,11 @@ impl Target {
     pub fn is_warming(&self) -> bool {
         self.percent == 0 && self.asked > 0
     }
+
+    /// It has a share only until others are warm.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.percent > 0 && self.asked == 0
+    }
 }
 
 impl PathMatch {

@@ -8,7 +8,7 @@ use super::{DOMAIN, State, check, gateway, revision, route, shift};
 use crate::fragment::Fragment;
 use crate::merge::{Item, Touched, Written, report_for};
 use crate::problem::Problem;
-use crate::revision::{Key, Revision, RevisionId};
+use crate::revision::{Backend, Key, Revision, RevisionId};
 use crate::route::{Claimant, Edit, claims_of};
 use crate::snapshot::{Known, Route, RouteId};
 
@@ -39,6 +39,7 @@ impl<'w> Batch<'w> {
         batch.revisions();
         batch.routes();
         batch.hosts();
+        batch.count_uses();
         batch.drop_revisions();
         batch
     }
@@ -53,7 +54,7 @@ impl<'w> Batch<'w> {
         batch.touched.routes.extend(routes);
         batch.routes();
         batch.hosts();
-        batch.drop_revisions();
+        batch.count_uses();
         batch
     }
 
@@ -133,6 +134,9 @@ impl<'w> Batch<'w> {
                 }
                 continue;
             };
+            if self.state.kept.contains(&key) {
+                Arc::make_mut(&mut self.state.kept).remove(&key);
+            }
             let id = match &known {
                 Some(known) => known.revision.id,
                 None => RevisionId(snapshot.revisions.reserve()),
@@ -207,20 +211,23 @@ impl<'w> Batch<'w> {
         old: Option<&Route>,
     ) -> Option<Route> {
         let State {
-            snapshot, domain, ..
+            snapshot,
+            domain,
+            kept,
+            ..
         } = &self.state;
         let written = item.route()?.value;
-        let removed = &self.removed_revisions;
+        let removed = |key: &Key| self.removed_revisions.contains(key) || kept.contains(key);
         let context = route::Context {
             domain,
             origin: &item.said.origin,
             known: &|key| {
-                let known = snapshot.known(key).filter(|_| !removed.contains(key));
+                let known = snapshot.known(key).filter(|_| !removed(key));
                 known.cloned()
             },
             names: &|namespace| {
                 let all = snapshot.revisions().map(|revision| &revision.key);
-                all.filter(|key| &*key.namespace == namespace && !removed.contains(*key))
+                all.filter(|key| &*key.namespace == namespace && !removed(key))
                     .map(|key| Arc::clone(&key.name))
                     .collect()
             },
@@ -236,7 +243,10 @@ impl<'w> Batch<'w> {
         {
             let terms = shift::Terms {
                 warm: self.warm,
-                there: &|key| (context.known)(key).is_some(),
+                there: &|key| {
+                    let known = snapshot.known(key);
+                    known.is_some_and(|known| !removed(key) || may_be_kept(known))
+                },
             };
             shift::hold(&mut route, old, &terms);
         }
@@ -306,8 +316,7 @@ impl<'w> Batch<'w> {
         }
     }
 
-    /// Lets go of revisions that are gone, unless a route still names them.
-    fn drop_revisions(&mut self) {
+    fn count_uses(&mut self) {
         for (key, change) in std::mem::take(&mut self.uses) {
             let table = &mut self.state.snapshot.revisions_by_key;
             let is = |known: &Known| known.revision.key == key;
@@ -320,16 +329,53 @@ impl<'w> Batch<'w> {
                 table.put(Known { revision, uses }, is);
             }
         }
-        for key in self.removed_revisions.clone() {
-            let snapshot = &mut self.state.snapshot;
+    }
+
+    /// Lets go of revisions that are gone, unless a route still names them or a shift needs them.
+    fn drop_revisions(&mut self) {
+        let mut gone = std::mem::take(&mut self.removed_revisions);
+        gone.extend(self.state.kept.iter().cloned());
+        for key in gone {
             let is = |known: &Known| known.revision.key == key;
-            let Some(known) = snapshot.revisions_by_key.remove(key.hash(), is) else {
+            let table = &self.state.snapshot.revisions_by_key;
+            let Some(known) = table.get(key.hash(), is).cloned() else {
                 continue;
             };
+            let keeps = may_be_kept(&known) && known.uses > 0 && known.uses == self.kept_uses(&key);
+            if self.state.kept.contains(&key) != keeps {
+                let kept = Arc::make_mut(&mut self.state.kept);
+                match keeps {
+                    true => kept.insert(key.clone()),
+                    false => kept.remove(&key),
+                };
+            }
+            if keeps {
+                continue;
+            }
+            let snapshot = &mut self.state.snapshot;
+            snapshot.revisions_by_key.remove(key.hash(), is);
             snapshot.revisions.clear(known.revision.id.0);
             if known.uses > 0 && !self.touched.incomplete {
                 self.report_users(&key);
             }
+            self.removed_revisions.insert(key);
         }
     }
+
+    /// How many targets are for this revision only until others are warm.
+    fn kept_uses(&self, key: &Key) -> u32 {
+        let State {
+            shifting, snapshot, ..
+        } = &self.state;
+        let routes = shifting.iter().filter_map(|key| snapshot.route_by_key(key));
+        let targets = routes.flat_map(|route| route.targets());
+        let kept = targets.filter(|target| target.is_kept() && target.revision_key == *key);
+        u32::try_from(kept.count()).unwrap_or(u32::MAX)
+    }
+}
+
+/// Whether a revision that was removed can go on until others are warm: nobody else ends its processes,
+/// while addresses that are taken out may be nobody's by now.
+fn may_be_kept(known: &Known) -> bool {
+    matches!(known.revision.backend, Backend::Process(_))
 }

@@ -46,6 +46,8 @@ struct State {
     settings: Arc<Settings>,
     /// Routes of which some target waits until it is warm.
     shifting: Arc<BTreeSet<Key>>,
+    /// Revisions that are written no longer, and have traffic until a target is warm.
+    kept: Arc<BTreeSet<Key>>,
 }
 
 impl Default for State {
@@ -57,6 +59,7 @@ impl Default for State {
             defaults: Arc::default(),
             settings: Arc::default(),
             shifting: Arc::default(),
+            kept: Arc::default(),
         }
     }
 }
@@ -127,6 +130,14 @@ impl Compiler {
     pub fn shifting(&self) -> impl Iterator<Item = &Arc<Route>> {
         let routes = self.state.shifting.iter();
         routes.filter_map(|key| self.state.snapshot.route_by_key(key))
+    }
+
+    /// Whether a revision that was kept for them is needed no longer: applying nothing removes it.
+    #[must_use]
+    pub fn has_leftovers(&self) -> bool {
+        let mut kept = self.state.kept.iter();
+        let known = |key| self.state.snapshot.known(key);
+        kept.any(|key| known(key).is_none_or(|known| known.uses == 0))
     }
 
     /// Gives those of them their shares that are warm by now. `None`: nobody was waiting for that.

@@ -13,7 +13,7 @@ use crate::snapshot::{Action, Route, Rule, Split, Target};
 pub(super) struct Terms<'a> {
     /// Whether the revision can take requests now.
     pub(super) warm: &'a dyn Fn(&Key) -> bool,
-    /// Whether the revision is there after this batch: what has gone keeps no share.
+    /// Whether the revision can serve after this batch: what cannot keeps no share.
     pub(super) there: &'a dyn Fn(&Key) -> bool,
 }
 

@@ -176,15 +176,19 @@ impl Reconciler {
         }
     }
 
-    /// Whether some target waits until it is warm.
+    /// Whether some target waits until it is warm, or what it waited for has not been let go.
     #[must_use]
     pub fn is_shifting(&self) -> bool {
-        self.compiler.shifting().next().is_some()
+        self.compiler.shifting().next().is_some() || self.compiler.has_leftovers()
     }
 
-    /// Whether some target that waited is warm: applying nothing gives it its share.
+    /// Whether some target that waited is warm: applying nothing gives it its share, and lets go of
+    /// what was kept for that.
     #[must_use]
     pub fn may_shift(&self) -> bool {
+        if self.compiler.has_leftovers() {
+            return true;
+        }
         let mut routes = self.compiler.shifting();
         routes.any(|route| route.warming().any(|key| is_warm(&self.running, key)))
     }

@@ -119,6 +119,43 @@ async fn no_request_waits_for_a_target_that_starts_slowly() {
     assert_eq!(waited, 1.0);
 }
 
+/// The route and nothing but the process it leads to.
+fn only(name: &str, gate: &str) -> String {
+    format!(
+        "
+routes: [{{ name: shop, warmBeforeShift: true, traffic: [{{ revision: {name} }}] }}]
+revisions:
+  - name: {name}
+    process: {{ command: ['{SERVICE}'], env: {{ TARGET: {name}, GATE: '{gate}' }} }}
+"
+    )
+}
+
+#[tokio::test]
+async fn process_that_is_replaced_in_one_edit_goes_on_until_the_new_one_is_warm() {
+    let (open, gate) = (Switch::new(), Switch::new());
+    open.turn_on();
+    let gateway = Arc::new(Gateway::start(&only("one", &open.path())).await);
+    until_served_by(&gateway, "one").await;
+    let probe = Probe::start(&gateway);
+    gateway.apply(&only("two", &gate.path())).await;
+    until_warming(&gateway, 1).await;
+    assert_eq!(gateway.get(HOST, "/").await.expect(200).backend(), "one");
+    gate.turn_on();
+    until_served_by(&gateway, "two").await;
+    let backends = probe.stop().await;
+    let shift = backends.iter().position(|backend| backend == "two");
+    let shift = shift.unwrap_or(backends.len());
+    assert!(backends[..shift].iter().all(|backend| backend == "one"));
+    assert!(backends[shift..].iter().all(|backend| backend == "two"));
+    // Then nobody knows of it any more.
+    eventually(PATIENCE, "it is gone", async || {
+        let revisions = gateway.ask("/api/revisions").await.expect(200).json();
+        (revisions.as_array().map_or(0, Vec::len) == 1).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn target_that_cannot_start_gets_nothing_and_is_told_of() {
     let old = Backend::start("old");

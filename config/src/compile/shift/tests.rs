@@ -228,6 +228,51 @@ fn a_revision_that_is_removed_keeps_nothing() {
 }
 
 #[test]
+fn processes_that_are_removed_go_on_until_the_new_ones_are_warm() {
+    let mut compiler = Compiler::default();
+    let say = |compiler: &mut Compiler, route: &str, names: &[&str], warm: &str| {
+        let revisions = names
+            .iter()
+            .map(|name| format!("  - {{name: {name}, process: {{command: [{name}]}}}}\n"));
+        let revisions: String = revisions.collect();
+        let text = format!("routes:\n  - {{name: r, {route}}}\nrevisions:\n{revisions}");
+        let fragment = Fragment {
+            origin: Origin::File("f.yaml".into()),
+            content: crate::parse("f.yaml", &text),
+        };
+        let names = |keys: Vec<Key>| keys.iter().map(|key| key.name.to_string()).collect();
+        let is_warm = |key: &Key| warm.contains(&*key.name);
+        let applied = compiler.apply_once_warm(vec![fragment], &is_warm);
+        applied.map(|compiled| -> Vec<String> { names(compiled.removed_revisions) })
+    };
+    let nobody: Vec<String> = Vec::new();
+    say(&mut compiler, TO_A, &["a"], "").unwrap();
+    assert_eq!(say(&mut compiler, TO_B, &["b"], "").unwrap(), nobody);
+    assert_eq!(compiler.shifting().count(), 1);
+    let a = compiler.snapshot().revision_by_key(&key("a")).unwrap().id;
+    // It is kept, and yet nobody can name it.
+    assert!(say(&mut compiler, TO_A, &["b"], "").is_err());
+    // What comes next takes over from whoever still has the traffic; what never had any just goes.
+    let to_c = TO_B.replace("b,", "c,");
+    assert_eq!(say(&mut compiler, &to_c, &["c"], "").unwrap(), ["b"]);
+    // It may come back as it was.
+    assert_eq!(say(&mut compiler, &to_c, &["a", "c"], "").unwrap(), nobody);
+    let back = compiler.snapshot().revision_by_key(&key("a")).unwrap().id;
+    assert_eq!(a, back);
+    say(&mut compiler, TO_A, &["a", "c"], "").unwrap();
+    assert_eq!(say(&mut compiler, &to_c, &["c"], "").unwrap(), nobody);
+    assert!(!compiler.has_leftovers());
+    compiler.shift(&|one| one == &key("c"));
+    // Nobody needs it any more, and the next batch lets it go.
+    assert!(compiler.has_leftovers());
+    let compiled = compiler.apply(Vec::new()).unwrap();
+    assert_eq!(compiled.removed_revisions, [key("a")]);
+    assert!(!compiler.has_leftovers());
+    assert!(compiler.snapshot().revision_by_key(&key("a")).is_none());
+    assert!(compiler.apply(Vec::new()).unwrap().removed_revisions.is_empty());
+}
+
+#[test]
 fn a_revision_of_another_file_may_be_removed_while_a_route_shifts() {
     let mut compiler = Compiler::default();
     let fragment = |file: &str, text: &str| Fragment {
