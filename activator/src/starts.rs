@@ -240,7 +240,7 @@ impl Starts {
 
     // For scalers.
 
-    /// An endpoint is wanted without a request.
+    /// An endpoint is wanted without a request that waits for it.
     pub fn prewarmed(&self, now: Instant) {
         let mut state = self.lock();
         self.under_way(&mut state, Trigger::Prewarm, now);

@@ -70,6 +70,9 @@ pub const SKIP_MAX: u64 = 256 * 1024;
 /// Most times one request is looked up again because a rule says so.
 const REROUTES_MAX: usize = 3;
 
+/// So often a request goes elsewhere because the revision that it waited for was removed.
+const REMOVALS_MAX: usize = 8;
+
 /// Most times a request may have come through this process before. Applications that proxy pass `Via` on, and
 /// their way to another application leads through here again: that is no loop yet.
 const ROUNDS_MAX: usize = 8;
@@ -334,21 +337,15 @@ impl Exchange<'_> {
             self.answer(answer, down).await?;
             return Ok(None);
         }
-        self.address_to(&routed).map(Some).map_err(End::Refused)
-    }
-
-    /// Makes it a request for the revision that it was routed to.
-    fn address_to(&mut self, routed: &Routed) -> Result<Rc<LocalRevision>, Reason> {
-        let target = routed.target().ok_or(Reason::NoRoute)?;
-        let revision = self.worker.live.revision(target).ok_or(Reason::NoRoute)?;
+        let revision = self.revision(&routed).map_err(End::Refused)?;
         if self.request.wants_websocket && revision.revision.protocol == Protocol::H2c {
-            return Err(Reason::NotImplemented);
+            return Err(End::Refused(Reason::NotImplemented));
         }
-        self.edit(routed);
+        self.edit(&routed);
         self.unlike_probe(&revision.revision);
-        self.deadline = self.deadline(routed);
+        self.deadline = self.deadline(&routed);
         self.revision = Some(revision.clone());
-        Ok(revision)
+        Ok(Some(revision))
     }
 
     /// What a head asks that no route can grant.
@@ -406,26 +403,39 @@ impl Exchange<'_> {
         }
     }
 
+    fn revision(&self, routed: &Routed) -> Result<Rc<LocalRevision>, Reason> {
+        let target = routed.target().ok_or(Reason::NoRoute)?;
+        self.worker.live.revision(target).ok_or(Reason::NoRoute)
+    }
+
     /// Slot, endpoint, answer; again while nothing can have been done.
     async fn serve<D: Downstream>(&mut self, revision: Rc<LocalRevision>, down: &mut D) -> End {
         let mut revision = revision;
-        let mut rerouted = false;
+        let mut removals = 0;
         let mut failure = None;
         loop {
             let slot = match self.acquire(&revision, down).await {
                 Ok(slot) => slot,
                 // The revision was removed while we waited: whoever routes its traffic now gets
-                // this request too, once.
-                Err(hold::Denied::Removed) if !rerouted => {
-                    rerouted = true;
-                    match self.reroute() {
-                        Ok(other) => revision = other,
-                        Err(reason) => return End::Refused(reason),
+                // this request too, as if it had just come.
+                Err(hold::Denied::Removed) if removals < REMOVALS_MAX => {
+                    removals += 1;
+                    self.unedit();
+                    // Boxed: few need it, and all who wait would keep room for it.
+                    match Box::pin(self.prepare(down)).await {
+                        Ok(Some(other)) => revision = other,
+                        Ok(None) => return End::Answered,
+                        Err(end) => return end,
                     }
                     continue;
                 }
                 Err(hold::Denied::Removed) => return End::Refused(Reason::NoRoute),
                 Err(hold::Denied::Refused(reason)) => return End::Refused(reason),
+                Err(hold::Denied::Full(bound)) => {
+                    self.worker.metrics.queue_full(bound);
+                    self.cause = Some(bound.key().into());
+                    return End::Refused(Reason::QueueFull);
+                }
                 Err(hold::Denied::Failed(cause)) => {
                     self.cause = Some(cause);
                     return End::Refused(Reason::StartFailed);
@@ -472,14 +482,5 @@ impl Exchange<'_> {
             }
             None => revision,
         }
-    }
-
-    /// Whom it is for as things are now, as if it had just come.
-    fn reroute(&mut self) -> Result<Rc<LocalRevision>, Reason> {
-        self.unedit();
-        self.routed = None;
-        let routed = self.route()?;
-        self.routed = Some(routed.clone());
-        self.address_to(&routed)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use super::Throttle;
+use super::{Bound, Throttle};
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, lock};
 
 /// How much may be held.
@@ -201,6 +201,15 @@ impl Holding {
 
     pub(super) fn release(&self, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// The bound that a crowd has reached: a namespace that is alone may hold what the process may.
+    pub(super) fn bound_of(&self, crowd: Crowd) -> Bound {
+        let most = self.share.load(Ordering::Relaxed);
+        match crowd {
+            Crowd::Namespace if most < self.bounds.held => Bound::HeldPerNamespace,
+            Crowd::Namespace | Crowd::Process => Bound::Held,
+        }
     }
 
     /// The throttle that keeps most bytes, if anybody keeps some. Goes through all of them.

@@ -133,8 +133,8 @@ impl EndpointId {
 pub enum AcquireError {
     /// As many requests wait, or as many bytes are kept for them, as may: for this revision or
     /// client, in its namespace or in the process. Also what those get that gave way to others.
-    #[error("too many requests wait")]
-    QueueFull,
+    #[error("too many requests wait: {0}")]
+    QueueFull(Bound),
     /// The scaler says that the revision cannot start, and why.
     #[error("the revision cannot start: {0}")]
     StartFailed(Arc<str>),
@@ -144,6 +144,51 @@ pub enum AcquireError {
     /// The revision was removed and has no endpoint left: route the request once more.
     #[error("the revision was removed")]
     Removed,
+}
+
+/// A bound on those who wait, by the key of the configuration that sets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    Depth,
+    Bytes,
+    PerClient,
+    HeldPerAddress,
+    HeldPerNamespace,
+    Held,
+    HeldBytes,
+}
+
+impl Bound {
+    /// In the order of their numbers.
+    pub const ALL: [Bound; 7] = [
+        Bound::Depth,
+        Bound::Bytes,
+        Bound::PerClient,
+        Bound::HeldPerAddress,
+        Bound::HeldPerNamespace,
+        Bound::Held,
+        Bound::HeldBytes,
+    ];
+
+    /// The key, of a revision's `queue` or of the gateway's `limits`.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        match self {
+            Bound::Depth => "queue.depth",
+            Bound::Bytes => "queue.bytes",
+            Bound::PerClient => "queue.perClient",
+            Bound::HeldPerAddress => "limits.heldPerAddress",
+            Bound::HeldPerNamespace => "limits.heldPerNamespace",
+            Bound::Held => "limits.held",
+            Bound::HeldBytes => "limits.heldBytes",
+        }
+    }
+}
+
+impl std::fmt::Display for Bound {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(self.key())
+    }
 }
 
 /// Why a request that comes now has to wait.

@@ -142,10 +142,11 @@ impl Exchange<'_> {
         self.edit_for(routed);
     }
 
-    /// Undoes it all.
+    /// Undoes it all, and forgets where the request was to go.
     pub(super) fn unedit(&mut self) {
         self.request.head.restore();
         self.edits.clear();
+        (self.routed, self.revision, self.passed_hash) = (None, None, None);
     }
 
     /// What rules and target want changed, those that came first first.
@@ -178,7 +179,6 @@ impl Exchange<'_> {
         }
         if let Some(hash) = self.passed_hash.take() {
             self.set_header(knative::HASH, &hash);
-            self.passed_hash = Some(hash);
         }
         if let Some(host) = &forward.rewrite_host {
             self.edits.set_host(host);

@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
-use activator::admission::{AcquireError, Slot, Waiting};
+use activator::admission::{AcquireError, Bound, Slot, Waiting};
 use activator::starts::StartId;
 
 use super::Exchange;
@@ -39,6 +39,8 @@ pub(super) fn read_ahead(request: &RequestHead) -> usize {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
     Refused(Reason),
+    /// It may not wait, or had to give way.
+    Full(Bound),
     /// Its revision cannot start, for this reason.
     Failed(Arc<str>),
     /// Its revision is no more.
@@ -129,6 +131,7 @@ impl Exchange<'_> {
         match result {
             Ok(_slot) => self.seen.start = Some(start),
             Err(Denied::Refused(reason)) => starts.gave_up(start, reason.word()),
+            Err(Denied::Full(_)) => starts.gave_up(start, Reason::QueueFull.word()),
             Err(Denied::Departed(_)) => starts.gave_up(start, Reason::ClientGone.word()),
             // That is told by the throttle.
             Err(Denied::Failed(_) | Denied::Removed) => {}
@@ -186,7 +189,7 @@ impl Exchange<'_> {
 
 fn denied(error: &AcquireError) -> Denied {
     match error {
-        AcquireError::QueueFull => Denied::Refused(Reason::QueueFull),
+        AcquireError::QueueFull(bound) => Denied::Full(*bound),
         AcquireError::StartFailed(cause) => Denied::Failed(Arc::clone(cause)),
         AcquireError::NoScaler => Denied::Refused(Reason::NoScaler),
         AcquireError::Removed => Denied::Removed,

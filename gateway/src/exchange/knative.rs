@@ -237,7 +237,7 @@ impl Exchange<'_> {
     }
 
     /// Takes the marks off again: whoever gets the request next may be none of Knative's.
-    pub(super) fn unmark(&mut self) {
+    fn unmark(&mut self) {
         if self.edits.has(PROXY_REQUEST) {
             self.edits.unset(PROXY_REQUEST);
             self.edits.unset(ORIGINAL_HOST);

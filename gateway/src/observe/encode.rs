@@ -5,6 +5,7 @@ mod knative;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
+use activator::admission::Bound;
 use prometheus::{TextEncoder, proto};
 
 use crate::http::h2::budget::Abuse;
@@ -274,19 +275,20 @@ impl Scrape<'_> {
                     number(family, &[reason.word()], count.sum::<u64>() as f64)
                 })
                 .collect(),
+            families::QUEUE_FULL => {
+                let count = |w: &Cells, bound| w.queue_full[bound as usize].get();
+                self.per_word(family, &Bound::ALL, Bound::key, count)
+            }
             families::CONNECTIONS => {
                 self.per_listener(family, |cells, i| cells.connections[i].get())
             }
             families::HANDSHAKES_FAILED => {
                 self.per_listener(family, |cells, i| cells.handshakes_failed[i].get())
             }
-            families::HTTP2_CLOSED => Abuse::ALL
-                .iter()
-                .map(|why| {
-                    let count = workers.iter().map(|w| w.http2_closed[*why as usize].get());
-                    number(family, &[why.word()], count.sum::<u64>() as f64)
-                })
-                .collect(),
+            families::HTTP2_CLOSED => {
+                let count = |w: &Cells, why| w.http2_closed[why as usize].get();
+                self.per_word(family, &Abuse::ALL, Abuse::word, count)
+            }
             families::ACCEPT_ERRORS => {
                 self.per_listener(family, |cells, i| cells.accept_errors[i].get())
             }
@@ -335,6 +337,22 @@ impl Scrape<'_> {
         listeners
             .map(|(i, name)| number(family, &[name], sum(i) as f64))
             .collect()
+    }
+
+    /// One number for each of these.
+    fn per_word<T: Copy>(
+        &self,
+        family: &Family,
+        all: &[T],
+        word: impl Fn(T) -> &'static str,
+        count: impl Fn(&Cells, T) -> u64,
+    ) -> Vec<proto::Metric> {
+        let of = |one: &T| {
+            let workers = self.registry.workers.iter();
+            let count: u64 = workers.map(|cells| count(cells, *one)).sum();
+            number(family, &[word(*one)], count as f64)
+        };
+        all.iter().map(of).collect()
     }
 
     fn connections_refused(&self) -> Vec<proto::Metric> {

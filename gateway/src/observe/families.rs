@@ -108,6 +108,8 @@ families! {
         "Endpoints by state.";
     REFUSED Counter "tidegate_refused_total" &["reason"],
         "Answers of the gateway's own, by reason word.";
+    QUEUE_FULL Counter "tidegate_queue_full_total" &["bound"],
+        "Requests that might not wait or had to give way, by the bound that was reached.";
     CONNECTIONS Gauge "tidegate_connections" &["listener"],
         "Open client connections.";
     CONNECTIONS_REFUSED Counter "tidegate_connections_refused_total" &["listener", "why"],

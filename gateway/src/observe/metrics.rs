@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use activator::admission::Bound;
 use hashbrown::HashMap;
 
 use crate::http::h2::budget::Abuse;
@@ -50,6 +51,8 @@ pub(super) struct Cells {
     taken: AtomicBool,
     table: Mutex<Table>,
     pub(super) refused: [Counter; Reason::ALL.len()],
+    /// By [`Bound`].
+    pub(super) queue_full: [Counter; Bound::ALL.len()],
     /// By listener: opened less closed, wrapping.
     pub(super) connections: Vec<Counter>,
     /// By listener.
@@ -275,6 +278,7 @@ impl Cells {
             taken: AtomicBool::new(false),
             table: Mutex::default(),
             refused: std::array::from_fn(|_| Counter::default()),
+            queue_full: Default::default(),
             connections: per_listener(),
             handshakes_failed: per_listener(),
             http2_closed: Default::default(),
@@ -373,6 +377,11 @@ impl WorkerMetrics {
         if is_answer(reason) {
             self.cells.refused[reason.index()].add(1);
         }
+    }
+
+    /// A request might not wait, or had to give way.
+    pub fn queue_full(&self, bound: Bound) {
+        self.cells.queue_full[bound as usize].add(1);
     }
 
     /// `listener` is an index into the registry's listeners; others are not counted.

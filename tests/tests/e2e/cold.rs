@@ -173,6 +173,37 @@ async fn held_request_goes_as_it_came_when_its_revision_is_removed() {
 }
 
 #[tokio::test]
+async fn held_request_gets_what_its_route_says_once_its_revision_is_removed() {
+    let switch = Switch::new();
+    let backend = Backend::start("new");
+    for (rule, status) in [
+        ("respond: { status: 418 }", 418),
+        ("redirect: { host: www.example.org }", 302),
+        ("httpsOnly: true, traffic: [{ revision: cold-3 }]", 301),
+        ("traffic: [{ revision: cold-3 }]", 200),
+    ] {
+        let gateway = Gateway::start(&cold(&[("GATE", &switch.path())])).await;
+        let mut client = gateway.raw().await;
+        let head = format!("GET / HTTP/1.1\r\nHost: {COLD}\r\n\r\n");
+        client.send(head).await;
+        gateway.until_waiting("cold-1", 1).await;
+        // By way of a revision that is removed as well.
+        let config = cold(&[("GATE", &switch.path())]).replace("cold-1", "cold-2");
+        gateway.apply(&config).await;
+        gateway.until_waiting("cold-2", 1).await;
+        let config = format!(
+            "
+routes: [{{ name: cold, rules: [{{ {rule} }}] }}]
+revisions: [{{ name: cold-3, endpoints: ['{backend}'] }}]
+"
+        );
+        gateway.apply(&config).await;
+        assert_eq!(client.answer().await.status(), status, "{rule}");
+    }
+    assert_eq!(backend.total(), 1);
+}
+
+#[tokio::test]
 async fn held_request_has_no_route_when_its_route_is_removed() {
     let switch = Switch::new();
     let gateway = Gateway::start(&cold(&[("GATE", &switch.path())])).await;

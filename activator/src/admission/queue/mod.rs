@@ -25,7 +25,7 @@ use self::rate::Rate;
 use super::endpoint::Endpoint;
 use super::holding::Place;
 use super::wakers::Wakers;
-use super::{AcquireError, Claim, Fault, HeldBytes, Limits, Nudge, Share, Supply};
+use super::{AcquireError, Bound, Claim, Fault, HeldBytes, Limits, Nudge, Share, Supply};
 
 /// Nudges about the first waiter are merged over this time while an endpoint is ready.
 const NUDGE_EVERY: Duration = Duration::from_millis(10);
@@ -126,6 +126,17 @@ impl Queue {
         self.nudge()
     }
 
+    /// The same of one who may not wait, where nobody is there.
+    pub(super) fn knock(&mut self, now: Instant) -> Option<Arc<dyn Nudge>> {
+        let told = self.nudged;
+        let recent = told.is_some_and(|at| now.saturating_duration_since(at) < NUDGE_EVERY);
+        if recent || self.members.has_ready() {
+            return None;
+        }
+        self.nudged = Some(now);
+        self.scaler()
+    }
+
     /// Why nobody can be let in and nothing is expected to change that.
     pub(super) fn refusal(&self) -> Option<AcquireError> {
         if !self.members.is_empty() {
@@ -143,14 +154,14 @@ impl Queue {
 
     /// Whether one more may wait as far as this queue goes. Those that had a slot are few, and have
     /// waited for it already.
-    pub(super) fn bound(&self, claim: &Claim) -> Option<Full> {
+    pub(super) fn bound(&self, claim: &Claim) -> Option<(Full, Bound)> {
         let per_client = self.limits.per_client;
         if claim.again {
             None
         } else if per_client > 0 && self.order.of(claim.flow) >= per_client {
-            Some(Full::Client)
+            Some((Full::Client, Bound::PerClient))
         } else if self.order.newcomers() >= self.limits.queue_depth as usize {
-            Some(Full::Queue)
+            Some((Full::Queue, Bound::Depth))
         } else {
             None
         }
@@ -205,12 +216,17 @@ impl Queue {
         self.order.put_back(turn, key);
     }
 
-    /// Refuses one that waits. Its place and bytes may be another's.
-    pub(super) fn refuse(&mut self, key: usize, wakers: &mut Wakers) -> (Place, Option<HeldBytes>) {
+    /// Refuses one that waits, for a bound. Its place and bytes may be another's.
+    pub(super) fn refuse(
+        &mut self,
+        key: usize,
+        bound: Bound,
+        wakers: &mut Wakers,
+    ) -> (Place, Option<HeldBytes>) {
         let turn = self.entries[key].turn;
         self.order.remove(&turn);
         let held = self.entries[key].held.take();
-        let refused = State::Refused(AcquireError::QueueFull);
+        let refused = State::Refused(AcquireError::QueueFull(bound));
         (self.decide(key, refused, wakers), held)
     }
 

@@ -94,14 +94,14 @@ fn the_queue_and_the_process_have_bounds() {
     bench.throttle.configure(limits);
     let _waiting = [bench.wait(), bench.wait()];
     let refused = bench.gate.wait(Claim::new(bench.start)).unwrap_err();
-    assert_eq!(refused, AcquireError::QueueFull);
+    assert_eq!(refused, AcquireError::QueueFull(Bound::Depth));
 
     let holding = Holding::new(1, 100);
     let throttle = Throttle::new(limits, Supply::Fixed, &holding.namespace("default"), 1);
     let gate = Gate::new(throttle, 0, Rc::clone(&bench.clock));
     let waiting = gate.wait(Claim::new(bench.start)).unwrap();
     let refused = gate.wait(Claim::new(bench.start)).unwrap_err();
-    assert_eq!(refused, AcquireError::QueueFull);
+    assert_eq!(refused, AcquireError::QueueFull(Bound::Held));
     drop(waiting);
     assert_eq!(holding.held(), 0);
 }
@@ -114,6 +114,29 @@ fn pinning(bytes: u64) -> Claim {
 }
 
 #[test]
+fn who_may_not_wait_still_wakes_a_scaler_where_nobody_is_there() {
+    let bell = Bell::new();
+    let bench = Bench::new(1, Supply::Scaled(bell.clone()), 0);
+    bench.throttle.configure(Limits::new(1, 0));
+    let refused = |claim| bench.gate.wait(claim).unwrap_err();
+    let full = AcquireError::QueueFull(Bound::Depth);
+    assert_eq!(refused(Claim::new(bench.start)), full);
+    assert_eq!(bell.rung(), 1);
+    // Told once, for a while.
+    assert_eq!(refused(Claim::new(bench.start)), full);
+    assert_eq!(bell.rung(), 1);
+    bench.clock.set(bench.start + Duration::from_secs(1));
+    assert_eq!(refused(Claim::new(bench.start)), full);
+    assert_eq!(bell.rung(), 2);
+    // Whose requests are served can see by itself how many there are.
+    bench.throttle.set_endpoints(&[address(0)]);
+    let _busy = bench.gate.try_acquire(0).unwrap();
+    bench.clock.set(bench.start + Duration::from_secs(2));
+    assert_eq!(refused(Claim::new(bench.start)), full);
+    assert_eq!(bell.rung(), 2);
+}
+
+#[test]
 fn held_bytes_are_given_back_when_the_waiting_ends() {
     let holding = Holding::new(10, 100);
     let bench = Bench::of(&holding, 1, Supply::Fixed, 1);
@@ -122,14 +145,14 @@ fn held_bytes_are_given_back_when_the_waiting_ends() {
     let slot = bench.gate.try_acquire(0).unwrap();
     let first = wait(60);
     let mut second = wait(40);
-    assert_eq!(try_wait(1).unwrap_err(), AcquireError::QueueFull);
+    assert_eq!(try_wait(1).unwrap_err(), AcquireError::QueueFull(Bound::HeldBytes));
     drop(first);
     assert_eq!((holding.bytes(), bench.throttle.held_bytes()), (40, 40));
     drop(slot);
     let slot = ready(&mut second).unwrap();
     assert_eq!((holding.bytes(), bench.throttle.held_bytes()), (0, 0));
     let refused = try_wait(u64::MAX).unwrap_err();
-    assert_eq!(refused, AcquireError::QueueFull);
+    assert_eq!(refused, AcquireError::QueueFull(Bound::HeldBytes));
     drop(slot);
     assert_eq!((holding.bytes(), bench.throttle.held_bytes()), (0, 0));
 }
@@ -148,19 +171,19 @@ fn a_revision_holds_no_more_bytes_than_it_may_and_leaves_the_rest_to_others() {
     let wait = |bench: &Bench, bytes| bench.gate.wait(pinning(bytes));
     let held = wait(&greedy, 50).unwrap();
     let refused = wait(&greedy, 1).unwrap_err();
-    assert_eq!(refused, AcquireError::QueueFull);
+    assert_eq!(refused, AcquireError::QueueFull(Bound::Bytes));
     let others = wait(&other, 50).unwrap();
     assert_eq!(greedy.throttle.held_bytes(), 50);
     assert_eq!(other.throttle.held_bytes(), 50);
     limits.queue_bytes = Some(60);
     greedy.throttle.configure(limits);
     let refused = wait(&greedy, 1).unwrap_err();
-    assert_eq!(refused, AcquireError::QueueFull, "there is none left");
+    assert_eq!(refused, AcquireError::QueueFull(Bound::HeldBytes), "there is none left");
     drop((held, others));
     assert_eq!(holding.bytes(), 0);
     drop(wait(&greedy, 60).unwrap());
     let refused = wait(&other, 51).unwrap_err();
-    assert_eq!(refused, AcquireError::QueueFull, "more than its share");
+    assert_eq!(refused, AcquireError::QueueFull(Bound::Bytes), "more than its share");
 }
 
 #[test]
@@ -186,7 +209,7 @@ fn flood(holding: &Arc<Holding>, namespace: &str) -> Vec<Waiting> {
             match gate.wait(Claim::new(clock.now())) {
                 Ok(waiting) => all.push(waiting),
                 Err(error) => {
-                    assert_eq!(error, AcquireError::QueueFull);
+                    assert!(matches!(error, AcquireError::QueueFull(_)));
                     // Some gave way to others of them.
                     all.retain_mut(|waiting| poll(waiting, &Bell::new()).is_pending());
                     return all;

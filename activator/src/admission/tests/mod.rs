@@ -20,7 +20,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::{
-    AcquireError, Bounds, Claim, Clock, Flow, Gate, Holding, Limits, Nudge, Priority, Slot, Supply,
+    AcquireError, Bound, Bounds, Claim, Clock, Flow, Gate, Holding, Limits, Nudge, Priority, Slot, Supply,
     Throttle, Waiting,
 };
 

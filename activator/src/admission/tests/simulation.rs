@@ -15,7 +15,7 @@ use super::super::{
     Share, Slot, Supply, Throttle, Waiting,
 };
 use super::model::{Model, Supplier};
-use super::{Bell, address, effort, poll};
+use super::{Bell, Bound, address, effort, poll};
 
 /// Twenty times as many with `TIDEGATE_LONG`.
 const SEEDS: u64 = 200;
@@ -302,8 +302,10 @@ impl World {
         let full = newcomers >= self.model.limits.queue_depth as usize;
         if let Some(error) = self.model.refusal() {
             Some(error)
-        } else if full || waits.count() >= HELD_MAX {
-            Some(AcquireError::QueueFull)
+        } else if full {
+            Some(AcquireError::QueueFull(Bound::Depth))
+        } else if waits.count() >= HELD_MAX {
+            Some(AcquireError::QueueFull(Bound::Held))
         } else {
             None
         }

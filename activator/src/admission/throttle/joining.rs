@@ -9,13 +9,13 @@ mod going;
 use std::sync::Arc;
 use std::time::Instant;
 
-use self::going::{Going, OWN, Queues, Relief};
+use self::going::{Going, OWN, Queues, Relief, Victim};
 use super::Throttle;
 use crate::admission::held_bytes::HeldBytes;
 use crate::admission::holding::{AddressFull, Crowd, InNamespace, InProcess, Place};
 use crate::admission::queue::{Full, Grant, Key, Queue, Rival, Room};
 use crate::admission::wakers::Wakers;
-use crate::admission::{AcquireError, Claim};
+use crate::admission::{AcquireError, Bound, Claim, Nudge};
 use crate::sync::{MutexGuard, Ordering, fence, lock};
 
 /// What joining the queue came to.
@@ -43,7 +43,10 @@ enum Seat {
     Taken(Option<InNamespace>),
 }
 
-const FULL: Denied = Denied::Refused(AcquireError::QueueFull);
+/// Nobody gives way for it.
+fn full(bound: Bound) -> Denied {
+    Denied::Refused(AcquireError::QueueFull(bound))
+}
 
 impl Throttle {
     /// Joins the queue, unless there is room after all.
@@ -71,7 +74,8 @@ impl Throttle {
         joined.map_err(|denied| match denied {
             Denied::Refused(error) => error,
             // Others came meanwhile, and it is too late to look for more.
-            Denied::Crowded(_) | Denied::Heavy => AcquireError::QueueFull,
+            Denied::Crowded(crowd) => AcquireError::QueueFull(self.holding().bound_of(crowd)),
+            Denied::Heavy => AcquireError::QueueFull(Bound::HeldBytes),
         })
     }
 
@@ -110,11 +114,15 @@ impl Throttle {
         if joined.is_ok() && own.members.is_empty() {
             self.starts.held(own.waiting(), now);
         }
-        let mut nudge = None;
-        if first && joined.is_ok() {
-            self.watch(own);
-            nudge = own.first_nudge(now);
-        }
+        let nudge = match &joined {
+            Ok(_) if first => {
+                self.watch(own);
+                own.first_nudge(now)
+            }
+            // Else whoever may not wait could never be served by what only those bring who do.
+            Err(Denied::Refused(AcquireError::QueueFull(_))) if first => self.knock(own, now),
+            _ => None,
+        };
         self.announce(own.waiting());
         for (throttle, queue) in &queues.others {
             throttle.announce(queue.waiting());
@@ -125,6 +133,15 @@ impl Throttle {
             nudge.nudge();
         }
         joined
+    }
+
+    /// Whom to tell that somebody came for whom nobody is there, and who may not wait.
+    fn knock(&self, own: &mut Queue, now: Instant) -> Option<Arc<dyn Nudge>> {
+        let nudge = own.knock(now)?;
+        if own.members.is_empty() {
+            self.starts.prewarmed(now);
+        }
+        Some(nudge)
     }
 
     fn enqueue(
@@ -140,7 +157,7 @@ impl Throttle {
         }
         // First, for nobody gives way for it.
         let address = self.holding().of_address(claim.address);
-        let address = address.map_err(|AddressFull| FULL)?;
+        let address = address.map_err(|AddressFull| full(Bound::HeldPerAddress))?;
         let mut going = Going::default();
         let seat = self.seat(queues, relief, claim, &mut going);
         let seat = seat.and_then(|seat| {
@@ -150,8 +167,8 @@ impl Throttle {
         let seat = seat.inspect_err(|_| going.put_back(queues))?;
         // From here on it is sure to wait.
         let mut theirs = None;
-        for (side, key) in going.victims() {
-            let (place, held) = queues.at(side).refuse(key, wakers);
+        for Victim { side, key, bound } in going.victims() {
+            let (place, held) = queues.at(side).refuse(key, bound, wakers);
             theirs.get_or_insert(place);
             if let Some(held) = held.filter(|_| claim.bytes > 0) {
                 held.pass_on();
@@ -182,17 +199,18 @@ impl Throttle {
         going: &mut Going,
     ) -> Result<Seat, Denied> {
         let rival = Rival::of(claim);
-        if let Some(full) = queues.own.bound(claim) {
-            let victim = queues.own.gives_way(full, Some(rival)).ok_or(FULL)?;
-            going.add(queues, OWN, victim).ok_or(FULL)?;
+        if let Some((reached, bound)) = queues.own.bound(claim) {
+            let key = queues.own.gives_way(reached, Some(rival));
+            going.add(queues, OWN, key, bound)?;
             return Ok(Seat::Taken(None));
         }
         let mut relieve = |crowd| {
             let relief = relief.ok_or(Denied::Crowded(crowd))?;
-            let side = queues.side(relief.of(crowd).ok_or(FULL)?);
+            let bound = self.holding().bound_of(crowd);
+            let side = queues.side(relief.of(crowd).ok_or(full(bound))?);
             let rival = (side == OWN).then_some(rival);
-            let victim = queues.at(side).gives_way(Full::Queue, rival).ok_or(FULL)?;
-            going.add(queues, side, victim).ok_or(FULL)
+            let key = queues.at(side).gives_way(Full::Queue, rival);
+            going.add(queues, side, key, bound)
         };
         let Some(namespace) = self.namespace.one_more() else {
             relieve(Crowd::Namespace)?;
@@ -220,13 +238,13 @@ impl Throttle {
             return Ok(());
         }
         if bytes > most {
-            return Err(FULL);
+            return Err(full(Bound::Bytes));
         }
         let newcomer = Some((Rival::of(claim), bytes));
         let with_it = |going: &Going| going.left(OWN, self).saturating_add(bytes);
         while with_it(going) > most {
-            let victim = queues.own.unpins(newcomer).ok_or(FULL)?;
-            going.add(queues, OWN, victim).ok_or(FULL)?;
+            let key = queues.own.unpins(newcomer);
+            going.add(queues, OWN, key, Bound::Bytes)?;
         }
         while !self.holding().exchange(going.bytes(), bytes) {
             let relief = relief.ok_or(Denied::Heavy)?;
@@ -236,8 +254,8 @@ impl Throttle {
                 true => (side, None),
                 false => (OWN, newcomer),
             };
-            let victim = queues.at(side).unpins(newcomer).ok_or(FULL)?;
-            going.add(queues, side, victim).ok_or(FULL)?;
+            let key = queues.at(side).unpins(newcomer);
+            going.add(queues, side, key, Bound::HeldBytes)?;
         }
         Ok(())
     }

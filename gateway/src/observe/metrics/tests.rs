@@ -25,6 +25,7 @@ const CONTRACT: &[(&str, &str)] = &[
     ("tidegate_cold_start_seconds", "namespace,revision,phase"),
     ("tidegate_endpoints", "namespace,revision,state"),
     ("tidegate_refused_total", "reason"),
+    ("tidegate_queue_full_total", "bound"),
     ("tidegate_connections", "listener"),
     ("tidegate_connections_refused_total", "listener,why"),
     ("tidegate_accept_errors_total", "listener"),

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::admission::Throttle;
+use super::{Denied, full};
+use crate::admission::{Bound, Throttle};
 use crate::admission::holding::Crowd;
 use crate::admission::queue::Queue;
 use crate::admission::wakers::BATCH;
@@ -28,11 +29,18 @@ pub(super) struct Queues<'a> {
     pub(super) others: Vec<(&'a Throttle, MutexGuard<'a, Queue>)>,
 }
 
+/// One that is going to be refused, and for which bound.
+#[derive(Clone, Copy)]
+pub(super) struct Victim {
+    pub(super) side: usize,
+    pub(super) key: usize,
+    pub(super) bound: Bound,
+}
+
 /// Waiters that are going to be refused so that one more may wait.
 #[derive(Default)]
 pub(super) struct Going {
-    /// Side and key.
-    victims: Vec<(usize, usize)>,
+    victims: Vec<Victim>,
     /// What they pin, by side.
     bytes: [u64; THROTTLES_MAX],
 }
@@ -81,24 +89,29 @@ impl<'a> Queues<'a> {
 }
 
 impl Going {
-    /// One more goes; `None` where they are too many.
-    pub(super) fn add(&mut self, queues: &mut Queues<'_>, side: usize, key: usize) -> Option<()> {
-        if self.victims.len() == BATCH {
-            return None;
-        }
-        self.victims.push((side, key));
+    /// The one with this key goes as well, if there is one and they are not too many.
+    pub(super) fn add(
+        &mut self,
+        queues: &mut Queues<'_>,
+        side: usize,
+        key: Option<usize>,
+        bound: Bound,
+    ) -> Result<(), Denied> {
+        let key = key.filter(|_| self.victims.len() < BATCH);
+        let key = key.ok_or(full(bound))?;
+        self.victims.push(Victim { side, key, bound });
         self.bytes[side] += queues.at(side).set_aside(key);
-        Some(())
+        Ok(())
     }
 
     /// Nobody goes.
     pub(super) fn put_back(&self, queues: &mut Queues<'_>) {
-        for (side, key) in self.victims() {
+        for Victim { side, key, .. } in self.victims() {
             queues.at(side).put_back(key);
         }
     }
 
-    pub(super) fn victims(&self) -> impl Iterator<Item = (usize, usize)> {
+    pub(super) fn victims(&self) -> impl Iterator<Item = Victim> {
         self.victims.iter().copied()
     }
 
