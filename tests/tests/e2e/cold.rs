@@ -1,5 +1,7 @@
 //! From zero: a request finds nobody, waits, and is answered by what it woke.
 
+use tests::body::full;
+use tests::client::carrying;
 use tests::load::Reconnect;
 use tests::process::descriptors;
 use tests::{Backend, Gateway, Load, PATIENCE, Raw, eventually, request, sized};
@@ -117,6 +119,21 @@ async fn thousand_clients_with_bodies_that_hang_up_leave_at_once() {
 }
 
 #[tokio::test]
+async fn requests_that_may_not_wait_bring_up_what_is_not_there() {
+    for bound in ["depth: 0", "bytes: 100"] {
+        let config = cold(&[]) + &format!("    queue: {{ {bound} }}\n");
+        let gateway = Gateway::start(&config).await;
+        let upload = || carrying(request("POST", COLD, "/"), full(vec![b'x'; 5000]));
+        let answer = gateway.send(upload()).await.refused(503, "queue_full");
+        assert_ne!(answer.header("retry-after"), "");
+        eventually(PATIENCE, "one is let in", async || {
+            (gateway.send(upload()).await.status == 200).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn held_request_follows_its_route_when_its_revision_is_removed() {
     let switch = Switch::new();
     let gateway = Gateway::start(&cold(&[("GATE", &switch.path())])).await;
@@ -178,7 +195,7 @@ async fn held_request_gets_what_its_route_says_once_its_revision_is_removed() {
     let backend = Backend::start("new");
     for (rule, status) in [
         ("respond: { status: 418 }", 418),
-        ("redirect: { host: www.example.org }", 302),
+        ("redirect: { host: www.example.org }", 301),
         ("httpsOnly: true, traffic: [{ revision: cold-3 }]", 301),
         ("traffic: [{ revision: cold-3 }]", 200),
     ] {
