@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::revision::Key;
-use crate::snapshot::{Action, Route, Rule, Split, Target};
+use crate::snapshot::{Action, PathMatch, Route, Rule, Split, Target};
 
 /// What decides who must wait.
 pub(super) struct Terms<'a> {
@@ -20,7 +20,7 @@ pub(super) struct Terms<'a> {
 /// Holds shares of `new` back, going by what `old`, the version in force, gives whom. Rules that mean
 /// the same requests are compared; a rule that is new waits for nothing.
 pub(super) fn hold(new: &mut Route, old: &Route, terms: &Terms<'_>) {
-    if let Some(before) = before(old, &new.split, None) {
+    if let Some(before) = before_route(old, new) {
         hold_split(&mut new.split, before, terms);
     }
     // The one that is shared with other routes has no split of its own.
@@ -28,33 +28,52 @@ pub(super) fn hold(new: &mut Route, old: &Route, terms: &Terms<'_>) {
         return;
     };
     for rule in rules {
-        let Some(counterpart) = old.rules.iter().find(|other| is_same(rule, other)) else {
-            continue;
-        };
+        let before = before_rule(old, rule);
         let Action::Forward(forward) = &mut rule.action else {
             continue;
         };
-        if let Some(before) = before(old, &forward.split, Some(counterpart)) {
+        if let Some(before) = before
+            && !forward.split.targets.is_empty()
+        {
             hold_split(&mut forward.split, before, terms);
         }
     }
 }
 
-/// What had the requests before; `None` if nothing can be said. `counterpart`: the rule of them, else
-/// the route as a whole.
-fn before<'a>(old: &'a Route, new: &Split, counterpart: Option<&'a Rule>) -> Option<&'a Split> {
-    if new.targets.is_empty() {
+/// What had the requests before that the route's own split is for; `None` if nothing can be said, or
+/// if all its rules have splits of their own: then only tags lead to it.
+fn before_route<'a>(old: &'a Route, new: &Route) -> Option<&'a Split> {
+    if new.split.targets.is_empty() {
         return None;
     }
-    let split = match counterpart {
-        Some(rule) => old.split_of(rule)?,
-        None => &old.split,
-    };
+    users(new).next()?;
+    let by_rule = users(new).find_map(|rule| before_rule(old, rule));
+    let whole = || users(old).next().map(|_| &old.split);
+    let before = by_rule.or_else(whole)?;
+    (!before.targets.is_empty()).then_some(before)
+}
+
+/// What had the requests of this rule before.
+fn before_rule<'a>(old: &'a Route, rule: &Rule) -> Option<&'a Split> {
+    let counterpart = old.rules.iter().find(|other| is_same(rule, other))?;
+    let split = old.split_of(counterpart)?;
     (!split.targets.is_empty()).then_some(split)
 }
 
+/// Rules that the route's own split is for.
+fn users(route: &Route) -> impl Iterator<Item = &Rule> {
+    let own = &route.split;
+    let uses = move |rule: &&Rule| route.split_of(rule).is_some_and(|it| std::ptr::eq(it, own));
+    route.rules.iter().filter(uses)
+}
+
 fn is_same(one: &Rule, other: &Rule) -> bool {
-    one.path == other.path && one.methods == other.methods && one.headers == other.headers
+    let everything = |rule: &Rule| match &rule.path {
+        PathMatch::Prefix(prefix) => matches!(&**prefix, "" | "/"),
+        PathMatch::Exact(_) => false,
+    };
+    let same_path = one.path == other.path || everything(one) && everything(other);
+    same_path && one.methods == other.methods && one.headers == other.headers
 }
 
 fn hold_split(new: &mut Split, old: &Split, terms: &Terms<'_>) {

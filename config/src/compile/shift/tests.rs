@@ -306,6 +306,18 @@ fn rules_are_compared_with_those_that_mean_the_same_requests() {
         file.say(&rules("c", "b"), &[], &[]),
         ["b 100", "c 0?", "a 100"]
     );
+    // A route without rules has one for everything, written like this otherwise.
+    let mut file = File::new();
+    let everything = "warmBeforeShift: true, traffic: [{revision: a}], \
+                      rules: [{path: /, traffic: [{revision: b}]}]";
+    file.say(TO_A, &[], &[]);
+    assert_eq!(file.say(everything, &[], &[]), ["b 0?", "a 100"]);
+    assert_eq!(file.say(TO_B, &[], &[]), ["b 0?", "a 100"]);
+    // What no rule leads to is for tags only, and nobody waits for it.
+    file.say(everything, &["a", "b"], &[]);
+    let unused = everything.replace("[{revision: a}]", "[{revision: c}]");
+    assert_eq!(file.say(&unused, &[], &[]), ["b 100"]);
+    assert_eq!(file.shifting(), 0);
     // A rule that is new has no traffic anybody could keep.
     let only_z = "warmBeforeShift: true, rules: [{path: /z, traffic: [{revision: d}]}]";
     assert_eq!(file.say(only_z, &[], &[]), ["d 100"]);
