@@ -193,9 +193,12 @@ impl Budget {
         }
         self.ages.turn(self.clock.now(), self.opened);
         if self.peer == Peer::Client && stream <= self.ages.old {
-            // Free once.
-            self.over.set(stream, true);
-            return 0;
+            // Free once. Its bit may be a later stream's by now: then nobody could tell.
+            let known = self.opened - stream < Over::SPAN;
+            if known {
+                self.over.set(stream, true);
+            }
+            return u32::from(!known);
         }
         tally.resets += 1;
         1
@@ -325,8 +328,10 @@ impl Ages {
 struct Over([u64; 16]);
 
 impl Over {
+    /// So far back a stream's bit is its own: clients' streams have odd numbers.
+    const SPAN: u32 = 2 * 16 * 64;
+
     fn place(&self, stream: u32) -> (usize, u64) {
-        // Clients' streams have odd numbers.
         let number = stream as usize / 2 % (self.0.len() * 64);
         (number / 64, 1 << (number % 64))
     }

@@ -259,6 +259,26 @@ fn a_stream_is_given_up_once() {
 }
 
 #[test]
+fn resets_of_streams_long_ago_hide_none_of_later_ones() {
+    let (mut budget, clock) = budget();
+    for stream in (1..2 * Over::SPAN).step_by(2) {
+        receive(&mut budget, [frame(HEADERS, stream)]);
+        budget.taken(stream);
+        budget.sent(flagged(HEADERS, stream, END_STREAM));
+    }
+    clock.set(clock.now() + 30 * RAPID);
+    let mut stream = 2 * Over::SPAN + 1;
+    while budget.abuse().is_none() {
+        let old = frame(RST_STREAM, stream - Over::SPAN);
+        receive(&mut budget, [frame(HEADERS, stream), old]);
+        receive(&mut budget, [frame(RST_STREAM, stream)]);
+        stream += 2;
+        assert!(stream < 20_000);
+    }
+    assert_eq!(budget.abuse(), Some(Abuse::Frames));
+}
+
+#[test]
 fn ages_of_streams_are_at_most_two_spans_behind() {
     let start = Instant::now();
     let mut random = fastrand::Rng::with_seed(7);
