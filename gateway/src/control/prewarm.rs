@@ -61,7 +61,10 @@ fn update(live: &Live, one: &mut Prewarmed) {
     let throttle = revision.and_then(|revision| live.throttles.get(revision.id));
     one.ready = throttle.map_or(0, |throttle| throttle.ready());
     let why = throttle.and_then(|throttle| throttle.failure());
-    one.why = why.map(|why| why.to_string());
+    one.why = match revision {
+        Some(_) => why.map(|why| why.to_string()),
+        None => Some("the revision was removed".to_owned()),
+    };
 }
 
 /// The revisions that are meant.

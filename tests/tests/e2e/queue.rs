@@ -236,6 +236,43 @@ async fn an_address_holds_no_more_than_its_bound_and_proxies_have_none() {
 }
 
 #[tokio::test]
+async fn a_refusal_names_the_bound_that_was_reached() {
+    for (gateway, revision, bound) in [
+        ("", "queue: { depth: 1 }", "queue.depth"),
+        ("", "queue: { perClient: 1 }", "queue.perClient"),
+        ("limits: { held: 1 }", "", "limits.held"),
+        (
+            "limits: { heldPerNamespace: 1 }",
+            "",
+            "limits.heldPerNamespace",
+        ),
+        ("limits: { heldPerAddress: 1 }", "", "limits.heldPerAddress"),
+    ] {
+        let keys = Keys {
+            gateway,
+            revision,
+            ..Keys::default()
+        };
+        let mut stage = Stage::new(keys).await;
+        stage.hold("/waits", "").await;
+        let asked = with(
+            request("GET", HELLO, "/"),
+            "accept",
+            "application/problem+json",
+        );
+        let answer = stage.gateway.send(asked).await.refused(503, "queue_full");
+        assert_eq!(answer.json()["detail"], bound);
+        let labels = [("bound", bound)];
+        let count = stage
+            .gateway
+            .metric("tidegate_queue_full_total", &labels)
+            .await;
+        assert_eq!(count, 1.0, "{bound}");
+        stage.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn who_holds_most_gives_way_when_the_queue_is_full() {
     let keys = Keys {
         route: "priority: { header: x-class }",
