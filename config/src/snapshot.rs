@@ -349,6 +349,13 @@ impl Route {
         targets.map(|target| &target.revision_key)
     }
 
+    /// Whether it gives this revision a share of some requests.
+    #[must_use]
+    pub fn gives(&self, revision: &Key) -> bool {
+        let mut targets = self.targets();
+        targets.any(|target| target.percent > 0 && target.revision_key == *revision)
+    }
+
     /// Every target of every split, those of `split` last.
     pub(crate) fn targets(&self) -> impl Iterator<Item = &Target> {
         let splits = self.rules.iter().filter_map(Rule::split);

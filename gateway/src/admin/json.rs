@@ -308,9 +308,9 @@ impl From<TargetView> for Target {
 impl From<averages::Average> for Average {
     fn from(average: averages::Average) -> Average {
         Average {
-            one: average.one,
-            six: average.six,
-            sixty: average.sixty,
+            one: thousandths(average.one),
+            six: thousandths(average.six),
+            sixty: thousandths(average.sixty),
         }
     }
 }
@@ -324,7 +324,7 @@ impl From<RevisionView> for Revision {
             in_flight: view.in_flight,
             idle: view.idle,
             waiting: view.waiting,
-            queue_wait: view.queue_wait.as_secs_f64(),
+            queue_wait: seconds(view.queue_wait),
             average: view.average.into(),
             average_waiting: view.average_waiting.into(),
             endpoints: view
@@ -347,7 +347,7 @@ impl From<crate::observe::facts::Start> for Start {
     fn from(start: crate::observe::facts::Start) -> Start {
         Start {
             at: time(start.at),
-            phases: phases(&start.phases, |length| length.as_secs_f64()),
+            phases: phases(&start.phases, seconds),
         }
     }
 }
@@ -361,11 +361,20 @@ impl<'a> From<&'a ColdStart> for LastStart<'a> {
             at: time(start.at),
             outcome: start.outcome.map(Outcome::word),
             cause: start.cause.as_deref(),
-            phases: phases(&start.phases().offsets(), |end| end.as_secs_f64() * 1e3),
+            phases: phases(&start.phases().offsets(), |end| seconds(end * 1000)),
             held: start.held,
             trigger: start.trigger.word(),
         }
     }
+}
+
+/// To the microsecond: what binary fractions add behind it is noise.
+fn seconds(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1e6
+}
+
+fn thousandths(number: f64) -> f64 {
+    (number * 1e3).round() / 1e3
 }
 
 fn time(at: SystemTime) -> String {

@@ -154,7 +154,8 @@ impl Control {
         };
         if !reconciler.may_shift() {
             reconciler.keep_warming(Instant::now());
-            self.status.warming(reconciler.warming());
+            self.status
+                .warming(reconciler.warming(), reconciler.tables());
             return;
         }
         // Nothing is said that could be wrong.
@@ -194,7 +195,8 @@ impl Control {
         let next = result?;
         if let Some(reconciler) = &self.reconciler {
             // Told of once it is in force.
-            self.status.warming(reconciler.warming());
+            self.status
+                .warming(reconciler.warming(), reconciler.tables());
         }
         let old = self.published.swap(next.live);
         if let Some(reconciler) = &mut self.reconciler {

@@ -43,6 +43,8 @@ impl Running {
                 why: None,
             };
             update(&live, &mut prewarmed);
+            let Prewarm { endpoints, time, .. } = asked;
+            tracing::info!(revision = %revision.key, endpoints, for = ?time, "prewarming was asked for");
             Ok(prewarmed)
         });
         prewarmed.collect()

@@ -11,7 +11,7 @@ use activator::scaler::local::Local;
 use config::problem::Problem;
 use config::revision::{Address, Backend, Key, Revision};
 use config::settings::{Listener, Settings};
-use config::snapshot::Route;
+use config::snapshot::{Route, Snapshot};
 use config::source::Fragment;
 use config::{Compiled, Compiler};
 use tokio::runtime::Handle;
@@ -208,6 +208,11 @@ impl Reconciler {
                 }
             }
         }
+    }
+
+    /// The tables as of what was taken in last.
+    pub(super) fn tables(&self) -> &Snapshot {
+        self.compiler.snapshot()
     }
 
     /// Every target that waits until it is warm.

@@ -9,6 +9,7 @@ use activator::scaler::autoscale::Floor;
 use activator::scaler::knative::Knative;
 use activator::scaler::local::Local;
 use config::revision::{Backend, Key, Revision};
+use config::snapshot::Snapshot;
 
 /// How long a target that is warmed is kept up after it was last asked for.
 pub(super) const KEPT_UP: Duration = Duration::from_secs(60);
@@ -99,8 +100,9 @@ impl Warming {
     }
 }
 
-/// Says what has changed.
-pub(super) fn log(before: &[Warming], after: &[Warming]) {
+/// Says what has changed, and what became of those that wait no longer: `tables` is the version that is
+/// about to be in force.
+pub(super) fn log(before: &[Warming], after: &[Warming], tables: &Snapshot) {
     for one in after {
         let known = before.iter().find(|other| one.is_of(other));
         let (route, revision) = (&one.route, &one.revision);
@@ -116,7 +118,11 @@ pub(super) fn log(before: &[Warming], after: &[Warming]) {
     for one in before {
         if !after.iter().any(|other| one.is_of(other)) {
             let (route, revision) = (&one.route, &one.revision);
-            tracing::info!(%route, %revision, "a target waits no longer until it is warm");
+            let now = tables.route_by_key(route);
+            match now.is_some_and(|now| now.gives(revision)) {
+                true => tracing::info!(%route, %revision, "a target is warm and gets its share"),
+                false => tracing::info!(%route, %revision, "a target is not wanted any more"),
+            }
         }
     }
 }

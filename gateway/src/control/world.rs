@@ -86,9 +86,10 @@ impl Status {
     }
 
     /// Targets that get their shares once they are warm, of what is published or is about to be.
-    pub fn warming(&self, now: Vec<Warming>) {
+    pub fn warming(&self, now: Vec<Warming>, tables: &Snapshot) {
         let mut known = self.warming.lock().unwrap_or_else(PoisonError::into_inner);
-        shift::log(&known, &now);
+        shift::log(&known, &now, tables);
+        self.registry.set_warming(now.len());
         *known = now;
     }
 
@@ -434,7 +435,7 @@ routes: [{{name: shop, warmBeforeShift: true, traffic: [{traffic}]}}]"
         let after = version("{revision: old}");
 
         let status = Status::new(Registry::new(1, Vec::new()), Arc::default());
-        status.warming(vec![Warming::new(&key("shop"), &key("new"), None)]);
+        status.warming(vec![Warming::new(&key("shop"), &key("new"), None)], &shifts);
         assert_eq!(status.warming_views(&before), []);
         assert_eq!(status.warming_views(&after), []);
         let told = status.warming_views(&shifts);

@@ -297,6 +297,9 @@ impl Scrape<'_> {
             families::CONFIG_VERSION => {
                 vec![number(family, &[], registry.version.load(Relaxed) as f64)]
             }
+            families::WARMING_TARGETS => {
+                vec![number(family, &[], registry.warming.load(Relaxed) as f64)]
+            }
             families::CONFIG_REJECTED => lock(&registry.rejected)
                 .iter()
                 .map(|(source, count)| number(family, &[source], *count as f64))

@@ -122,6 +122,8 @@ families! {
         "HTTP/2 connections of clients that were ended for what was sent on them.";
     CONFIG_VERSION Gauge "tidegate_config_version" &[],
         "Version of the configuration in force: 1 at first, one more with every swap.";
+    WARMING_TARGETS Gauge "tidegate_warming_targets" &[],
+        "Targets of routes that wait for their shares until they are warm.";
     CONFIG_REJECTED Counter "tidegate_config_rejected_total" &["source"],
         "Configuration changes that were rejected.";
     WORKER_BUSY Gauge "tidegate_worker_busy_ratio" &["worker"],

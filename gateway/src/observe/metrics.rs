@@ -36,6 +36,8 @@ pub struct Registry {
     pub(super) workers: Vec<Arc<Cells>>,
     pub(super) listeners: Vec<String>,
     pub(super) version: AtomicU64,
+    /// Targets that wait until they are warm.
+    pub(super) warming: AtomicU64,
     pub(super) rejected: Mutex<BTreeMap<String, u64>>,
     pub(super) starts: Mutex<BTreeMap<(String, String), Starts>>,
     last_starts: LastStarts,
@@ -101,6 +103,7 @@ impl Registry {
             workers: std::iter::repeat_with(cells).take(workers).collect(),
             listeners,
             version: AtomicU64::new(0),
+            warming: AtomicU64::new(0),
             rejected: Mutex::new(BTreeMap::from([("file".to_owned(), 0)])),
             starts: Mutex::default(),
             last_starts: LastStarts::default(),
@@ -136,6 +139,11 @@ impl Registry {
     /// The configuration in force; 0 before the first.
     pub fn set_version(&self, version: u64) {
         self.version.store(version, Relaxed);
+    }
+
+    /// How many targets of routes wait for their shares until they are warm.
+    pub fn set_warming(&self, targets: usize) {
+        self.warming.store(targets as u64, Relaxed);
     }
 
     /// What memory is used now.

@@ -131,14 +131,10 @@ async fn hundreds_of_swaps_under_load_fail_no_request_and_cut_no_stream() {
     gateway.until_idle().await;
     until_small(&gateway, memory, 8 << 20).await;
     // What was removed on the way is gone: of four names of one revision, one is left.
-    eventually(
-        PATIENCE,
-        "removed revisions are forgotten",
-        async || {
-            let revisions = gateway.ask("/api/revisions").await.json();
-            (revisions.as_array().map(Vec::len) == Some(4)).then_some(())
-        },
-    )
+    eventually(PATIENCE, "removed revisions are forgotten", async || {
+        let revisions = gateway.ask("/api/revisions").await.json();
+        (revisions.as_array().map(Vec::len) == Some(4)).then_some(())
+    })
     .await;
 }
 
@@ -255,10 +251,8 @@ async fn request_keeps_the_revision_it_drew() {
         (answer.status(), answer.field("x-backend")),
         (200, Some("old"))
     );
-    eventually(
-        PATIENCE,
-        "the old revision is forgotten",
-        async || gateway.revision("hello-1").await.is_null().then_some(()),
-    )
+    eventually(PATIENCE, "the old revision is forgotten", async || {
+        gateway.revision("hello-1").await.is_null().then_some(())
+    })
     .await;
 }

@@ -148,6 +148,10 @@ async fn process_that_is_replaced_in_one_edit_goes_on_until_the_new_one_is_warm(
     let shift = shift.unwrap_or(backends.len());
     assert!(backends[..shift].iter().all(|backend| backend == "one"));
     assert!(backends[shift..].iter().all(|backend| backend == "two"));
+    gateway
+        .until_logged("a target is warm and gets its share")
+        .await;
+    assert_eq!(gateway.metric("tidegate_warming_targets", &[]).await, 0.0);
     // Then nobody knows of it any more.
     eventually(PATIENCE, "it is gone", async || {
         let revisions = gateway.ask("/api/revisions").await.expect(200).json();
@@ -169,6 +173,7 @@ async fn target_that_cannot_start_gets_nothing_and_is_told_of() {
     assert_eq!(warming[0]["route"], "default/shop");
     assert_eq!(warming[0]["revision"], "default/new");
     gateway.until_logged("cannot be warmed").await;
+    assert_eq!(gateway.metric("tidegate_warming_targets", &[]).await, 1.0);
     for _ in 0..10 {
         assert_eq!(gateway.get(HOST, "/").await.expect(200).backend(), "old");
     }

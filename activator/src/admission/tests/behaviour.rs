@@ -145,7 +145,10 @@ fn held_bytes_are_given_back_when_the_waiting_ends() {
     let slot = bench.gate.try_acquire(0).unwrap();
     let first = wait(60);
     let mut second = wait(40);
-    assert_eq!(try_wait(1).unwrap_err(), AcquireError::QueueFull(Bound::HeldBytes));
+    assert_eq!(
+        try_wait(1).unwrap_err(),
+        AcquireError::QueueFull(Bound::HeldBytes)
+    );
     drop(first);
     assert_eq!((holding.bytes(), bench.throttle.held_bytes()), (40, 40));
     drop(slot);
@@ -178,12 +181,20 @@ fn a_revision_holds_no_more_bytes_than_it_may_and_leaves_the_rest_to_others() {
     limits.queue_bytes = Some(60);
     greedy.throttle.configure(limits);
     let refused = wait(&greedy, 1).unwrap_err();
-    assert_eq!(refused, AcquireError::QueueFull(Bound::HeldBytes), "there is none left");
+    assert_eq!(
+        refused,
+        AcquireError::QueueFull(Bound::HeldBytes),
+        "there is none left"
+    );
     drop((held, others));
     assert_eq!(holding.bytes(), 0);
     drop(wait(&greedy, 60).unwrap());
     let refused = wait(&other, 51).unwrap_err();
-    assert_eq!(refused, AcquireError::QueueFull(Bound::Bytes), "more than its share");
+    assert_eq!(
+        refused,
+        AcquireError::QueueFull(Bound::Bytes),
+        "more than its share"
+    );
 }
 
 #[test]

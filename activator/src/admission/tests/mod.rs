@@ -20,8 +20,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::{
-    AcquireError, Bound, Bounds, Claim, Clock, Flow, Gate, Holding, Limits, Nudge, Priority, Slot, Supply,
-    Throttle, Waiting,
+    AcquireError, Bound, Bounds, Claim, Clock, Flow, Gate, Holding, Limits, Nudge, Priority, Slot,
+    Supply, Throttle, Waiting,
 };
 
 /// Counts what it hears, as a waker and as a scaler's nudge.

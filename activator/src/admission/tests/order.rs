@@ -182,7 +182,11 @@ fn past_the_depth_the_biggest_holders_newest_goes() {
     line.join(20, of(3));
     assert_eq!(line.shed(), [2]);
     let refused = line.try_join(4, of(1)).unwrap_err();
-    assert_eq!(refused, AcquireError::QueueFull(Bound::Depth), "it has as many as any");
+    assert_eq!(
+        refused,
+        AcquireError::QueueFull(Bound::Depth),
+        "it has as many as any"
+    );
     assert_eq!(line.all(), [0, 10, 20, 1, 11]);
 }
 
@@ -198,7 +202,11 @@ fn of_the_biggest_holder_the_least_important_goes() {
     line.join(4, class(of(1), 3));
     assert_eq!(line.shed(), [1], "its own, for a more important one");
     let refused = line.try_join(5, class(of(1), 2)).unwrap_err();
-    assert_eq!(refused, AcquireError::QueueFull(Bound::Depth), "not for an equal one");
+    assert_eq!(
+        refused,
+        AcquireError::QueueFull(Bound::Depth),
+        "not for an equal one"
+    );
 }
 
 #[test]
@@ -385,7 +393,11 @@ fn past_the_bound_of_bytes_the_newest_of_the_revision_that_keeps_most_goes() {
     assert_eq!(big.shed(), [7, 8], "those that keep bytes");
     assert_eq!(holding.bytes(), 95);
     let refused = big.try_join(9, pinning(10, of(1))).unwrap_err();
-    assert_eq!(refused, AcquireError::QueueFull(Bound::HeldBytes), "it keeps most itself");
+    assert_eq!(
+        refused,
+        AcquireError::QueueFull(Bound::HeldBytes),
+        "it keeps most itself"
+    );
     big.join(50, pinning(10, class(of(1), 5)));
     assert_eq!(big.shed(), [6], "for a more important one");
     small.join(1, pinning(12, of(1)));

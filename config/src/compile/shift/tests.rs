@@ -269,7 +269,13 @@ fn processes_that_are_removed_go_on_until_the_new_ones_are_warm() {
     assert_eq!(compiled.removed_revisions, [key("a")]);
     assert!(!compiler.has_leftovers());
     assert!(compiler.snapshot().revision_by_key(&key("a")).is_none());
-    assert!(compiler.apply(Vec::new()).unwrap().removed_revisions.is_empty());
+    assert!(
+        compiler
+            .apply(Vec::new())
+            .unwrap()
+            .removed_revisions
+            .is_empty()
+    );
 }
 
 #[test]

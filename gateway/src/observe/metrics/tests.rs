@@ -32,6 +32,7 @@ const CONTRACT: &[(&str, &str)] = &[
     ("tidegate_tls_handshakes_failed_total", "listener"),
     ("tidegate_http2_closed_total", "why"),
     ("tidegate_config_version", ""),
+    ("tidegate_warming_targets", ""),
     ("tidegate_config_rejected_total", "source"),
     ("tidegate_worker_busy_ratio", "worker"),
     ("tidegate_memory_bytes", ""),

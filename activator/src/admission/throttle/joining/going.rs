@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::{Denied, full};
-use crate::admission::{Bound, Throttle};
 use crate::admission::holding::Crowd;
 use crate::admission::queue::Queue;
 use crate::admission::wakers::BATCH;
+use crate::admission::{Bound, Throttle};
 use crate::sync::{MutexGuard, lock};
 
 /// The newcomer's own throttle, the biggest crowd's, and the one that keeps most bytes.
