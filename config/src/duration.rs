@@ -13,7 +13,8 @@ pub struct NotADuration {
     pub hint: String,
 }
 
-const FORM: &str = "write a number and a unit: 500ms, 10s, 5m, 1h";
+/// What a duration looks like.
+pub(crate) const FORM: &str = "write a number and a unit: 500ms, 10s, 5m, 1h";
 
 fn not(problem: &'static str, hint: impl Into<String>) -> NotADuration {
     NotADuration {

@@ -1,6 +1,7 @@
 //! Text → documents, or the problems of their shape.
 
 mod locate;
+mod wanted;
 
 use std::sync::Arc;
 
@@ -10,7 +11,6 @@ use self::locate::{Located, Sought, locate};
 use crate::at::Mark;
 use crate::document::Document;
 use crate::fragment::Content;
-use crate::nearest::suggest;
 use crate::problem::Problem;
 
 /// Largest configuration file.
@@ -128,7 +128,10 @@ fn words(error: &Error, found: &Located) -> (String, String) {
     match error {
         Error::SerdeUnknownField {
             field, expected, ..
-        } => ("unknown key".to_owned(), suggest(field, expected)),
+        } => (
+            "unknown key".to_owned(),
+            wanted::key(&found.path, field, expected),
+        ),
         Error::SerdeUnknownVariant {
             variant, expected, ..
         } => {
@@ -146,22 +149,11 @@ fn words(error: &Error, found: &Located) -> (String, String) {
             "the key is given twice".to_owned(),
             "keep one of them".to_owned(),
         ),
-        // That is what the library calls it, and no name of a type.
-        Error::InvalidScalar { ty: "boolean", .. } => (
-            "this is neither true nor false".to_owned(),
-            "write true or false".to_owned(),
-        ),
-        Error::InvalidScalar { ty, .. } => {
-            let (kind, example) = match *ty {
-                "f64" => ("a number", "7 or 0.5"),
-                _ => ("an integer", "7, without a unit or sign like `%`"),
-            };
-            (
-                format!("this is not {kind}"),
-                format!("write a number like {example}"),
-            )
-        }
-        Error::Unexpected { expected, .. } => unexpected(expected, found),
+        Error::InvalidScalar { .. }
+        | Error::Unexpected { .. }
+        | Error::ExternallyTaggedEnumExpectedScalarOrMapping { .. } => wanted::other(found)
+            // A text of a mapping whose names we do not choose.
+            .unwrap_or_else(|| ("expected a text".to_owned(), String::new())),
         Error::NullIntoString { .. } => (
             "a value is missing".to_owned(),
             "write a text after the colon, or remove the key".to_owned(),
@@ -176,24 +168,18 @@ fn words(error: &Error, found: &Located) -> (String, String) {
             without_place(error),
             "write the repeated parts out, or split the file".to_owned(),
         ),
-        other => (without_place(other), String::new()),
+        other => {
+            let problem = without_place(other);
+            let hint = match problem.contains("mapping values are not allowed") {
+                true => {
+                    "put a text with a `:` before a space or at its end into quotes, or indent as \
+                         the lines before"
+                }
+                false => "",
+            };
+            (problem, hint.to_owned())
+        }
     }
-}
-
-fn unexpected(expected: &str, found: &Located) -> (String, String) {
-    let wanted = match expected {
-        "sequence start" => "a list",
-        "mapping start" => "a mapping",
-        "string scalar" => "a text",
-        other => other,
-    };
-    let hint = match wanted {
-        "a list" if found.scalar => format!("write it as a list: [{}]", found.value),
-        "a list" => "begin each entry with `- `".to_owned(),
-        "a mapping" => "write `key: value` pairs".to_owned(),
-        _ => String::new(),
-    };
-    (format!("expected {wanted}"), hint)
 }
 
 /// The error's own words; its place stands beside them already.

@@ -318,6 +318,25 @@ pub(super) fn duration(
     }
 }
 
+/// A duration of which zero means that there is none.
+pub(super) fn unless_zero(
+    report: &mut Report<'_>,
+    path: &Path<'_>,
+    at: Option<&At<DurationText>>,
+    default: Duration,
+) -> Option<Duration> {
+    if let Some(at) = at
+        && let Err(fault) = duration::parse(&at.value.0)
+        && fault.hint == duration::FORM
+    {
+        let hint = format!("{}; `0s` switches it off", duration::FORM);
+        report.add(path, at.mark, &at.value.0, fault.problem, hint);
+        return None;
+    }
+    let duration = duration(report, path, at, Duration::ZERO, default);
+    (!duration.is_zero()).then_some(duration)
+}
+
 /// An integer that must lie within bounds; `default` where none is written.
 pub(super) fn integer<T: TryFrom<i64>>(
     report: &mut Report<'_>,

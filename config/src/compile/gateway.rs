@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::report::{LIST, Path, Report};
+use super::report::{BYTES_MAX, LIST, Path, Report};
 use super::{check, tls};
 use crate::at::At;
 use crate::document::{self, DurationText, ProxyProtocol, beside};
@@ -20,7 +20,6 @@ const FIELDS: std::ops::RangeInclusive<i64> = 8..=1000;
 const STREAMS: std::ops::RangeInclusive<i64> = 1..=1000;
 const MEMORY_MIN: u64 = 16 * 1024 * 1024;
 const COUNT_MAX: i64 = u32::MAX as i64;
-pub(super) const BYTES_MAX: i64 = 1 << 50;
 
 pub(super) fn compile(
     report: &mut Report<'_>,
@@ -241,7 +240,7 @@ fn access_log(
 fn limits(report: &mut Report<'_>, path: &Path<'_>, written: &document::Limits) -> Limits {
     let default = Limits::default();
     let (age, at) = (path.key("connectionAge"), written.connection_age.as_ref());
-    let age = check::duration(report, &age, at, Duration::ZERO, Duration::ZERO);
+    let age = check::unless_zero(report, &age, at, Duration::ZERO);
     let mut time = |name, at: &Option<At<DurationText>>, default| {
         check::duration(report, &path.key(name), at.as_ref(), SOME, default)
     };
@@ -249,7 +248,7 @@ fn limits(report: &mut Report<'_>, path: &Path<'_>, written: &document::Limits) 
         head_timeout: time("headTimeout", &written.head_timeout, default.head_timeout),
         keep_alive: time("keepAlive", &written.keep_alive, default.keep_alive),
         http2_idle: time("http2Idle", &written.http2_idle, default.http2_idle),
-        connection_age: (!age.is_zero()).then_some(age),
+        connection_age: age,
         body_idle: time("bodyIdle", &written.body_idle, default.body_idle),
         write_stall: time("writeStall", &written.write_stall, default.write_stall),
         handshake: time("handshake", &written.handshake, default.handshake),

@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::check;
-use super::gateway::BYTES_MAX;
-use super::report::{Path, Report};
-use super::revision::REQUESTS_MAX;
+use super::report::{BYTES_MAX, FAIR_BY, Path, REQUESTS_MAX, Report, WAIT};
 use crate::at::{At, Mark};
 use crate::document::{self, DurationText, Text, WaitText};
+use crate::duration;
 use crate::revision::{FairBy, Priority, Queue, RampUp, Wait};
 use crate::snapshot::{PriorityFrom, Urgency};
 
@@ -63,6 +62,12 @@ fn wait(report: &mut Report<'_>, path: &Path<'_>, at: &At<WaitText>) -> Wait {
     if &*at.value.0 == "auto" {
         return Wait::Auto;
     }
+    if let Err(fault) = duration::parse(&at.value.0)
+        && fault.hint == duration::FORM
+    {
+        report.add(path, at.mark, &at.value.0, fault.problem, WAIT);
+        return Wait::Auto;
+    }
     let duration = At {
         value: DurationText(at.value.0.clone()),
         mark: at.mark,
@@ -82,13 +87,7 @@ fn fair_by(report: &mut Report<'_>, path: &Path<'_>, at: &At<Text>) -> FairBy {
     match text.split_once(':') {
         None if text == "address" => FairBy::Address,
         None if text == "none" => FairBy::Nothing,
-        Some(("header", name)) => {
-            let name = At {
-                value: name.into(),
-                mark: at.mark,
-            };
-            FairBy::Header(header(report, path, &name))
-        }
+        Some(("header", name)) => FairBy::Header(fair_header(report, path, at, name)),
         Some(("claim", name)) => {
             let fine = |name: &str| !name.chars().any(char::is_control);
             if name.is_empty() || name.len() > CLAIM_BYTES_MAX || !fine(name) {
@@ -98,18 +97,31 @@ fn fair_by(report: &mut Report<'_>, path: &Path<'_>, at: &At<Text>) -> FairBy {
             FairBy::Claim(name.into())
         }
         _ => {
-            let hint = "write address, header:NAME, claim:NAME or none";
-            let shown = text.escape_debug();
-            report.add(
-                path,
-                at.mark,
-                shown,
-                "this does not tell clients apart",
-                hint,
-            );
+            let problem = "this does not tell clients apart";
+            report.add(path, at.mark, text.escape_debug(), problem, FAIR_BY);
             FairBy::Address
         }
     }
+}
+
+/// The name behind `header:`.
+fn fair_header(report: &mut Report<'_>, path: &Path<'_>, at: &At<Text>, name: &str) -> Box<str> {
+    let (trimmed, mark) = (name.trim(), at.mark);
+    let mut refuse = |problem: &str, hint: String| {
+        report.add(path, mark, at.value.escape_debug(), problem, hint);
+        Box::default()
+    };
+    if trimmed.is_empty() {
+        return refuse("the name of the header is missing", FAIR_BY.to_owned());
+    }
+    if trimmed != name {
+        return refuse(
+            "there is a space beside the name",
+            format!("write header:{trimmed}"),
+        );
+    }
+    let value = name.into();
+    header(report, path, &At { value, mark })
 }
 
 /// The name of a request header to be read, in lower case.

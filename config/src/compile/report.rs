@@ -47,6 +47,16 @@ pub(crate) struct Report<'a> {
 pub(crate) const MAPPING: &str = "{…}";
 pub(crate) const LIST: &str = "[…]";
 
+/// Beyond any real limit of requests; keeps sums within 32 bits.
+pub(crate) const REQUESTS_MAX: i64 = 1_000_000;
+/// Beyond any real number of bytes.
+pub(crate) const BYTES_MAX: i64 = 1 << 50;
+
+/// What `queue.fairBy` may be.
+pub(crate) const FAIR_BY: &str = "write address, header:NAME, claim:NAME or none";
+/// What `queue.wait` may be.
+pub(crate) const WAIT: &str = "write auto, or a number and a unit: 500ms, 10s, 5m, 1h";
+
 impl Report<'_> {
     /// What problems call the file, or whatever else it is.
     pub(crate) fn file(&self) -> &str {

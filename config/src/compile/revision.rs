@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::report::{MAPPING, Path, Report};
+use super::report::{MAPPING, Path, REQUESTS_MAX, Report};
 use super::{check, queue, tls};
 use crate::at::At;
 use crate::document::{self, DurationText, Protocol, Text, beside};
@@ -13,8 +13,6 @@ use crate::revision::{
 const ENDPOINTS_MAX: usize = 4096;
 const ARGUMENTS_MAX: usize = 1024;
 const VARIABLES_MAX: usize = 1024;
-/// Beyond any real limit; keeps sums within 32 bits.
-pub(super) const REQUESTS_MAX: i64 = 1_000_000;
 const PROCESSES_MAX: i64 = 10_000;
 
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -45,8 +43,9 @@ pub(super) fn compile(
         0..=REQUESTS_MAX,
         0,
     );
-    let mut bound =
-        |name, at: &Option<_>, default| unless_zero(report, &path.key(name), at.as_ref(), default);
+    let mut bound = |name, at: &Option<_>, default| {
+        check::unless_zero(report, &path.key(name), at.as_ref(), default)
+    };
     let timeout = bound("timeout", &written.timeout, TIMEOUT);
     let max_duration = bound("maxDuration", &written.max_duration, Duration::ZERO);
     let idle = bound("idle", &written.idle, Duration::ZERO);
@@ -56,7 +55,7 @@ pub(super) fn compile(
     let ramp_up = queue::ramp_up(report, &path.key("scale").key("rampUp"), ramp_up);
     let idle_stream = scale.and_then(|scale| scale.idle_stream.as_ref());
     let scale = &path.key("scale");
-    let idle_stream = unless_zero(
+    let idle_stream = check::unless_zero(
         report,
         &scale.key("idleStream"),
         idle_stream,
@@ -85,17 +84,6 @@ pub(super) fn compile(
 fn protocol(written: &document::Revision) -> Protocol {
     let written = written.protocol.as_ref();
     written.map_or(Protocol::Http1, |at| at.value)
-}
-
-/// A duration of which zero means that there is none.
-fn unless_zero(
-    report: &mut Report<'_>,
-    path: &Path<'_>,
-    at: Option<&At<DurationText>>,
-    default: Duration,
-) -> Option<Duration> {
-    let duration = check::duration(report, path, at, Duration::ZERO, default);
-    (!duration.is_zero()).then_some(duration)
 }
 
 fn backend(

@@ -9,22 +9,25 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
 use super::{At, DurationText, Text};
-use crate::compile::report::LIST;
+use crate::compile::report::{BYTES_MAX, LIST, REQUESTS_MAX};
 
 /// How many requests may wait, how long, and in which order.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Queue {
     /// Most waiting requests (1000).
+    #[schemars(range(min = 0, max = REQUESTS_MAX))]
     pub depth: Option<At<i64>>,
     /// Bytes kept for them: bodies, each charged 64 KiB at most, and of each head what goes beyond
     /// 2 KiB. A request that needs more than that is refused (half of `limits.heldBytes` while there
     /// are several revisions, else all).
+    #[schemars(range(min = 0, max = BYTES_MAX))]
     pub bytes: Option<At<i64>>,
     /// From arrival to slot (`300s`).
     pub wait: Option<At<WaitText>>,
     /// Most waiting requests of one client, as `fairBy` tells clients apart, at most `depth`; 0 = no
     /// bound of its own (0).
+    #[schemars(range(min = 0, max = REQUESTS_MAX))]
     pub per_client: Option<At<i64>>,
     /// Who is one client: clients of the same priority take turns (`address`). `address` is where
     /// the request comes from, as `trustedProxies` and PROXY protocol headers say it, of IPv6 its
@@ -35,6 +38,7 @@ pub struct Queue {
     /// proxy in front writes, or bound addresses by `limits.heldPerAddress`.
     pub fair_by: Option<At<Text>>,
     /// Class of its requests, 0 to 7, where neither rule nor route says another; 7 goes first (4).
+    #[schemars(range(min = 0, max = 7))]
     pub priority: Option<At<i64>>,
 }
 
@@ -186,6 +190,7 @@ pub struct Deadline {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RampUp {
     /// Most requests in flight at it in the beginning; 0 = as many as later on (8).
+    #[schemars(range(min = 0, max = REQUESTS_MAX))]
     pub initial: Option<At<i64>>,
     /// After how long without a failure that is doubled while requests wait, at least `10ms`; each
     /// answer adds one as well (`1s`). Not with `initial: 0`.

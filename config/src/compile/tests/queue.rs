@@ -75,7 +75,12 @@ fn what_a_queue_cannot_be_is_refused() {
         ),
         (
             "fairBy: 'header:'",
-            "fairBy: bad header name; use letters, digits and `-`".to_owned(),
+            format!("fairBy: the name of the header is missing (header:); {FORM}"),
+        ),
+        (
+            "fairBy: 'header: X-Tenant'",
+            "fairBy: there is a space beside the name (header: X-Tenant); write header:X-Tenant"
+                .to_owned(),
         ),
         (
             "fairBy: 'header:a b'",
@@ -107,7 +112,8 @@ fn what_a_queue_cannot_be_is_refused() {
         ),
         (
             "wait: Auto",
-            "wait: this is not a duration (Auto); write a number and a unit: 500ms, 10s, 5m, 1h"
+            "wait: this is not a duration (Auto); \
+             write auto, or a number and a unit: 500ms, 10s, 5m, 1h"
                 .to_owned(),
         ),
     ] {
@@ -115,6 +121,36 @@ fn what_a_queue_cannot_be_is_refused() {
         assert_eq!(problems.len(), 1, "{problems:?}");
         let ends = format!("revisions[0].queue.{wanted}");
         assert!(problems[0].ends_with(&ends), "{problems:?}");
+    }
+}
+
+#[test]
+fn the_schema_has_the_bounds_that_are_checked() {
+    let schema = crate::schema();
+    for (of, key, written) in [
+        ("Queue", "depth", "queue: {depth: #}"),
+        ("Queue", "bytes", "queue: {bytes: #}"),
+        (
+            "Queue",
+            "perClient",
+            "queue: {depth: 1000000, perClient: #}",
+        ),
+        ("Queue", "priority", "queue: {priority: #}"),
+        ("RampUp", "initial", "scale: {rampUp: {initial: #}}"),
+    ] {
+        let bound = |name| schema["$defs"][of]["properties"][key][name].as_i64();
+        let (least, most) = (bound("minimum"), bound("maximum"));
+        let (least, most) = least.zip(most).expect(key);
+        for (number, fine) in [
+            (least - 1, false),
+            (least, true),
+            (most, true),
+            (most + 1, false),
+        ] {
+            let written = written.replace('#', &number.to_string());
+            let text = format!("revisions: [{{name: a, {written}}}]");
+            assert_eq!(compile(&text).is_ok(), fine, "{text}");
+        }
     }
 }
 
@@ -156,6 +192,30 @@ fn streams_are_demand_for_ever_unless_the_file_says_otherwise() {
     assert_eq!(
         revision("scale: {idleStream: 2m}").idle_stream,
         Some(Duration::from_secs(120))
+    );
+}
+
+#[test]
+fn what_is_no_duration_hears_how_to_switch_off_where_zero_does() {
+    for written in ["off", "never", "false"] {
+        for (key, within) in [("idleStream", "scale"), ("timeout", ""), ("idle", "")] {
+            let line = match within {
+                "" => format!("    {key}: {written}\n"),
+                within => format!("    {within}: {{{key}: {written}}}\n"),
+            };
+            let problems = revision_refused(&line);
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            let ends = format!(
+                "{key}: this is not a duration ({written}); \
+                 write a number and a unit: 500ms, 10s, 5m, 1h; `0s` switches it off"
+            );
+            assert!(problems[0].ends_with(&ends), "{problems:?}");
+        }
+    }
+    let problems = refused("gateway: {limits: {connectionAge: never}}");
+    assert!(
+        problems[0].ends_with("`0s` switches it off"),
+        "{problems:?}"
     );
 }
 
@@ -216,10 +276,14 @@ fn classes_and_deadlines_that_cannot_be_are_refused() {
     for (written, wanted) in [
         (
             "priority: {cookie: a}",
-            "routes[0].priority.cookie: unknown key (cookie); one of: header",
+            "routes[0].priority.cookie: unknown key (cookie); \
+             it belongs under `routes[].sticky`; here, one of: header",
         ),
         ("priority: {}", "the key `header` is missing"),
-        ("deadline: 5s", "expected a mapping"),
+        (
+            "deadline: 5s",
+            "expected a mapping (5s); write `{ header: NAME }`",
+        ),
         ("deadline: {}", "the key `header` is missing"),
     ] {
         let problems = route_refused(&format!("    {written}\n"));
