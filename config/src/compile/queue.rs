@@ -13,6 +13,8 @@ use crate::snapshot::{PriorityFrom, Urgency};
 
 /// Shortest duration that is not zero.
 const SOME: Duration = Duration::from_millis(1);
+/// Fields that say where a request comes from, as anybody may who sends one.
+const MADE_UP: [&str; 3] = ["forwarded", "x-forwarded-for", "x-real-ip"];
 /// Longest name of a claim.
 const CLAIM_BYTES_MAX: usize = 256;
 const RAMP_INITIAL: u32 = 8;
@@ -111,6 +113,11 @@ fn fair_header(report: &mut Report<'_>, path: &Path<'_>, at: &At<Text>, name: &s
         report.add(path, mark, at.value.escape_debug(), problem, hint);
         Box::default()
     };
+    if MADE_UP.contains(&&*trimmed.to_ascii_lowercase()) {
+        let hint = "write address: behind `gateway.trustedProxies` it is what they say in \
+                    X-Forwarded-For";
+        return refuse("anybody can make this header up", hint.to_owned());
+    }
     if trimmed.is_empty() {
         return refuse("the name of the header is missing", FAIR_BY.to_owned());
     }

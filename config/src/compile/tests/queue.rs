@@ -125,6 +125,25 @@ fn what_a_queue_cannot_be_is_refused() {
 }
 
 #[test]
+fn headers_that_anybody_makes_up_tell_nobody_apart() {
+    for name in [
+        "X-Forwarded-For",
+        "x-forwarded-for",
+        "FORWARDED",
+        "X-Real-IP",
+    ] {
+        assert_eq!(
+            revision_refused(&format!("    queue: {{fairBy: 'header:{name}'}}\n")),
+            [format!(
+                "f.yaml:3:21: revisions[0].queue.fairBy: anybody can make this header up \
+                 (header:{name}); write address: behind `gateway.trustedProxies` it is what they \
+                 say in X-Forwarded-For"
+            )]
+        );
+    }
+}
+
+#[test]
 fn the_schema_has_the_bounds_that_are_checked() {
     let schema = crate::schema();
     for (of, key, written) in [
