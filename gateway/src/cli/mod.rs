@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::observe;
 
@@ -76,8 +77,8 @@ struct LogArgs {
         env = "TIDEGATE_LOG_FORMAT"
     )]
     log_format: Format,
-    /// What is logged: a level, or levels by module like `info,tidegate=debug`.
-    #[arg(long = "log", value_name = "FILTER", env = "TIDEGATE_LOG")]
+    /// What is logged: error, warn, info, debug or off, also by module like `info,tidegate=debug`.
+    #[arg(long = "log", value_name = "FILTER", value_parser = filter, env = "TIDEGATE_LOG")]
     filter: Option<String>,
 }
 
@@ -210,6 +211,26 @@ fn usage(subcommand: &str, problem: &'static str) -> clap::Error {
 fn count(text: &str) -> Result<usize, &'static str> {
     text.parse()
         .map_err(|_malformed| "write a whole number, like 4")
+}
+
+/// Reads what is logged. A word that is no level would be taken for a module, and nothing else be
+/// logged; what is finer than `debug` is not built in.
+fn filter(text: &str) -> Result<String, &'static str> {
+    let level = |directive: &str| {
+        let level = directive.rsplit('=').next().unwrap_or_default().trim();
+        level
+            .parse()
+            .is_ok_and(|level: LevelFilter| level != LevelFilter::TRACE)
+    };
+    // Spans have commas and equals signs of their own.
+    if text.contains('[')
+        || text
+            .split(',')
+            .all(|one| one.trim().is_empty() || level(one))
+    {
+        return Ok(text.to_owned());
+    }
+    Err("write error, warn, info, debug or off, or MODULE=LEVEL, parted by commas")
 }
 
 /// Reads an address of ours.

@@ -38,6 +38,41 @@ fn run_takes_everything_or_nothing() {
 }
 
 #[test]
+fn a_log_filter_is_made_of_levels() {
+    for fine in [
+        "error",
+        "warn",
+        "INFO",
+        "debug",
+        "off",
+        "",
+        "info,tidegate=debug",
+        "tidegate::control=debug,h2=off",
+        "tidegate[x{a=b,c}]=debug",
+    ] {
+        assert_eq!(filter(fine).as_deref(), Ok(fine));
+    }
+    for wrong in [
+        "loud",
+        "trace",
+        "info,loud",
+        "tidegate",
+        "tidegate=loud",
+        "tidegate=trace",
+    ] {
+        let line = format!("run --log {wrong}");
+        let error = parse(&line).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{wrong}");
+        let said = error.to_string();
+        let words = "write error, warn, info, debug or off, or MODULE=LEVEL";
+        assert!(
+            said.lines().next().is_some_and(|line| line.contains(words)),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn demo_listens_where_it_is_told() {
     for (line, address) in [
         ("demo", "127.0.0.1:8080"),
