@@ -9,6 +9,7 @@ use config::duration;
 use hyper::StatusCode;
 use hyper::header::HeaderMap;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::place::Place;
 use crate::observe::world::{Prewarm, Wanted};
@@ -20,6 +21,8 @@ pub(super) const BODY_MAX: usize = 16 * 1024;
 const TOKEN_MAX: u64 = 4096;
 
 const ENDPOINTS_MAX: u32 = 1000;
+
+const KNOWN: &str = "namespace, revision, route, endpoints, for and wait";
 
 /// How long endpoints stay, or are asked for, where nothing is said.
 const TIME: Duration = Duration::from_secs(60);
@@ -40,14 +43,25 @@ pub(super) struct Question {
     pub(super) wait: Option<Duration>,
 }
 
+/// A body, whatever its members are.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Members {
+    namespace: Option<Value>,
+    revision: Option<Value>,
+    route: Option<Value>,
+    endpoints: Option<Value>,
+    #[serde(rename = "for")]
+    time: Option<Value>,
+    wait: Option<Value>,
+}
+
+#[derive(Debug, Default)]
 struct Written {
     namespace: Option<String>,
     revision: Option<String>,
     route: Option<String>,
     endpoints: Option<u32>,
-    #[serde(rename = "for")]
     time: Option<String>,
     wait: Option<String>,
 }
@@ -77,14 +91,14 @@ pub(super) async fn authorise(file: Option<&Path>, headers: &HeaderMap) -> Resul
     let brought = brought.and_then(|value| bearer(value.as_bytes()));
     // Only how long the token is can be learnt from how long this takes.
     let is_it = |brought: &[u8]| verify_slices_are_equal(brought, &token).is_ok();
-    match brought {
-        Some(brought) if is_it(brought) => Ok(()),
-        _ => {
-            let why =
-                "send `authorization: Bearer TOKEN` with the token of `gateway.adminTokenFile`";
-            Err(Refused(StatusCode::UNAUTHORIZED, why.to_owned()))
+    let why = match brought {
+        Some(brought) if is_it(brought) => return Ok(()),
+        Some(_) => {
+            "the token is not the gateway's: send what is in the file of `gateway.adminTokenFile`"
         }
-    }
+        None => "send `authorization: Bearer TOKEN` with the token of `gateway.adminTokenFile`",
+    };
+    Err(Refused(StatusCode::UNAUTHORIZED, why.to_owned()))
 }
 
 fn read(file: &Path) -> std::io::Result<Vec<u8>> {
@@ -117,8 +131,7 @@ pub(super) fn parse(query: &str, body: &[u8]) -> Result<Question, Refused> {
     let bad = |why: String| Refused(StatusCode::BAD_REQUEST, why);
     let mut written = match body.trim_ascii() {
         b"" => Written::default(),
-        body => serde_json::from_slice(body)
-            .map_err(|error| bad(format!("the body is not as expected: {error}")))?,
+        body => self::body(body).map_err(bad)?,
     };
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         let field = match &*name {
@@ -137,8 +150,7 @@ pub(super) fn parse(query: &str, body: &[u8]) -> Result<Question, Refused> {
                 continue;
             }
             _ => {
-                let known = "namespace, revision, route, endpoints, for and wait";
-                return Err(bad(format!("parameters are {known}")));
+                return Err(bad(format!("parameters are {KNOWN}")));
             }
         };
         if field.replace(value.into_owned()).is_some() {
@@ -146,6 +158,32 @@ pub(super) fn parse(query: &str, body: &[u8]) -> Result<Question, Refused> {
         }
     }
     question(written).map_err(bad)
+}
+
+fn body(body: &[u8]) -> Result<Written, String> {
+    let members: Members = serde_json::from_slice(body).map_err(|error| match error.is_data() {
+        true => format!("the body is not as expected: its members are {KNOWN}, each at most once"),
+        false => format!("the body is not as expected: no JSON object: {error}"),
+    })?;
+    let text = |name, value| match value {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(format!("{name} is a text in quotes")),
+    };
+    let endpoints = members.endpoints.map(|value| {
+        let count = value.as_u64().and_then(|count| u32::try_from(count).ok());
+        count.ok_or_else(|| {
+            format!("endpoints is a whole number of 1 to {ENDPOINTS_MAX}, without quotes")
+        })
+    });
+    Ok(Written {
+        namespace: text("namespace", members.namespace)?,
+        revision: text("revision", members.revision)?,
+        route: text("route", members.route)?,
+        endpoints: endpoints.transpose()?,
+        time: text("for", members.time)?,
+        wait: text("wait", members.wait)?,
+    })
 }
 
 fn question(written: Written) -> Result<Question, String> {
@@ -193,13 +231,20 @@ fn time(name: &str, text: Option<&str>, most: Duration) -> Result<Option<Duratio
     let parsed =
         duration::parse(text).map_err(|_malformed| format!("{name} is a duration like 60s"))?;
     match parsed > most {
-        true => Err(format!("{name} is at most {}s", most.as_secs())),
+        true => Err(match most.as_secs() {
+            seconds if seconds.is_multiple_of(3600) => {
+                format!("{name} is at most {}h", seconds / 3600)
+            }
+            seconds => format!("{name} is at most {seconds}s"),
+        }),
         false => Ok(Some(parsed)),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::{AUTHORIZATION, HeaderValue};
+
     use super::*;
 
     fn asked(query: &str, body: &str) -> Result<Question, String> {
@@ -276,7 +321,7 @@ mod tests {
                 "endpoints is a whole number",
             ),
             ("revision=a&for=0s", "", "for is longer than nothing"),
-            ("revision=a&for=25h", "", "for is at most 86400s"),
+            ("revision=a&for=25h", "", "for is at most 24h"),
             ("revision=a&for=soon", "", "for is a duration like 60s"),
             ("revision=a&wait=3m", "", "wait is at most 120s"),
             ("revision=a&who=me", "", "parameters are namespace,"),
@@ -291,7 +336,29 @@ mod tests {
                 r#"{"revision":"a","who":"me"}"#,
                 "the body is not as expected",
             ),
-            ("", "[]", "the body is not as expected"),
+            ("", "[]", "the body is not as expected: its members are"),
+            (
+                "",
+                r#"{"revision":"a","revision":"b"}"#,
+                "the body is not as expected: its members are",
+            ),
+            ("", "{", "the body is not as expected: no JSON object"),
+            (
+                "",
+                r#"{"revision":"a","endpoints":"2"}"#,
+                "endpoints is a whole number of 1 to 1000, without quotes",
+            ),
+            (
+                "",
+                r#"{"revision":"a","endpoints":-1}"#,
+                "endpoints is a whole number",
+            ),
+            (
+                "",
+                r#"{"revision":"a","for":60}"#,
+                "for is a text in quotes",
+            ),
+            ("", r#"{"revision":["a"]}"#, "revision is a text in quotes"),
         ] {
             let why = asked(query, body).unwrap_err();
             assert!(why.starts_with(sentence), "{query} {body}: {why}");
@@ -342,6 +409,20 @@ mod tests {
         ] {
             assert_eq!(status(Some(&file), wrong).await, Err(401), "{wrong:?}");
         }
+        let why = async |value: &'static str| {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]);
+            authorise(Some(&file), &headers).await.unwrap_err().1
+        };
+        assert!(
+            why("Bearer abd")
+                .await
+                .starts_with("the token is not the gateway's")
+        );
+        assert!(
+            why("Basic abc")
+                .await
+                .starts_with("send `authorization: Bearer TOKEN`")
+        );
         // It is read again each time.
         std::fs::write(&file, "xyz").unwrap();
         assert_eq!(status(Some(&file), Some("Bearer abc")).await, Err(401));

@@ -31,7 +31,7 @@ impl FromStr for Admin {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Admin, &'static str> {
-        const USAGE: &str = "write http://HOST:PORT, like http://127.0.0.1:9901";
+        const USAGE: &str = "write http://HOST:PORT or IP:PORT, like 127.0.0.1:9901";
         let whole = if text.contains("://") {
             text.to_owned()
         } else {

@@ -38,7 +38,7 @@ pub(super) struct ExplainArgs {
     )]
     pub(super) files: Vec<PathBuf>,
     /// Ask a running gateway at its admin address instead.
-    #[arg(long, value_name = "URL", env = "TIDEGATE_ADMIN")]
+    #[arg(long, value_name = "URL|IP:PORT", env = "TIDEGATE_ADMIN")]
     pub(super) admin: Option<Admin>,
     /// Method of the request.
     #[arg(

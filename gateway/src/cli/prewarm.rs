@@ -26,7 +26,7 @@ pub(super) struct PrewarmArgs {
     /// The gateway's admin address.
     #[arg(
         long,
-        value_name = "URL",
+        value_name = "URL|IP:PORT",
         default_value = "http://127.0.0.1:9901",
         env = "TIDEGATE_ADMIN"
     )]
@@ -72,14 +72,15 @@ fn time(text: &str) -> Result<Time, &'static str> {
     Ok(Time(text.to_owned(), time))
 }
 
-#[derive(Deserialize)]
-struct Answered {
-    #[serde(default)]
-    revisions: Vec<Revision>,
-    problem: Option<String>,
+/// What an admin address answers.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Answered {
+    Asked { revisions: Vec<Revision> },
+    Refused { problem: String },
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Revision {
     namespace: String,
     name: String,
@@ -100,12 +101,7 @@ pub(super) fn prewarm(args: &PrewarmArgs) -> anyhow::Result<ExitCode> {
     let question = path_and_query(args);
     let asked = args.admin.post(&question, token.trim(), TIMEOUT + wait);
     let (status, body) = runtime.block_on(asked)?;
-    let not_ours = || format!("status {status} with a body that is no answer to this");
-    let answered: Answered = serde_json::from_slice(&body).with_context(not_ours)?;
-    if let Some(problem) = answered.problem {
-        anyhow::bail!("{problem}");
-    }
-    print(&told(&answered.revisions))?;
+    print(&told(&revisions(status, &body)?))?;
     match status {
         StatusCode::OK | StatusCode::ACCEPTED => Ok(ExitCode::SUCCESS),
         StatusCode::GATEWAY_TIMEOUT => {
@@ -113,6 +109,18 @@ pub(super) fn prewarm(args: &PrewarmArgs) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
         _ => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// What an answer says.
+fn revisions(status: StatusCode, body: &[u8]) -> anyhow::Result<Vec<Revision>> {
+    match serde_json::from_slice(body) {
+        Ok(Answered::Asked { revisions }) => Ok(revisions),
+        Ok(Answered::Refused { problem }) => anyhow::bail!("{problem}"),
+        Err(_) => anyhow::bail!(
+            "status {status}, and not what Tidegate's admin address would say: `--admin` is the \
+             address that `tidegate run` prints behind `admin`, none of its listeners"
+        ),
     }
 }
 
@@ -148,7 +156,11 @@ fn told(revisions: &[Revision]) -> String {
         } = one;
         let why = one.why.as_deref().map(|why| format!(": {why}"));
         let why = why.unwrap_or_default();
-        let line = format!("{namespace}/{name} {scaler} {ready} of {endpoints} ready{why}");
+        let count = match ready > endpoints {
+            true => format!("{ready} ready, {endpoints} asked for"),
+            false => format!("{ready} of {endpoints} ready"),
+        };
+        let line = format!("{namespace}/{name} {scaler} {count}{why}");
         let written = writeln!(lines, "{line}");
         debug_assert!(written.is_ok(), "writing to memory cannot fail");
     }
@@ -201,11 +213,36 @@ mod tests {
     fn an_answer_is_a_line_for_each_revision() {
         let body = r#"{"ready":false,"revisions":[
             {"namespace":"a","name":"b","scaler":"process","endpoints":2,"ready":0,"why":"it exited"},
-            {"namespace":"a","name":"c","scaler":"fixed","endpoints":1,"ready":1,"why":null}]}"#;
-        let answered: Answered = serde_json::from_str(body).unwrap();
+            {"namespace":"a","name":"c","scaler":"fixed","endpoints":1,"ready":1,"why":null},
+            {"namespace":"a","name":"d","scaler":"process","endpoints":1,"ready":2,"why":null}]}"#;
+        let told = told(&revisions(StatusCode::OK, body.as_bytes()).unwrap());
         assert_eq!(
-            told(&answered.revisions),
-            "a/b process 0 of 2 ready: it exited\na/c fixed 1 of 1 ready\n"
+            told,
+            "a/b process 0 of 2 ready: it exited\na/c fixed 1 of 1 ready\n\
+             a/d process 2 ready, 1 asked for\n"
         );
+    }
+
+    #[test]
+    fn who_is_no_admin_address_is_told_apart_from_one_that_refuses() {
+        let said = |body: &[u8]| {
+            let revisions = revisions(StatusCode::NOT_FOUND, body);
+            revisions.unwrap_err().to_string()
+        };
+        assert_eq!(
+            said(br#"{"problem":"there is no such revision"}"#),
+            "there is no such revision"
+        );
+        for other in [
+            &b"no_route: nothing here"[..],
+            b"",
+            b"{}",
+            br#"{"error":"x"}"#,
+            b"[]",
+        ] {
+            let said = said(other);
+            let words = "status 404 Not Found, and not what Tidegate's admin address would say";
+            assert!(said.starts_with(words), "{said}");
+        }
     }
 }

@@ -51,8 +51,9 @@ pub(super) struct RunArgs {
         env = "TIDEGATE_LISTEN"
     )]
     pub(super) listen: Vec<SocketAddr>,
-    /// Address of health, metrics and the JSON API, instead of the files'.
-    #[arg(long, value_name = "ADDR", value_parser = address, env = "TIDEGATE_ADMIN")]
+    /// Address of health, metrics and the JSON API, instead of the files'. Written so, the variable
+    /// suits `explain` and `prewarm`, too.
+    #[arg(long, value_name = "IP:PORT", value_parser = address, env = "TIDEGATE_ADMIN")]
     pub(super) admin: Option<SocketAddr>,
     /// Worker threads, instead of the files'; 0 = one per core.
     #[arg(long, value_name = "N", value_parser = count, env = "TIDEGATE_WORKERS")]
