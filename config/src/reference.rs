@@ -11,7 +11,9 @@ const HEAD: &str = "# Configuration
 
 Tidegate reads YAML: a file is a stream of documents, and all documents of all files and
 directories given with `-f` merge into one whole. Defaults stand in parentheses. Unknown keys are
-errors; so is everything that would have no effect. `tidegate validate` tells every problem with
+errors. So are keys that another key, or the want of one, leaves without effect (`health` without
+`endpoints`, `interval` with `initial: 0`), a part's bound above that of the whole (`perClient` above
+`depth`), and a second rule for the same requests. `tidegate validate` tells every problem with
 its place and what to write instead (of unknown keys and values of the wrong kind the first of each
 document: what follows cannot be read), and `tidegate schema` prints this format as a JSON Schema for
 editors. A running gateway takes a changed file at once, all of it or, when anything is wrong,

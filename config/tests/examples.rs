@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use config::revision::{FairBy, Priority, Wait};
 use config::route::{FieldList, Query, explain};
+use config::snapshot::PriorityFrom;
 use config::{Compiler, Fragment, Origin, Snapshot};
 
 fn examples() -> PathBuf {
@@ -47,7 +49,7 @@ fn every_example_compiles() {
             count += 1;
         }
     }
-    assert!(count >= 4);
+    assert!(count >= 5);
 }
 
 #[test]
@@ -88,4 +90,37 @@ fn fixed_does_what_its_comments_say() {
         explained(&snapshot, "stock.default.svc", "/", true),
         "route default/stock, rule 1, target stock-00001 100%, host stock.default.svc"
     );
+}
+
+#[test]
+fn waiting_does_what_its_comments_say() {
+    let snapshot = compile("waiting.yaml");
+    let said = |path| explained(&snapshot, "tea.default.example.com", path, false);
+    let host = "host tea.default.example.com";
+    assert_eq!(
+        said("/"),
+        format!("route default/tea, rule 1, target tea-00001 100%, target tea-00002 0%, {host}")
+    );
+    assert_eq!(
+        said("/report"),
+        format!("route default/tea, rule 2, target tea-00001 100%, {host}")
+    );
+    let class = |class| Priority::new(class).map(PriorityFrom::Class);
+    let routes: Vec<_> = snapshot.routes().collect();
+    let [route] = &routes[..] else {
+        panic!("not one route: {routes:?}");
+    };
+    assert!(route.warm_before_shift);
+    for (number, goes_first) in [(1, class(5)), (2, class(1))] {
+        let rule = route.rules.iter().find(|rule| rule.number == number);
+        let urgency = route.urgency_of(rule.expect("there is this rule"));
+        assert_eq!(urgency.and_then(|it| it.priority.clone()), goes_first);
+    }
+    let tea = snapshot.revision_named("default", "tea-00001");
+    let tea = tea.expect("it is there");
+    assert_eq!(tea.queue.fair_by, FairBy::Header("x-user".into()));
+    assert_eq!((tea.queue.wait, tea.queue.per_client), (Wait::Auto, 50));
+    let ramp_up = tea.ramp_up.expect("it is not switched off");
+    assert_eq!((ramp_up.initial, ramp_up.interval.as_millis()), (2, 500));
+    assert_eq!(tea.idle_stream.map(|idle| idle.as_secs()), Some(120));
 }

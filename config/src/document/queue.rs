@@ -33,9 +33,10 @@ pub struct Queue {
     /// the request comes from, as `trustedProxies` and PROXY protocol headers say it, of IPv6 its
     /// /64 network; `header:NAME` the first value of a request header; `claim:NAME` a text or number
     /// in the bearer token (a JWT of at most 8 KiB) of `Authorization`; `none` everybody together.
-    /// Where there is no such header or claim, or it is empty, the address. Neither is verified: who makes them up
-    /// counts as many clients and gets as many turns, so take them from what an authenticating
-    /// proxy in front writes, or bound addresses by `limits.heldPerAddress`.
+    /// Where there is no such header or claim, or it is empty, the address. Header and
+    /// claim are believed as they come: who sends another with each request passes for many clients
+    /// and gets as many turns. So use what an authenticating proxy in front writes, or bound each
+    /// address with `limits.heldPerAddress`.
     pub fair_by: Option<At<Text>>,
     /// Class of its requests, 0 to 7, where neither rule nor route says another; 7 goes first (4).
     #[schemars(range(min = 0, max = 7))]
@@ -164,9 +165,10 @@ impl JsonSchema for Priority {
             "properties": {
                 "header": {
                     "type": "string",
-                    "description": "Request header with one digit, 0 to 7; whatever else it says, \
-                        and without it, `queue.priority` of the revision. Whoever can send the \
-                        header chooses the class: let what stands in front write it."
+                    "description": "Request header whose value is one digit, 0 to 7. A request \
+                        without it, or with another value, has `queue.priority` of its revision. \
+                        Whoever can send the header chooses the class: let what stands in front \
+                        write it."
                 }
             },
             "required": ["header"],
