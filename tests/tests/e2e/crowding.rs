@@ -9,7 +9,9 @@ use std::time::Duration;
 use tests::backend::{accept_few, listen};
 use tests::process::{descriptors, raise_descriptor_limit};
 use tests::wait::takes;
-use tests::{Backend, Gateway, Load, PATIENCE, Raw, RawBackend, body, eventually, load, request};
+use tests::{
+    Backend, Gateway, Load, PATIENCE, Raw, RawBackend, Turnstile, body, eventually, load, request,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -133,6 +135,32 @@ async fn five_thousand_gets_at_once_meet_a_fixed_endpoint_that_resets_beyond_64_
     all_are_answered(clients).await;
     gateway.until_idle().await;
     endpoint.abort();
+}
+
+/// Clients whose requests wait for a fixed endpoint that nobody knew of before; it answers when told.
+async fn late_for(count: usize, pace: &str) -> (Gateway, Vec<Raw>, Turnstile) {
+    let endpoint = Turnstile::start();
+    let pace = format!("    scale: {{ rampUp: {{ initial: 1, {pace} }} }}\n");
+    let gateway = Gateway::start(&(hello(&"nowhere.invalid:80") + &pace)).await;
+    let mut clients = clients(&gateway, count).await;
+    for client in &mut clients {
+        let get = format!("GET / HTTP/1.1\r\nHost: {HELLO}\r\n\r\n");
+        client.send(get).await;
+    }
+    gateway.until_waiting("hello-1", count).await;
+    gateway.apply(&(hello(&endpoint) + &pace)).await;
+    (gateway, clients, endpoint)
+}
+
+#[tokio::test]
+async fn the_first_fixed_endpoint_that_requests_waited_for_does_not_get_them_all_at_once() {
+    let (gateway, clients, endpoint) = late_for(50, "interval: 1h").await;
+    gateway.until_waiting("hello-1", 49).await;
+    assert_eq!(window(&gateway, "hello-1").await, Some(1));
+    assert!(endpoint.order().len() <= 1);
+    endpoint.pass(50);
+    all_are_answered(clients).await;
+    gateway.until_idle().await;
 }
 
 /// An endpoint that hangs up on every request, but answers checks while it is well.

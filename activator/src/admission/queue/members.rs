@@ -9,7 +9,7 @@ use super::member::{Failure, Member};
 use crate::admission::choice::choose;
 use crate::admission::endpoint::{Counted, Endpoint};
 use crate::admission::lending::Lending;
-use crate::admission::{Fault, Limits, Share, Shortage};
+use crate::admission::{Fault, Limits, RampUp, Share, Shortage};
 
 /// A slot that its waiter has not taken up yet; counted in the endpoint's word.
 #[derive(Clone, Debug)]
@@ -166,10 +166,11 @@ impl Members {
         }
     }
 
-    /// Declares the whole set. True when it changed.
+    /// Declares the whole set; `waited_for` says whether requests wait. True when it changed.
     pub(in crate::admission) fn declare(
         &mut self,
         declared: &[(SocketAddr, Option<Share>)],
+        waited_for: bool,
         limits: &Limits,
     ) -> bool {
         self.purge();
@@ -182,7 +183,9 @@ impl Members {
                 .zip(&self.declared)
                 .all(|((address, _), member)| *address == member.endpoint.address);
         if !unchanged {
-            self.replace(&declared, limits);
+            // Those that are written down were at work before we came: nobody had to wait.
+            let new = self.scaled || self.any_before || waited_for;
+            self.replace(&declared, limits.ramp_up.filter(|_| new), limits);
         }
         for (member, (_, share)) in self.declared.iter_mut().zip(declared) {
             member.set_share(share, limits.concurrency);
@@ -190,13 +193,16 @@ impl Members {
         !unchanged
     }
 
-    /// Each address once.
-    fn replace(&mut self, declared: &[(SocketAddr, Option<Share>)], limits: &Limits) {
+    /// Each address once. Those that are not known yet begin as `ramp_up` says.
+    fn replace(
+        &mut self,
+        declared: &[(SocketAddr, Option<Share>)],
+        ramp_up: Option<RampUp>,
+        limits: &Limits,
+    ) {
         let mut known: HashMap<SocketAddr, Member> = HashMap::new();
         let draining = self.draining.drain(..);
         let draining = draining.map(|endpoint| Member::new(endpoint, None));
-        // Those that are written down were at work before we came.
-        let ramp_up = limits.ramp_up.filter(|_| self.scaled || self.any_before);
         self.any_before |= !declared.is_empty();
         for member in self.declared.drain(..).chain(draining) {
             known.insert(member.endpoint.address, member);

@@ -383,7 +383,8 @@ impl Queue {
 
     /// True when the set changed.
     pub(super) fn set_endpoints(&mut self, declared: &[(SocketAddr, Option<Share>)]) -> bool {
-        let changed = self.members.declare(declared, &self.limits);
+        let waited_for = !self.order.is_empty();
+        let changed = self.members.declare(declared, waited_for, &self.limits);
         if !self.members.is_empty() {
             self.failure = None;
         }

@@ -108,9 +108,14 @@ impl Model {
     }
 
     /// Declares these; an address that is no longer `known` begins anew.
-    pub(super) fn declare(&mut self, all: &[SocketAddr], known: impl Fn(SocketAddr) -> bool) {
-        let scaled = self.supplier == Supplier::Scaled;
-        let ramp_up = self.limits.ramp_up.filter(|_| scaled || self.any_before);
+    pub(super) fn declare(
+        &mut self,
+        all: &[SocketAddr],
+        waited_for: bool,
+        known: impl Fn(SocketAddr) -> bool,
+    ) {
+        let new = self.supplier == Supplier::Scaled || self.any_before || waited_for;
+        let ramp_up = self.limits.ramp_up.filter(|_| new);
         self.any_before |= !all.is_empty();
         let before = std::mem::take(&mut self.declared);
         self.eras.retain(|address, _| known(*address));

@@ -447,6 +447,7 @@ impl World {
         if self.rng.u32(0..8) == 0 {
             all.extend_from_within(..all.len() / 2);
         }
+        let waited_for = !self.nobody_waits();
         self.model.shares.clear();
         if self.rng.u32(0..3) == 0 {
             for address in &all {
@@ -460,7 +461,7 @@ impl World {
             self.throttle.set_endpoints(&all);
         }
         let known = |at| self.before.contains_key(&at);
-        self.model.declare(&all, known);
+        self.model.declare(&all, waited_for, known);
     }
 
     fn lend(&mut self) {

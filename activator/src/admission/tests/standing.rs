@@ -90,6 +90,18 @@ fn slow_answers_do_not_starve_those_who_wait() {
 }
 
 #[test]
+fn fixed_endpoints_that_requests_wait_for_are_ramped_up_though_they_are_the_first() {
+    let bench = ramped(0, Supply::Fixed);
+    bench.throttle.set_endpoints(&[]);
+    let waiting = bench.crowd(100);
+    bench.throttle.set_endpoints(&[address(0), address(1)]);
+    let (slots, _waiting) = let_in(waiting);
+    assert_eq!(slots.len(), 16);
+    let windows = bench.throttle.endpoints().into_iter();
+    assert!(windows.map(|it| it.window).all(|it| it == Some(8)));
+}
+
+#[test]
 fn endpoints_that_were_there_before_us_are_not_ramped_up_and_later_ones_are() {
     let bench = ramped(0, Supply::Fixed);
     bench.throttle.set_endpoints(&[]);
