@@ -163,6 +163,17 @@ async fn the_first_fixed_endpoint_that_requests_waited_for_does_not_get_them_all
     gateway.until_idle().await;
 }
 
+#[tokio::test]
+async fn an_endpoint_that_answers_nothing_gets_all_who_wait_as_short_intervals_pass() {
+    for interval in ["10ms", "50ms", "100ms"] {
+        let (gateway, clients, endpoint) = late_for(200, &format!("interval: {interval}")).await;
+        gateway.until_waiting("hello-1", 0).await;
+        endpoint.pass(200);
+        all_are_answered(clients).await;
+        gateway.until_idle().await;
+    }
+}
+
 /// An endpoint that hangs up on every request, but answers checks while it is well.
 struct Moody {
     backend: RawBackend,

@@ -239,4 +239,11 @@ impl Member {
             self.bound(limits.concurrency);
         }
     }
+
+    /// Nobody waits.
+    pub(super) fn eased(&mut self) {
+        if let Some(window) = &mut self.window {
+            window.eased();
+        }
+    }
 }

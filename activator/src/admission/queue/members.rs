@@ -315,6 +315,13 @@ impl Members {
         }
     }
 
+    /// Nobody waits: time does not count for windows.
+    pub(super) fn eased(&mut self) {
+        for member in &mut self.declared {
+            member.eased();
+        }
+    }
+
     /// Whether time may change what there is room for.
     pub(in crate::admission) fn is_unsettled(&self, waited_for: bool) -> bool {
         let unsettled = |member: &Member| !member.is_ready() || (waited_for && member.is_paced());

@@ -420,8 +420,9 @@ impl Queue {
     /// Time has passed: suspicions end, and windows grow while requests wait.
     pub(super) fn sweep(&mut self, now: Instant) {
         self.members.end_suspicions(now);
-        if !self.order.is_empty() {
-            self.members.pressed(&self.limits, now);
+        match self.order.is_empty() {
+            true => self.members.eased(),
+            false => self.members.pressed(&self.limits, now),
         }
     }
 

@@ -14,6 +14,10 @@ pub(in crate::admission) const OPEN_FROM: u32 = 4096;
 /// So long after anybody last waited or anything failed, what a failure taught is forgotten.
 pub(in crate::admission) const QUIET: Duration = Duration::from_secs(30);
 
+/// A look that comes late makes up for so much time, or for one interval where that is longer: what it
+/// lets in comes at once, and none of it has had time to fail.
+const LATE_MAX: Duration = Duration::from_millis(200);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::admission) struct Window {
     /// Most requests in flight, at least 1.
@@ -24,8 +28,10 @@ pub(in crate::admission) struct Window {
     round: u32,
     /// So much it grows carefully.
     step: u32,
-    /// Since when it has not grown by time, while requests wait.
-    still: Option<Instant>,
+    /// How long requests have waited since it last grew by time or failed.
+    waited: Duration,
+    /// The last look, if requests waited then and none failed since.
+    looked: Option<Instant>,
     /// When requests last waited, or one failed.
     pressed: Option<Instant>,
     /// When it last failed, unless that is forgotten.
@@ -40,7 +46,8 @@ impl Window {
             threshold: u32::MAX,
             round: 0,
             step: 1,
-            still: None,
+            waited: Duration::ZERO,
+            looked: None,
             pressed: None,
             failed: None,
         }
@@ -106,11 +113,13 @@ impl Window {
         self.follow(held);
         self.round = 0;
         self.step = 1;
-        self.still = Some(now);
+        self.waited = Duration::ZERO;
+        self.looked = None;
         self.pressed = Some(now);
     }
 
-    /// Requests wait: grows once each `interval`, and first forgets what was learned too long ago.
+    /// A look found that requests wait: it grows once for each `interval` of that since the look
+    /// before, and first forgets what was learned too long ago.
     pub(in crate::admission) fn pressed(&mut self, ramp: RampUp, now: Instant) {
         let since = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
         let calm = since(self.pressed.replace(now));
@@ -119,14 +128,21 @@ impl Window {
             self.threshold = u32::MAX;
             self.step = 1;
         }
-        // Only time in which somebody waited counts.
-        if calm.is_none_or(|calm| calm >= ramp.interval) {
-            self.still = Some(now);
+        let waited = since(self.looked.replace(now)).unwrap_or_default();
+        self.waited += waited.min(ramp.interval.max(LATE_MAX));
+        // Ends, for it grows each time.
+        while self.waited >= ramp.interval && !self.is_open(0) {
+            self.waited -= ramp.interval;
+            self.grow();
         }
-        if since(self.still).is_none_or(|still| still < ramp.interval) {
-            return;
-        }
-        self.still = Some(now);
+    }
+
+    /// A look found that nobody waits. Only time in which somebody does counts.
+    pub(in crate::admission) fn eased(&mut self) {
+        self.looked = None;
+    }
+
+    fn grow(&mut self) {
         if self.size < self.threshold {
             self.size = self.size.saturating_mul(2).min(self.threshold);
         } else {
@@ -244,15 +260,44 @@ mod tests {
             }
         }
         assert_eq!(sizes, [8, 16, 32, 64, 128]);
-        // The time in between does not count, for nobody waited.
-        window.pressed(RAMP, start + RAMP.interval * 20);
+        // Five more tenths, and five later on; the time in between does not count, for nobody waited.
+        for tick in 41..=45 {
+            window.pressed(RAMP, start + tenth * tick);
+        }
+        window.eased();
+        for tick in 200..205 {
+            window.pressed(RAMP, start + tenth * tick);
+        }
         assert_eq!(window.size(), 128);
+        window.pressed(RAMP, start + tenth * 205);
+        assert_eq!(window.size(), 256);
+    }
+
+    #[test]
+    fn a_window_catches_up_with_as_many_intervals_as_fit_between_two_looks_but_not_with_a_stall() {
+        let start = Instant::now();
+        let ten = Duration::from_millis(10);
+        for (interval, looks) in [
+            (ten, [8, 8 << 3, 8 << 9]),
+            (ten * 3, [8, 8 << 1, 8 << 7]),
+            (ten * 100, [8, 8, 8 << 1]),
+        ] {
+            let ramp = RampUp { interval, ..RAMP };
+            let mut window = Window::fresh(ramp);
+            let times = [Duration::ZERO, ten * 3, ten * 3 + RAMP.interval * 60];
+            let sizes = times.map(|time| {
+                window.pressed(ramp, start + time);
+                window.size()
+            });
+            assert_eq!(sizes, looks, "{interval:?}");
+        }
     }
 
     #[test]
     fn a_learned_window_grows_faster_the_longer_nothing_fails() {
         let start = Instant::now();
         let mut window = Window::learned(RAMP, 499, start).unwrap();
+        window.pressed(RAMP, start);
         let mut sizes = Vec::new();
         for second in 1..=6 {
             for tenth in 1..=10 {
@@ -275,6 +320,7 @@ mod tests {
         window.pressed(RAMP, start + QUIET / 2);
         window.pressed(RAMP, start + QUIET);
         assert_eq!(window.threshold, threshold);
+        window.eased();
         // Nobody waits: an answer makes no room that anybody asked for.
         let size = window.size();
         answer_a_round(&mut window.clone());

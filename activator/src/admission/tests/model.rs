@@ -252,6 +252,15 @@ impl Model {
         }
         self.open_windows();
     }
+
+    /// Control looks while nobody waits.
+    pub(super) fn ease(&mut self) {
+        let windows = self
+            .declared
+            .values_mut()
+            .filter_map(|it| it.window.as_mut());
+        windows.for_each(Window::eased);
+    }
 }
 
 impl Standing {

@@ -430,7 +430,7 @@ impl World {
         let queue_depth = self.rng.choice([0, 1, 3, 20]).unwrap();
         let ramp_up = (self.rng.u32(0..4) > 0).then(|| RampUp {
             initial: self.rng.u32(1..4),
-            interval: Duration::from_millis(self.rng.u64(300..1_000)),
+            interval: Duration::from_millis(self.rng.u64(10..1_000)),
         });
         let limits = Limits {
             ramp_up,
@@ -498,8 +498,9 @@ impl World {
         if self.rng.bool() {
             self.holding.sweep(self.now);
             self.model.end_suspicions(self.now);
-            if !self.nobody_waits() {
-                self.model.press(self.now);
+            match self.nobody_waits() {
+                true => self.model.ease(),
+                false => self.model.press(self.now),
             }
         }
     }

@@ -12,9 +12,17 @@ const RAMP: RampUp = RampUp {
 
 /// Without endpoints; those that come are ramped up.
 fn ramped(concurrency: u32, supply: Supply) -> Bench {
+    ramped_by(RAMP, concurrency, supply)
+}
+
+fn ramped_each(interval: Duration, supply: Supply) -> Bench {
+    ramped_by(RampUp { interval, ..RAMP }, 0, supply)
+}
+
+fn ramped_by(ramp_up: RampUp, concurrency: u32, supply: Supply) -> Bench {
     let bench = Bench::new(concurrency, supply, 0);
     let limits = Limits {
-        ramp_up: Some(RAMP),
+        ramp_up: Some(ramp_up),
         ..Limits::new(concurrency, 10_000)
     };
     bench.throttle.configure(limits);
@@ -87,6 +95,59 @@ fn slow_answers_do_not_starve_those_who_wait() {
     }
     assert!(rest.is_empty(), "{} wait after ten seconds", rest.len());
     assert_eq!(bench.throttle.endpoints()[0].window, None);
+}
+
+/// How long control takes to look again.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Nothing answers, and control looks now a little early and now a little late.
+#[test]
+fn a_window_doubles_each_interval_however_short_or_long_that_is() {
+    for milliseconds in [10, 20, 50, 99, 100, 101, 150, 300, 1_000] {
+        let interval = Duration::from_millis(milliseconds);
+        let bench = ramped_each(interval, scaled());
+        let mut waiting = bench.crowd(5_000);
+        bench.throttle.set_endpoints(&[address(0)]);
+        let mut held = Vec::new();
+        let mut passed = Duration::ZERO;
+        for late in [0, 5, 0, 9, 4, 7, 1, 0].repeat(20) {
+            let (slots, rest) = let_in(waiting);
+            held.extend(slots);
+            waiting = rest;
+            let doublings = |time: Duration| (time.as_nanos() / interval.as_nanos()).min(10);
+            // The first look only finds that somebody waits; what came since the last is to come.
+            let least = 8 << doublings(passed.saturating_sub(LOOK * 2 + LOOK / 10));
+            let most = (8 << doublings(passed)).min(5_000);
+            let in_window = least..=most;
+            let context = format!("{} {passed:?} after each {interval:?}", held.len());
+            assert!(
+                in_window.contains(&held.len()) || waiting.is_empty(),
+                "{context}"
+            );
+            let next = LOOK * (u32::try_from(passed.as_millis() / 100).unwrap() + 1);
+            let step = next + Duration::from_millis(late) - passed;
+            passed += step;
+            bench.pass(step);
+        }
+        assert!(waiting.is_empty(), "{} after {passed:?}", waiting.len());
+    }
+}
+
+#[test]
+fn only_time_in_which_somebody_waits_widens_a_window() {
+    for interval in [LOOK / 5, LOOK * 10] {
+        let bench = ramped_each(interval, scaled());
+        bench.throttle.set_endpoints(&[address(0)]);
+        let slots: Vec<Slot> = (0..8).filter_map(|n| bench.gate.try_acquire(n)).collect();
+        assert_eq!(slots.len(), 8);
+        for _ in 0..3 {
+            drop(bench.wait());
+            (0..50).for_each(|_| bench.pass(LOOK));
+            let _waiting = bench.wait();
+            bench.pass(LOOK);
+            assert_eq!(bench.throttle.endpoints()[0].window, Some(8));
+        }
+    }
 }
 
 #[test]
