@@ -324,7 +324,7 @@ pub struct Scale {
     /// An endpoint that just appeared gets few requests at first.
     pub ramp_up: Option<Box<RampUp>>,
     /// An answer or upgraded connection without a byte either way for this long does not keep the
-    /// revision up; `0s` = it always does (`0s`).
+    /// revision up; `0s` = it always does (`0s`). Holds for requests that begin from then on.
     pub idle_stream: Option<At<DurationText>>,
 }
 
