@@ -150,8 +150,7 @@ impl Exchange<'_> {
         broken: Broken,
         down: &mut D,
     ) -> Attempt {
-        // A stream that is turned away tells as much as a connection that is.
-        let fresh = up.exchanges() <= 1 || matches!(error, StreamError::Refused);
+        let fresh = up.exchanges() <= 1 || is_of_the_stream(error);
         let fault = match self.is_usual(error, up, revision) {
             true => Fault::Endpoint,
             false if fresh => slot.suspect(),
@@ -182,7 +181,8 @@ impl Exchange<'_> {
         // A process may close an idle connection at its leisure: that is no reason to pass over
         // what is perhaps the only one. A new connection tells.
         let process = matches!(revision.revision.backend, Backend::Process(_));
-        reused && (process || matches!(error, StreamError::GoingAway))
+        let ended = process && !is_of_the_stream(error);
+        reused && (ended || matches!(error, StreamError::GoingAway))
     }
 
     /// What an attempt that failed half-way means for the client.
@@ -205,6 +205,7 @@ impl Exchange<'_> {
                     StreamError::Io(_)
                     | StreamError::Closed
                     | StreamError::Refused
+                    | StreamError::Reset
                     | StreamError::GoingAway => End::Refused(Reason::UpstreamClosed),
                 }
             }
@@ -335,6 +336,12 @@ impl Exchange<'_> {
     }
 }
 
+/// Whether the endpoint has turned away this stream and keeps the connection: that tells as much as a
+/// new connection that is turned away.
+fn is_of_the_stream(error: &StreamError) -> bool {
+    matches!(error, StreamError::Refused | StreamError::Reset)
+}
+
 fn client_failed(error: &StreamError) -> Stop {
     match error {
         StreamError::Malformed(_) => Stop::BadBody(Reason::BadRequest),
@@ -342,6 +349,7 @@ fn client_failed(error: &StreamError) -> Stop {
         StreamError::Io(_)
         | StreamError::Closed
         | StreamError::Refused
+        | StreamError::Reset
         | StreamError::GoingAway => Stop::Left,
     }
 }

@@ -190,6 +190,9 @@ pub enum StreamError {
     /// HTTP/2 (RFC 9113 §8.7): the peer has processed nothing of it.
     #[error("the stream was refused")]
     Refused,
+    /// HTTP/2 (RFC 9113 §5.4.2): the peer has ended this stream and no other.
+    #[error("the stream was reset")]
+    Reset,
     /// HTTP/2 (RFC 9113 §6.8): the peer takes no more streams on this connection, this one included.
     #[error("the connection is being closed by its peer")]
     GoingAway,

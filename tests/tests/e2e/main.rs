@@ -35,6 +35,7 @@ mod held_memory;
 mod hold;
 mod hosts;
 mod http2_clients;
+mod http2_crowds;
 mod http2_drain;
 mod http2_endpoints;
 mod http2_floods;

@@ -40,6 +40,7 @@ pub(super) fn failure(error: h2::Error) -> StreamError {
     let reason = error.reason();
     match reason {
         Some(h2::Reason::REFUSED_STREAM) if error.is_reset() => StreamError::Refused,
+        Some(_) if error.is_reset() && error.is_remote() => StreamError::Reset,
         // Those below the last stream it names are not told: only what was not processed fails so.
         Some(h2::Reason::NO_ERROR) if error.is_go_away() && error.is_remote() => {
             StreamError::GoingAway
