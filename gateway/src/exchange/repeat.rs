@@ -23,8 +23,9 @@ const PAUSE: std::ops::RangeInclusive<u64> = 5..=25;
 /// endpoint's share of the requests takes, shorter than a client that has to hear of an outage waits.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// So many attempts of a request are not counted because its endpoint had too many at the time. More
-/// are not a matter of chance: then the request itself may be the reason.
+/// So many attempts of a request are not counted because its endpoint had too many at the time, or left
+/// before it began with it. More are not a matter of chance: then the request itself may be the reason,
+/// or the endpoint takes nothing.
 const SPARED_MAX: u32 = 5;
 
 /// So often a request for a scaler's endpoints is sent to one that ends without an answer, those not
@@ -99,7 +100,7 @@ pub(super) enum How {
 pub(super) struct Failure {
     cause: Reason,
     how: How,
-    /// Attempts that failed because the endpoint had too many requests.
+    /// Attempts that failed because the endpoint had too many requests, or left.
     spared: u32,
     /// Other attempts that an endpoint may have begun with.
     unanswered: u32,
@@ -125,7 +126,7 @@ impl Exchange<'_> {
         } = failed;
         let mut spared = failure.map_or(0, |failure| failure.spared);
         let mut unanswered = failure.map_or(0, |failure| failure.unanswered);
-        if how == How::Crowded {
+        if matches!(how, How::Crowded | How::Left) {
             match spared < SPARED_MAX {
                 true => spared += 1,
                 false => how = How::Failed,
@@ -143,10 +144,6 @@ impl Exchange<'_> {
         let before = self.seen.attempts > 1;
         if before && Instant::now() >= self.wait_deadline(revision) {
             return Err(End::Refused(cause));
-        }
-        if before && how == How::Left {
-            // Whoever says so again and again is no better than one that fails.
-            how = How::Ended;
         }
         if matches!(how, How::Failed | How::Crowded) || before {
             self.pause(revision, down).await?;
@@ -169,7 +166,8 @@ impl Exchange<'_> {
         failure: &mut Failure,
         down: &mut D,
     ) -> Result<Option<Slot>, End> {
-        // A window bounds what a crowded endpoint gets, whatever of that is a repeat.
+        // A window bounds what a crowded endpoint gets, whatever of that is a repeat; a quota, how often
+        // what it gets was sent for nothing.
         let free = matches!(failure.how, How::Left | How::Crowded);
         if !free {
             self.repeat = revision.gate.throttle().repeat();

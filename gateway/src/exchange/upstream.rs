@@ -121,7 +121,7 @@ impl Exchange<'_> {
         loop {
             match worker.pool.open_or_wait(slot.endpoint()) {
                 Turn::Open(opener) => {
-                    let linking = link(worker, revision, slot.address());
+                    let linking = link(worker, revision, slot);
                     let opened = self.while_there(revision, begun, down, linking).await;
                     let leased = opened.and_then(|link| {
                         // One that takes no streams at all is no better than none.
@@ -237,10 +237,11 @@ async fn dial(
 async fn link(
     worker: &Worker,
     revision: &LocalRevision,
-    address: SocketAddr,
+    slot: &Slot,
 ) -> Result<Rc<Link>, StreamError> {
-    let io = dial(worker, revision, address).await?;
-    Link::open(io, &worker.clock, worker.timers.timer()).await
+    let io = dial(worker, revision, slot.address()).await?;
+    let quota = worker.pool.quota(slot.endpoint());
+    Link::open(io, &worker.clock, worker.timers.timer(), &quota).await
 }
 
 /// The future's result, or `None` when the timer fires first.

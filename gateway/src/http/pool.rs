@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::h1::connection::Connection;
 use super::h2::link::{Lease, Link};
+use super::h2::quota::Quota;
 use crate::serve::tls::endpoint::Dialer;
 
 /// Most exchanges one connection to an endpoint carries.
@@ -27,8 +28,7 @@ type ByEndpoint<T> = RefCell<HashMap<EndpointId, T, foldhash::fast::RandomState>
 #[derive(Debug)]
 pub struct Pool {
     idle: ByEndpoint<Shelf>,
-    /// Oldest first, which are filled first, so that what a burst needed is let go after it.
-    links: ByEndpoint<Vec<Rc<Link>>>,
+    links: ByEndpoint<Links>,
     /// HTTP/2 connections that are being opened.
     opening: ByEndpoint<Rc<Opening>>,
     /// An idle connection older than this is closed.
@@ -42,6 +42,22 @@ struct Shelf {
     connections: Vec<Idle>,
     /// Fewest that lay here since the last sweep: these were not needed.
     unused: usize,
+}
+
+/// The HTTP/2 connections to an endpoint.
+#[derive(Debug, Default)]
+struct Links {
+    /// Oldest first, which are filled first, so that what a burst needed is let go after it.
+    open: Vec<Rc<Link>>,
+    /// Of each of them, and of those that still end.
+    quota: Rc<Quota>,
+}
+
+impl Links {
+    /// Whether nothing is lost with it.
+    fn is_over(&self) -> bool {
+        self.open.is_empty() && Rc::strong_count(&self.quota) == 1
+    }
 }
 
 #[derive(Debug)]
@@ -113,8 +129,9 @@ impl Pool {
             !shelf.connections.is_empty()
         });
         self.links.borrow_mut().retain(|_, links| {
-            links.retain(|link| !link.is_gone() && !self.is_too_old(link, now));
-            !links.is_empty()
+            let is_kept = |link: &Rc<Link>| !link.is_gone() && !self.is_too_old(link, now);
+            links.open.retain(is_kept);
+            !links.is_over()
         });
     }
 
@@ -127,8 +144,8 @@ impl Pool {
     pub fn shrink(&self) {
         drop(self.idle.take());
         self.links.borrow_mut().retain(|_, links| {
-            links.retain(|link| link.unused_since().is_none());
-            !links.is_empty()
+            links.open.retain(|link| link.unused_since().is_none());
+            !links.is_over()
         });
     }
 
@@ -142,9 +159,16 @@ impl Pool {
     #[must_use]
     pub fn lease(&self, endpoint: EndpointId, dialer: Option<&Arc<Dialer>>) -> Option<Lease> {
         let mut all = self.links.borrow_mut();
-        let links = all.get_mut(&endpoint)?;
+        let links = &mut all.get_mut(&endpoint)?.open;
         links.retain(|link| !link.is_gone() && link.is_of(dialer));
         links.iter().find_map(Link::lease)
+    }
+
+    /// How many streams a connection to this endpoint gets.
+    #[must_use]
+    pub fn quota(&self, endpoint: EndpointId) -> Rc<Quota> {
+        let mut all = self.links.borrow_mut();
+        all.entry(endpoint).or_default().quota.clone()
     }
 
     /// Adds a connection for streams to share.
@@ -153,6 +177,7 @@ impl Pool {
             .borrow_mut()
             .entry(endpoint)
             .or_default()
+            .open
             .push(link);
     }
 

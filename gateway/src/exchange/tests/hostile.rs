@@ -505,7 +505,8 @@ pub(crate) fn h2_endpoint(input: &[u8]) {
             write
         });
         let worker = &world.worker;
-        let opening = Link::open(io, &worker.clock, worker.timers.timer());
+        let quota = worker.pool.quota(endpoint);
+        let opening = Link::open(io, &worker.clock, worker.timers.timer(), &quota);
         let opened = tokio::time::timeout(PATIENCE, opening).await;
         if let Ok(link) = opened.expect("opening does not end") {
             worker.pool.share(endpoint, link);

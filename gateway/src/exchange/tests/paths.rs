@@ -233,7 +233,8 @@ async fn endpoint(
         }
         Speaks::Http2 => {
             let timer = world.worker.timers.timer();
-            let link = Link::open(io, &world.worker.clock, timer).await;
+            let quota = pool.quota(endpoint);
+            let link = Link::open(io, &world.worker.clock, timer, &quota).await;
             pool.share(endpoint, link.unwrap());
         }
     }

@@ -68,11 +68,11 @@ impl Answerer {
     pub(super) async fn new(world: &World) -> Answerer {
         let (io, theirs) = Io::memory(PLENTY);
         let worker = &world.worker;
-        let link = Link::open(io, &worker.clock, worker.timers.timer());
+        let endpoint = world.throttle.endpoints()[0].id;
+        let quota = worker.pool.quota(endpoint);
+        let link = Link::open(io, &worker.clock, worker.timers.timer(), &quota);
         let (link, connection) = tokio::join!(link, h2::server::handshake(theirs));
-        worker
-            .pool
-            .share(world.throttle.endpoints()[0].id, link.unwrap());
+        worker.pool.share(endpoint, link.unwrap());
         let mut connection = connection.unwrap();
         let (hand_over, asked) = mpsc::channel(100);
         let leave = Rc::new(Notify::new());

@@ -59,12 +59,13 @@ impl Upstream for Call {
 
     fn split<'a>(&'a mut self, pace: &'a Pace) -> (CallReader<'a>, CallWriter<'a>) {
         let reader = CallReader {
+            lease: &self.lease,
             response: &self.response,
             inbound: &mut self.inbound,
             pace,
         };
         let writer = CallWriter {
-            lease: &mut self.lease,
+            lease: &self.lease,
             outbound: &mut self.outbound,
             response: &self.response,
             pace,
@@ -76,6 +77,7 @@ impl Upstream for Call {
 /// Reads the response.
 #[derive(Debug)]
 pub struct CallReader<'a> {
+    lease: &'a Lease,
     response: &'a RefCell<Option<ResponseFuture>>,
     inbound: &'a mut Option<Inbound>,
     pace: &'a Pace,
@@ -93,13 +95,16 @@ impl CallReader<'_> {
             return Poll::Ready(Err(StreamError::Closed));
         };
         if let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
-            let (parts, ()) = interim.map_err(failure)?.into_parts();
+            let interim = interim.map_err(|error| failed(self.lease, response, error));
+            let (parts, ()) = interim?.into_parts();
             let read = heads::read_response(parts.status, &parts.headers, false, to_head, out);
             self.pace.read_moved(out.head.bytes.len());
             return Poll::Ready(read);
         }
-        let response = ready!(Pin::new(response).poll(cx));
-        let (parts, body) = response.map_err(failure)?.into_parts();
+        let answer = ready!(Pin::new(&mut *response).poll(cx));
+        let answer = answer.map_err(|error| failed(self.lease, response, error))?;
+        self.lease.answered();
+        let (parts, body) = answer.into_parts();
         let ended = body.is_end_stream();
         let read = heads::read_response(parts.status, &parts.headers, ended, to_head, out);
         self.pace.read_moved(out.head.bytes.len());
@@ -110,6 +115,15 @@ impl CallReader<'_> {
         *self.inbound = Some(inbound);
         Poll::Ready(read)
     }
+}
+
+/// What came instead of an answer, which also tells how many the connection took.
+fn failed(lease: &Lease, response: &ResponseFuture, error: h2::Error) -> StreamError {
+    let error = failure(error);
+    if matches!(error, StreamError::GoingAway) {
+        lease.left_out(response.stream_id().as_u32());
+    }
+    error
 }
 
 impl Source for CallReader<'_> {
@@ -165,7 +179,7 @@ impl Responses for CallReader<'_> {
 /// Writes the request.
 #[derive(Debug)]
 pub struct CallWriter<'a> {
-    lease: &'a mut Lease,
+    lease: &'a Lease,
     outbound: &'a mut Option<Outbound>,
     response: &'a RefCell<Option<ResponseFuture>>,
     pace: &'a Pace,
@@ -209,7 +223,7 @@ impl Requester for CallWriter<'_> {
     ) -> Result<(), StreamError> {
         let head = heads::write_request(request, edits, self.lease.is_secure())?;
         let ended = request.length.is_zero();
-        let sent = self.lease.requests.send_request(head, ended);
+        let sent = self.lease.requests.borrow_mut().send_request(head, ended);
         let (response, stream) = sent.map_err(|error| {
             self.lease.give_up();
             match failure(error) {

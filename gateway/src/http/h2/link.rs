@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::budget::Peer;
 use super::outbox::{Outbox, Parcel};
 use super::pings::Pings;
+use super::quota::Quota;
 use super::wire::{Heard, Wire};
 use super::{HEADER_LIST, SEND_BUFFER, SMALL_DATA, STREAM_WINDOW, failure};
 use crate::http::message::StreamError;
@@ -52,20 +53,26 @@ pub struct Link {
     used: Cell<Instant>,
     heard: Rc<Heard>,
     outbox: Rc<Outbox>,
+    quota: Rc<Quota>,
     /// Told when it was first heard, or has ended.
     settled: Notify,
 }
 
 impl Link {
     /// Begins HTTP/2 on a new connection and waits for the endpoint's settings, which say how many
-    /// streams it takes. It is driven by a task of its own.
+    /// streams it takes at a time; `quota` is its endpoint's. It is driven by a task of its own.
     ///
     /// # Errors
     /// The connection failed, or is no HTTP/2.
     ///
     /// # Cancel safety
     /// The connection is closed.
-    pub async fn open(io: Io, clock: &Rc<Clock>, timer: Timer) -> Result<Rc<Link>, StreamError> {
+    pub async fn open(
+        io: Io,
+        clock: &Rc<Clock>,
+        timer: Timer,
+        quota: &Rc<Quota>,
+    ) -> Result<Rc<Link>, StreamError> {
         let dialer = io.dialer().cloned();
         let heard = Heard::new(Peer::Endpoint, clock);
         let wire = Wire::opened(io, heard.clone());
@@ -92,6 +99,7 @@ impl Link {
             used: Cell::new(clock.now()),
             outbox: Outbox::new(&heard, STREAMS_MAX as usize),
             heard,
+            quota: quota.clone(),
             settled: Notify::new(),
         });
         let driven = drive(
@@ -115,28 +123,30 @@ impl Link {
         if self.is_gone() {
             return None;
         }
-        let mut requests = self.requests.borrow_mut();
-        if self.streams.get()
-            >= requests
-                .current_max_send_streams()
-                .min(STREAMS_MAX as usize)
+        let most = self.requests.borrow().current_max_send_streams();
+        if self.streams.get() >= most.min(STREAMS_MAX as usize)
+            || !self.is_ready()
+            || !self.quota.allows(self.begun.get())
         {
             return None;
-        }
-        match requests.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(_)) => {
-                self.gone.set(true);
-                return None;
-            }
-            Poll::Pending => return None,
         }
         self.streams.set(self.streams.get() + 1);
         self.begun.set(self.begun.get() + 1);
         Some(Lease {
             link: self.clone(),
-            requests: requests.clone(),
+            number: self.begun.get(),
+            requests: self.requests.clone(),
         })
+    }
+
+    /// Whether another stream could begin, as far as is known now: the endpoint may just have left.
+    fn is_ready(&self) -> bool {
+        let mut requests = self.requests.borrow_mut();
+        let ready = requests.poll_ready(&mut Context::from_waker(Waker::noop()));
+        if matches!(ready, Poll::Ready(Err(_))) {
+            self.gone.set(true);
+        }
+        !self.is_gone() && ready.is_ready()
     }
 
     /// Whether it will carry no more streams.
@@ -162,7 +172,9 @@ impl Link {
 #[derive(Debug)]
 pub struct Lease {
     link: Rc<Link>,
-    pub(super) requests: SendRequest<Parcel>,
+    /// Of the streams begun on the connection, the first being 1.
+    number: u32,
+    pub(super) requests: RefCell<SendRequest<Parcel>>,
 }
 
 impl Lease {
@@ -181,6 +193,21 @@ impl Lease {
     /// The connection takes no more streams.
     pub fn give_up(&self) {
         self.link.gone.set(true);
+    }
+
+    /// The answer to it began.
+    pub(super) fn answered(&self) {
+        let link = &self.link;
+        // Whoever has left by then keeps to what it takes.
+        if !link.quota.allows(self.number) && link.is_ready() {
+            link.quota.grow();
+        }
+    }
+
+    /// The endpoint leaves, and has said that it processes neither the stream of that id nor later ones.
+    pub(super) fn left_out(&self, id: u32) {
+        // Ours are the odd ones (RFC 9113 §5.1.1).
+        self.link.quota.left(id / 2);
     }
 
     /// Where bodies wait to be written.

@@ -10,6 +10,7 @@ pub mod link;
 pub mod outbound;
 pub mod outbox;
 pub mod pings;
+pub mod quota;
 pub mod server;
 pub mod wire;
 
