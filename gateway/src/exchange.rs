@@ -27,6 +27,7 @@ mod relay;
 mod repeat;
 mod rest;
 mod retry;
+mod routing;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod tests;
 mod timing;
@@ -46,7 +47,6 @@ use std::time::{Duration, Instant};
 use activator::admission::Repeat;
 use activator::starts::StartId;
 use config::revision::Protocol;
-use config::route::Query;
 use config::settings::Audience;
 use config::snapshot::Action;
 use smallvec::SmallVec;
@@ -66,9 +66,6 @@ use crate::serve::worker::Worker;
 
 /// Most bytes of a body that are read for the sake of the next request.
 pub const SKIP_MAX: u64 = 256 * 1024;
-
-/// Most times one request is looked up again because a rule says so.
-const REROUTES_MAX: usize = 3;
 
 /// So often a request goes elsewhere because the revision that it waited for was removed.
 const REMOVALS_MAX: usize = 8;
@@ -370,44 +367,6 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Where it goes, through rules that have it looked up again.
-    fn route(&mut self) -> Result<Routed, Reason> {
-        if self.client.audience == Audience::Activator {
-            return self.named_revision();
-        }
-        self.rerouted.clear();
-        let mut internal = self.client.is_internal();
-        loop {
-            let again = match self.rerouted.last().map(|last| &last.rule().action) {
-                Some(Action::Reroute(reroute)) => Some(&*reroute.host),
-                _ => None,
-            };
-            let query = Query {
-                host: again.map_or(self.request.host(), str::as_bytes),
-                path: self.request.path(),
-                method: self.request.method(),
-                fields: &self.request.head,
-                internal,
-            };
-            let random = self.worker.random();
-            let routed = self.worker.live.route(&query, random);
-            let routed = routed.ok_or(Reason::NoRoute)?;
-            if !matches!(routed.rule().action, Action::Reroute(_)) {
-                return Ok(routed);
-            }
-            if self.rerouted.len() == REROUTES_MAX {
-                return Err(Reason::LoopDetected);
-            }
-            self.rerouted.push(routed);
-            internal = true;
-        }
-    }
-
-    fn revision(&self, routed: &Routed) -> Result<Rc<LocalRevision>, Reason> {
-        let target = routed.target().ok_or(Reason::NoRoute)?;
-        self.worker.live.revision(target).ok_or(Reason::NoRoute)
-    }
-
     /// Slot, endpoint, answer; again while nothing can have been done.
     async fn serve<D: Downstream>(&mut self, revision: Rc<LocalRevision>, down: &mut D) -> End {
         let mut revision = revision;
@@ -416,15 +375,11 @@ impl Exchange<'_> {
         loop {
             let slot = match self.acquire(&revision, down).await {
                 Ok(slot) => slot,
-                // The revision was removed while we waited: whoever routes its traffic now gets
-                // this request too, as if it had just come.
+                // It was removed while we waited.
                 Err(hold::Denied::Removed) if removals < REMOVALS_MAX => {
                     removals += 1;
-                    self.unedit();
-                    // Boxed: few need it, and all who wait would keep room for it.
-                    match Box::pin(self.prepare(down)).await {
-                        Ok(Some(other)) => revision = other,
-                        Ok(None) => return End::Answered,
+                    match self.route_again(down).await {
+                        Ok(other) => revision = other,
                         Err(end) => return end,
                     }
                     continue;
@@ -454,7 +409,7 @@ impl Exchange<'_> {
                 Err(end) => return end,
             };
             if self.seen.held || self.seen.attempts > 0 {
-                revision = self.as_of_now(revision);
+                revision = self.as_of_now(&revision).unwrap_or(revision);
             }
             match self.attempt(&revision, slot, down).await {
                 Attempt::Over(end) => return end,
@@ -463,24 +418,16 @@ impl Exchange<'_> {
                         Ok(paused) => failure = Some(paused),
                         Err(end) => return end,
                     }
+                    // What failed may be no endpoint of anybody's by now.
+                    if removals < REMOVALS_MAX && self.as_of_now(&revision).is_none() {
+                        removals += 1;
+                        match self.route_again(down).await {
+                            Ok(other) => revision = other,
+                            Err(end) => return end,
+                        }
+                    }
                 }
             }
-        }
-    }
-
-    /// The revision as it is now: while a request waited, how its endpoints are spoken to may have
-    /// changed.
-    fn as_of_now(&mut self, revision: Rc<LocalRevision>) -> Rc<LocalRevision> {
-        self.worker.live.refresh();
-        let target = self.routed.as_ref().and_then(Routed::target);
-        let now = target.and_then(|target| self.worker.live.revision(target));
-        let throttle = revision.gate.throttle();
-        match now.filter(|now| Arc::ptr_eq(now.gate.throttle(), throttle)) {
-            Some(now) => {
-                self.revision = Some(now.clone());
-                now
-            }
-            None => revision,
         }
     }
 }

@@ -395,6 +395,32 @@ async fn twenty_updates_fail_no_request_and_are_live_once_ready() {
 }
 
 #[tokio::test]
+async fn a_request_whose_pods_are_gone_goes_where_its_ingress_leads_now() {
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    let (api, gateway) = world(&[("one", &one), ("two", &two)]).await;
+    let host = "moved.example.com";
+    api.create(&simple("moved", host, "one")).await;
+    until_ready(&api, "moved").await;
+    // Nobody says that it is gone.
+    let _port = one.kill_for_now().await;
+    let mut client = gateway.raw().await;
+    client
+        .send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+        .await;
+    // It is tried there again and again.
+    eventually(tests::PATIENCE, "it has failed there", async || {
+        (gateway.endpoints("one:80", "suspect").await == 1).then_some(())
+    })
+    .await;
+    api.apply(&simple("moved", host, "two")).await;
+    let answer = client.answer().await;
+    assert_eq!(
+        (answer.status(), answer.field("x-backend")),
+        (200, Some("two"))
+    );
+}
+
+#[tokio::test]
 async fn an_ingress_is_not_ready_before_its_services_can_be_reached() {
     let (api, gateway) = world(&[]).await;
     api.create(&simple("early", "early.example.com", "late"))
