@@ -14,8 +14,8 @@ use tests::wait::takes;
 use tests::{Gateway, RawBackend, request};
 use tokio::task::JoinSet;
 
-use crate::HELLO;
-use crate::hello_h2c;
+use crate::http2_endpoints::leaving_once;
+use crate::{HELLO, hello_h2c};
 
 /// Requests at once.
 const CROWD: usize = 300;
@@ -103,26 +103,7 @@ async fn crowd_at_an_endpoint_that_leaves_whatever_comes_is_not_asked_again_with
 
 #[tokio::test]
 async fn endpoint_that_left_one_connection_early_gets_as_many_streams_on_others_as_before() {
-    let connections = Arc::new(AtomicUsize::new(0));
-    let count = connections.clone();
-    let backend = RawBackend::scripted(move |number, raw| {
-        count.fetch_add(1, Ordering::SeqCst);
-        async move {
-            let mut server = Frames::accept(raw).await;
-            let answer = [(":status", "200")];
-            if number == 0 {
-                for _ in 0..5 {
-                    server.asked().await;
-                }
-                let last = [1_u32.to_be_bytes(), frames::NO_ERROR.to_be_bytes()].concat();
-                server.send(frames::GOAWAY, 0, 0, &last).await;
-                server.respond(1, &answer).await;
-            }
-            while let Some(stream) = server.asked().await {
-                server.respond(stream, &answer).await;
-            }
-        }
-    });
+    let (backend, connections) = leaving_once();
     let gateway = Gateway::start(&one_worker(&backend)).await;
     let statuses = crowd(&gateway, "POST", 5).await;
     assert_eq!(statuses, BTreeMap::from([(200, 5)]));

@@ -112,24 +112,35 @@ async fn endpoint_that_leaves_again_and_again_costs_nothing() {
     .await;
 }
 
-#[tokio::test]
-async fn what_a_goaway_does_not_cover_is_sent_again_whatever_it_is() {
-    // The first connection takes one request and turns all others away.
-    let backend = RawBackend::scripted(|number, raw| async move {
-        let mut server = Frames::accept(raw).await;
-        let answer = [(":status", "200")];
-        if number == 0 {
-            for _ in 0..5 {
-                server.asked().await;
+/// Its first connection takes one of five requests and turns the others away. How many there were is
+/// counted.
+pub(crate) fn leaving_once() -> (RawBackend, Arc<AtomicUsize>) {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = connections.clone();
+    let backend = RawBackend::scripted(move |number, raw| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            let mut server = Frames::accept(raw).await;
+            let answer = [(":status", "200")];
+            if number == 0 {
+                for _ in 0..5 {
+                    server.asked().await;
+                }
+                let last = [1_u32.to_be_bytes(), frames::NO_ERROR.to_be_bytes()].concat();
+                server.send(frames::GOAWAY, 0, 0, &last).await;
+                server.respond(1, &answer).await;
             }
-            let last = [1_u32.to_be_bytes(), frames::NO_ERROR.to_be_bytes()].concat();
-            server.send(frames::GOAWAY, 0, 0, &last).await;
-            server.respond(1, &answer).await;
-        }
-        while let Some(stream) = server.asked().await {
-            server.respond(stream, &answer).await;
+            while let Some(stream) = server.asked().await {
+                server.respond(stream, &answer).await;
+            }
         }
     });
+    (backend, connections)
+}
+
+#[tokio::test]
+async fn what_a_goaway_does_not_cover_is_sent_again_whatever_it_is() {
+    let (backend, _connections) = leaving_once();
     let config = "gateway: { workers: 1 }\n".to_owned() + &hello_h2c(&backend);
     let gateway = Gateway::start(&config).await;
     let client = Client::speaking(Wire::Http2, gateway.public()).await;
