@@ -375,7 +375,7 @@ impl Exchange<'_> {
         loop {
             let slot = match self.acquire(&revision, down).await {
                 Ok(slot) => slot,
-                // It was removed while we waited.
+                // It was removed while we waited, or tried.
                 Err(hold::Denied::Removed) if removals < REMOVALS_MAX => {
                     removals += 1;
                     match self.route_again(down).await {
@@ -417,14 +417,6 @@ impl Exchange<'_> {
                     match self.again(&revision, failed, failure, down).await {
                         Ok(paused) => failure = Some(paused),
                         Err(end) => return end,
-                    }
-                    // What failed may be no endpoint of anybody's by now.
-                    if removals < REMOVALS_MAX && self.as_of_now(&revision).is_none() {
-                        removals += 1;
-                        match self.route_again(down).await {
-                            Ok(other) => revision = other,
-                            Err(end) => return end,
-                        }
                     }
                 }
             }

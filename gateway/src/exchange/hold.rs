@@ -55,6 +55,10 @@ impl Exchange<'_> {
         revision: &LocalRevision,
         down: &mut D,
     ) -> Result<Slot, Denied> {
+        if self.seen.attempts > 0 && self.as_of_now(revision).is_none() {
+            // What failed may be no endpoint of anybody's by now.
+            return Err(Denied::Removed);
+        }
         #[allow(
             clippy::cast_possible_truncation,
             reason = "any 32 of the bits will do"
