@@ -30,20 +30,18 @@ fn to(prefix: &str, names: &[(&str, u32)]) -> Value {
     path(prefix, &[], &splits)
 }
 
-#[tokio::test]
-async fn grpc_streams_pass_over_one_connection() {
+/// A Service `grpc` and what is behind it.
+async fn grpc_service() -> (GrpcBackend, Api) {
     let (backend, api) = (GrpcBackend::start(), Api::start());
     let service = Service::new("default", "grpc", "h2c");
     api.create(&service.object()).await;
     let slices = service.slices(&Pods::ready(&[backend.address]));
     api.place("default", "grpc", &slices).await;
-    let rules = [rule(
-        &["grpc.example.com"],
-        "ExternalIP",
-        &[to("", &[("grpc", 100)])],
-    )];
-    let gateway = serve(&api, &rules).await;
-    let mut caller = Caller::new(gateway.public(), "grpc.example.com:80");
+    (backend, api)
+}
+
+/// A hundred messages of one call.
+async fn pings_come_back(caller: &mut Caller) {
     let pieces: Vec<_> = (0..100).map(|number| Piece::new("ping", number)).collect();
     let answers = caller
         .chat(Request::new(stream::iter(pieces.clone())))
@@ -52,6 +50,19 @@ async fn grpc_streams_pass_over_one_connection() {
     for piece in pieces {
         assert_eq!(answers.message().await.unwrap(), Some(piece));
     }
+}
+
+#[tokio::test]
+async fn grpc_streams_pass_over_one_connection() {
+    let (_backend, api) = grpc_service().await;
+    let rules = [rule(
+        &["grpc.example.com"],
+        "ExternalIP",
+        &[to("", &[("grpc", 100)])],
+    )];
+    let gateway = serve(&api, &rules).await;
+    let mut caller = Caller::new(gateway.public(), "grpc.example.com:80");
+    pings_come_back(&mut caller).await;
     for number in 0..10 {
         let piece = Piece::new("a", number);
         let answer = caller.unary(Request::new(piece.clone())).await.unwrap();
@@ -200,19 +211,8 @@ async fn websockets_pass_through_a_domain_mapping() {
 
 #[tokio::test]
 async fn grpc_streams_pass_through_a_domain_mapping() {
-    let (backend, api) = (GrpcBackend::start(), Api::start());
-    let service = Service::new("default", "grpc", "h2c");
-    api.create(&service.object()).await;
-    let slices = service.slices(&Pods::ready(&[backend.address]));
-    api.place("default", "grpc", &slices).await;
+    let (_backend, api) = grpc_service().await;
     let gateway = mapped(&api, "grpc").await;
     let mut caller = Caller::new(gateway.public(), "vanity.test");
-    let pieces: Vec<_> = (0..100).map(|number| Piece::new("ping", number)).collect();
-    let answers = caller
-        .chat(Request::new(stream::iter(pieces.clone())))
-        .await;
-    let mut answers = answers.unwrap().into_inner();
-    for piece in pieces {
-        assert_eq!(answers.message().await.unwrap(), Some(piece));
-    }
+    pings_come_back(&mut caller).await;
 }

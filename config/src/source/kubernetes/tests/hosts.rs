@@ -92,6 +92,23 @@ fn world(ingresses: Vec<Value>) -> (State, Table) {
     (state, table)
 }
 
+/// Ingress `one` has host `a`, `two` has `b`.
+fn two() -> (State, Table) {
+    world(vec![
+        ingress("one", 1, &["a"], "web"),
+        ingress("two", 1, &["b"], "web"),
+    ])
+}
+
+/// They want each other's, and `one` not before its Service has endpoints.
+fn two_of_which_one_is_late() -> (State, Table) {
+    let (mut state, mut table) = two();
+    put(&mut state, "one", 2, &["b"], "late");
+    put(&mut state, "two", 2, &["a"], "web");
+    table.settle(&mut state);
+    (state, table)
+}
+
 fn put(state: &mut State, name: &str, generation: i64, hosts: &[&str], to: &str) {
     state.put(&object(ingress(name, generation, hosts, to)));
 }
@@ -103,10 +120,7 @@ fn standing(state: &State, name: &str) -> Standing {
 
 #[test]
 fn two_that_swap_their_hosts_swap_them_at_once() {
-    let (mut state, mut table) = world(vec![
-        ingress("one", 1, &["a"], "web"),
-        ingress("two", 1, &["b"], "web"),
-    ]);
+    let (mut state, mut table) = two();
     put(&mut state, "one", 2, &["b"], "web");
     table.settle(&mut state);
     assert_eq!(standing(&state, "one"), Standing::Conflict);
@@ -138,13 +152,7 @@ fn three_that_pass_their_hosts_on_all_get_them_and_a_fourth_gets_none_of_them() 
 
 #[test]
 fn nobody_moves_before_all_can() {
-    let (mut state, mut table) = world(vec![
-        ingress("one", 1, &["a"], "web"),
-        ingress("two", 1, &["b"], "web"),
-    ]);
-    put(&mut state, "one", 2, &["b"], "late");
-    put(&mut state, "two", 2, &["a"], "web");
-    table.settle(&mut state);
+    let (mut state, mut table) = two_of_which_one_is_late();
     assert_eq!(table.shown(), ["one: a", "two: b"]);
     let Standing::NotYet(why) = standing(&state, "two") else {
         panic!("it does not wait");
@@ -157,13 +165,7 @@ fn nobody_moves_before_all_can() {
 
 #[test]
 fn who_changes_its_mind_before_it_has_moved_keeps_what_it_has() {
-    let (mut state, mut table) = world(vec![
-        ingress("one", 1, &["a"], "web"),
-        ingress("two", 1, &["b"], "web"),
-    ]);
-    put(&mut state, "one", 2, &["b"], "late");
-    put(&mut state, "two", 2, &["a"], "web");
-    table.settle(&mut state);
+    let (mut state, mut table) = two_of_which_one_is_late();
     put(&mut state, "one", 3, &["a"], "web");
     table.settle(&mut state);
     assert_eq!(table.shown(), ["one: a", "two: b"]);
@@ -175,10 +177,7 @@ fn who_changes_its_mind_before_it_has_moved_keeps_what_it_has() {
 
 #[test]
 fn a_swap_that_is_refused_changes_nothing_and_is_tried_again_later() {
-    let (mut state, mut table) = world(vec![
-        ingress("one", 1, &["a"], "web"),
-        ingress("two", 1, &["b"], "web"),
-    ]);
+    let (mut state, mut table) = two();
     put(&mut state, "one", 2, &["b"], "web");
     put(&mut state, "two", 2, &["a"], "web");
     // Nobody is to blame, so they are offered by themselves, which for these is together.
